@@ -1,0 +1,131 @@
+"""Every default of rc2l_jax, once, with its source. Experiments override a few lines of it.
+
+Sources: [P] the RC²L paper (section 4.1 where nothing else is said); [M] MaskFormer (arXiv
+2107.06278) and the semantic ResNet configs of its code; [D] our reading where the paper is silent.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The paper's VOC Train protocol on MaskFormer's ResNet-101."""
+    config = ConfigDict()
+    config.seed = 0
+
+    # Schedule. All durations are in steps.
+    config.num_steps = 120_000  # [P] VOC Train; VOC Aug 160k, Cityscapes 120k
+    config.batch_size = 16  # [P] labelled images a step, over all devices
+    config.unlabeled_batch_size = 16  # [P] unlabelled images a step, over all devices
+    config.log_every_steps = 100
+    config.eval_every_steps = 5_000
+    config.checkpoint_every_steps = 1_000
+    config.keep_checkpoints = 2  # the newest so many, and the best
+    config.init_from = ""  # pretrained weights
+    config.matcher = "host"  # "host": scipy in a callback; "device": optax
+    config.dtype = "float32"  # "bfloat16": of activations; parameters and losses stay float32
+
+    # Optimiser.
+    config.learning_rate = 1e-4  # [P]
+    config.weight_decay = 1e-4  # [P]; none on norms and embeddings [M]
+    config.backbone_lr_multiplier = 0.1  # [M]
+    config.poly_power = 0.9  # [P]
+    config.warmup_steps = 0  # [M] (semantic ResNet configs)
+    config.grad_clip_norm = 0.01  # [M] global norm
+
+    # Eq. 3 and 4.
+    config.unsup_weight = 2.0  # [P] alpha: 2 VOC Train, 1 VOC Aug (Table 4); 0 is supervised-only
+    config.unsup_start_step = 0  # [D] burn-in: before it the unlabelled terms weigh 0
+    config.unsup_ramp_steps = 0  # [D] linear ramp of alpha after the burn-in
+    config.ema_decay = 0.99  # [D] tau of Eq. 4; warmed up as min(tau, 1 - 1 / (step + 1))
+
+    # Segments and matching.
+    config.max_segments = 32  # [D] slots M an image; the largest win, the rest is counted
+    config.ignore_void = True  # [D] False counts void as background, as [M] does
+    config.match = ConfigDict()  # cost weights [M]
+    config.match.class_weight = 1.0
+    config.match.focal_weight = 20.0
+    config.match.dice_weight = 1.0
+
+    # Binary mask loss L_mask and the class term of Eq. 1.
+    config.loss = ConfigDict()
+    config.loss.class_weight = 1.0  # [M]
+    config.loss.focal_weight = 20.0  # [M]
+    config.loss.dice_weight = 1.0  # [M]
+    config.loss.no_object_weight = 0.1  # [M]
+    config.loss.focal_alpha = 0.25  # [M]
+    config.loss.focal_gamma = 2.0  # [M]
+
+    # Teacher predictions -> pseudo segments.
+    config.pseudo = ConfigDict()
+    config.pseudo.score_threshold = 0.7  # [D] a query's class probability
+    config.pseudo.mask_threshold = 0.5  # [D] a pixel's mask probability
+    config.pseudo.min_area = 4  # [D] pixels of the mask grid
+    config.pseudo.merge_same_class = True  # [D] one segment a class, as in the ground truth
+
+    # Strong view: one box a image, as a share of its area.
+    config.cutmix = ConfigDict()
+    config.cutmix.probability = 1.0  # [D]
+    config.cutmix.min_area = 0.25  # [D]
+    config.cutmix.max_area = 0.5  # [D]
+    config.cutmix.max_aspect = 2.0  # [D] the longer side over the shorter
+
+    # Weights of Eq. 2 and the region losses.
+    config.unsup = ConfigDict()
+    config.unsup.rcc_weight = 1.0  # [P] beta_1
+    config.unsup.smc_weight = 20.0  # [P] beta_2
+    config.unsup.rmc_weight = 4.0  # [P] beta_3
+    config.unsup.rfc_weight = 4.0  # [P] beta_4
+    config.unsup.consistency_weight = 0.0  # [D] beta_0, the baseline of Table 3 row 1
+    config.unsup.rmc_temperature = 0.5  # [D] tau_m of Eq. 5
+    config.unsup.rfc_temperature = 0.5  # [D] tau_f of Eq. 8
+    config.unsup.contrast_denominator = "with_positive"  # [D] or "paper", unbounded below
+    config.unsup.union = "semantic"  # [D] Union of Eq. 10; or "max"
+    config.unsup.focal_weight = 1.0  # [D] inside L_mask of SMC and of the consistency baseline
+    config.unsup.dice_weight = 1.0  # [D] likewise
+    config.unsup.rcc_no_object = True  # [D] push unmatched queries to no-object, as Eq. 1 does
+    config.unsup.deep_supervision = False  # [D] True: the losses act on every decoder layer
+
+    # Model. All of [M] unless said.
+    config.model = ConfigDict()
+    config.model.backbone = "resnet101"  # [P]; resnet18, 34, 50, 101, 152
+    config.model.backbone_width = 64  # channels of the first stage
+    config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)
+    config.model.norm = "frozen"  # "batch": synchronised over devices; "group": from scratch
+    config.model.num_queries = 50  # [P] Table 5
+    config.model.pixel_dim = 256  # pixel decoder
+    config.model.mask_dim = 256  # C
+    config.model.hidden_dim = 256  # transformer decoder
+    config.model.num_heads = 8
+    config.model.ffn_dim = 2048
+    config.model.num_decoder_layers = 6  # L
+    config.model.dropout = 0.1
+
+    # Data.
+    config.data = ConfigDict()
+    config.data.name = ""  # "shapes", "camvid"
+    config.data.dir = ""  # where the files lie
+    config.data.prepared_dir = "~/tensorflow_datasets"  # where prepared records are kept
+    config.data.num_classes = 21
+    config.data.labeled_split = ""
+    config.data.unlabeled_split = ""
+    config.data.eval_split = "val"
+    config.data.diagnostic_labels = False  # read unlabelled masks, for metrics and pictures only
+    config.data.crop_size = 512  # [P] VOC; 768 Cityscapes
+    config.data.min_scale = 0.5  # [M] short edge, in crop sizes
+    config.data.max_scale = 2.0  # [M]
+    config.data.max_long_edge = 2048  # [M]
+    config.data.eval_short_edge = 512  # [M] test size; the long edge at most max_long_edge
+    config.data.flip = True  # [M] horizontal, with probability 1/2
+    config.data.color = True  # [M] SSD colour augmentation, on the device
+
+    # Arguments of the drawn data set (data.name = "shapes"); others ignore them.
+    config.data.shapes = ConfigDict()
+    config.data.shapes.image_size = 64
+    config.data.shapes.num_train = 1_000
+    config.data.shapes.num_val = 200
+    config.data.shapes.seed = 0
+
+    # Evaluation.
+    config.eval_batch_size = 8
+    config.num_pictures = 8  # rows of the figures written at each evaluation
+    return config

@@ -1,0 +1,125 @@
+"""The few dataclasses that pass between files, and the shape letters every docstring uses.
+
+Shape letters, defined here once:
+
+    B  images (of the device; labelled, unlabelled or both, as the docstring says)
+    N  queries                          M  segment slots (`max_segments`, fixed, partly empty)
+    K  classes, without no-object       C  embedding width of masks and pixel features
+    H, W  image height and width        h, w  height and width of the mask grid (stride 4)
+    L  decoder layers, each with a prediction of its own; the last entry is the last layer
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+
+# A label's id for pixels nobody annotated, and for padding. It is never a class.
+VOID = 255
+
+# Scalars that are averaged once, at report time: (sum, count). See `rc2l_jax.metrics`.
+Mean = tuple[jax.Array, jax.Array]
+
+
+@flax.struct.dataclass
+class Batch:
+    """What the input pipeline hands to one step. Void and padding are both 255 in the labels.
+
+    Attributes:
+      image: uint8 [B, H, W, 3], labelled images (RGB, padded with 128).
+      label: uint8 [B, H, W], class ids 0..K-1 or 255.
+      valid: bool [B, H, W], False on padding.
+      unlabeled_image: uint8 [B, H, W, 3], the weak view x^w before colour augmentation.
+      unlabeled_valid: bool [B, H, W], False on padding.
+      unlabeled_label: uint8 [B, H, W], 255 everywhere unless `data.diagnostic_labels`. It feeds
+        metrics and pictures only and never a loss.
+    """
+
+    image: jax.Array
+    label: jax.Array
+    valid: jax.Array
+    unlabeled_image: jax.Array
+    unlabeled_valid: jax.Array
+    unlabeled_label: jax.Array
+
+
+@flax.struct.dataclass
+class Segments:
+    """A set of segments {(c_i, m_i)} per image: ground truth z^gt or pseudo labels z^t.
+
+    Segments of one image never overlap. Slots with `valid == False` are empty: whatever they hold
+    must not change any result.
+
+    Attributes:
+      classes: int32 [B, M], class ids 0..K-1.
+      masks: bool [B, M, H, W] (ground truth) or [B, M, h, w] (pseudo segments).
+      valid: bool [B, M].
+      score: float32 [B, M], the teacher's confidence; 1 for ground truth.
+      known: bool, the masks' spatial shape [B, H, W] or [B, h, w]: pixels on which a mask may be
+        compared. Void, padding and pixels no pseudo segment covers are unknown, not negative.
+    """
+
+    classes: jax.Array
+    masks: jax.Array
+    valid: jax.Array
+    score: jax.Array
+    known: jax.Array
+
+
+@flax.struct.dataclass
+class Predictions:
+    """Output of `MaskFormer`, float32.
+
+    Attributes:
+      class_logits: [L, B, N, K+1]; the last class is no-object.
+      mask_logits: [L, B, N, h, w].
+      pixel_features: [B, h, w, C], the pixel decoder's mask features F.
+    """
+
+    class_logits: jax.Array
+    mask_logits: jax.Array
+    pixel_features: jax.Array
+
+
+@flax.struct.dataclass
+class Assignment:
+    """The matching sigma: which query was given to which segment slot.
+
+    Attributes:
+      query: int32 [..., M], index of the matched query; 0 (and meaningless) where not matched.
+      matched: bool [..., M].
+    """
+
+    query: jax.Array
+    matched: jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a run is, apart from its config. Every field is present from step 0.
+
+    Attributes:
+      step: int32 [], steps done.
+      key: the run's base PRNG key; never advanced, always folded with the step.
+      params, batch_stats: the student.
+      teacher_params, teacher_batch_stats: the EMA teacher (Eq. 4).
+      opt_state: of the optimiser, over `params`.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: Any
+    batch_stats: Any
+    teacher_params: Any
+    teacher_batch_stats: Any
+    opt_state: Any
+
+
+def gather_queries(per_query: jax.Array, assignment: Assignment) -> jax.Array:
+    """Picks each slot's query: [..., N, *rest] -> [..., M, *rest]."""
+    index = assignment.query
+    extra = per_query.ndim - index.ndim
+    return jnp.take_along_axis(per_query, index.reshape(index.shape + (1,) * extra), axis=index.ndim - 1)
