@@ -20,6 +20,9 @@ import jax.numpy as jnp
 # A label's id for pixels nobody annotated, and for padding. It is never a class.
 VOID = 255
 
+# Name of the axis over which the step is mapped: every device of every process.
+AXIS = "batch"
+
 # Scalars that are averaged once, at report time: (sum, count). See `rc2l_jax.metrics`.
 Mean = tuple[jax.Array, jax.Array]
 
@@ -122,4 +125,25 @@ def gather_queries(per_query: jax.Array, assignment: Assignment) -> jax.Array:
     """Picks each slot's query: [..., N, *rest] -> [..., M, *rest]."""
     index = assignment.query
     extra = per_query.ndim - index.ndim
-    return jnp.take_along_axis(per_query, index.reshape(index.shape + (1,) * extra), axis=index.ndim - 1)
+    return jnp.take_along_axis(
+        per_query, index.reshape(index.shape + (1,) * extra), axis=index.ndim - 1
+    )
+
+
+@flax.struct.dataclass
+class EvalBatch:
+    """What the input pipeline hands to evaluation. He, We, Hl, Wl are the same in every batch.
+
+    Attributes:
+      image: uint8 [B, He, We, 3], resized, then padded at the bottom and right with 128.
+      size: int32 [B, 2], height and width of the real part of `image`.
+      label: uint8 [B, Hl, Wl] at the label's own resolution, padded likewise with 255.
+      label_size: int32 [B, 2], height and width of the real part of `label`.
+      index: int32 [B], position in the split; -1 for examples that only fill the last batch.
+    """
+
+    image: jax.Array
+    size: jax.Array
+    label: jax.Array
+    label_size: jax.Array
+    index: jax.Array

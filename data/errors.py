@@ -1,0 +1,26 @@
+"""The one exception for anything that is wrong with a user's data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# A message longer than this helps nobody; `--mode=check` prints every problem.
+_SHOWN = 20
+
+
+class DataError(ValueError):
+    """Files, masks or splits that cannot be used. Each problem names the file and the remedy.
+
+    Attributes:
+      problems: one message a problem, all of them.
+    """
+
+    def __init__(self, problems: str | Sequence[str]):
+        self.problems: tuple[str, ...] = (
+            (problems,) if isinstance(problems, str) else tuple(problems)
+        )
+        lines = list(self.problems[:_SHOWN])
+        if len(self.problems) > _SHOWN:
+            rest = len(self.problems) - _SHOWN
+            lines.append(f"... and {rest} more; --mode=check lists all of them.")
+        super().__init__("\n".join(lines))

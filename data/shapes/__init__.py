@@ -1,0 +1,1 @@
+"""`shapes`: images drawn on the fly, 6 shapes and background; needs no files."""

@@ -1,0 +1,166 @@
+"""Draws one `shapes` example: a textured scene with 1-4 objects whose class is their shape.
+
+Colour, texture, light, size, rotation and occlusion are random and say nothing about the class, so
+a network must learn outlines: easy with many labels, hard with few. NumPy only; an example is a
+pure function of (seed, split, index, image_size). The constants below set the difficulty; lengths
+are in pixels of a 64x64 image and grow with `image_size`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.shapes import outlines, textures
+from data.shapes.textures import Field
+
+CLASS_NAMES = ("background", "disk", "square", "triangle", "star", "ring", "cross")
+VOID = 255
+REFERENCE_SIZE = 64
+
+# Objects.
+MIN_OBJECTS, MAX_OBJECTS = 1, 4
+MIN_DIAMETER, MAX_DIAMETER = 18.0, 44.0  # log-uniform, of the circumscribed circle
+MAX_STRETCH = 1.25  # the longer axis over the shorter
+MIN_INSIDE = 0.7  # share of an object's area within the image
+MIN_VISIBLE = 0.6  # share of it that later objects must leave uncovered
+PLACEMENT_TRIES = 12
+MIN_CONTRAST = 55.0  # Euclidean RGB distance between an object's and the background's mean colour
+OBJECT_TEXTURE = 0.55  # how far an object's second colour is from its first, 0..1
+SHADING = 0.35  # depth of the light on an object
+
+# Scene.
+BACKGROUND_TEXTURE = 0.6
+MAX_BLOBS = 4  # soft clutter
+MAX_LINES = 3  # thin clutter
+LIGHT_GRADIENT = 0.4
+MAX_BLUR = 0.8  # standard deviation, pixels of the image
+MIN_NOISE, MAX_NOISE = 2.0, 12.0  # standard deviation, 0..255
+
+
+def draw(seed: int, split: str, index: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one example.
+
+    Args:
+      seed: of the whole data set.
+      split: "train" or "val"; the two share no random numbers.
+      index: of the example in its split.
+      image_size: side of the square image, at least 16.
+
+    Returns:
+      image uint8 [H, W, 3] and label uint8 [H, W]: 0 background, 1..6 as in `CLASS_NAMES`, 255 on
+      the pixel next to an object's outline.
+    """
+    rng = np.random.default_rng([seed, {"train": 0, "val": 1}[split], index])
+    image = _background(rng, image_size)
+    label = np.zeros((image_size, image_size), np.uint8)
+    for class_id, distance in _place_objects(rng, image_size):
+        image = _paint_object(rng, image, distance)
+        mask = distance <= 0
+        label[_next_to(mask)] = VOID
+        label[mask] = class_id
+    return _photograph(rng, image), label
+
+
+def _background(rng: np.random.Generator, size: int) -> Field:
+    """Two textures joined along a soft border, with clutter and a light gradient: [H, W, 3]."""
+    first = textures.textured(rng, size, rng.uniform(30, 225, 3), BACKGROUND_TEXTURE)
+    second = textures.textured(rng, size, rng.uniform(30, 225, 3), BACKGROUND_TEXTURE)
+    border = textures.smooth_noise(rng, size, 3) + textures.ramp(rng, size)
+    sharpness = rng.uniform(4, 40)
+    image = textures.mix(first, second, textures.sigmoid(sharpness * (border - border.mean())))
+    for _ in range(rng.integers(MAX_BLOBS + 1)):
+        image = textures.mix(image, rng.uniform(20, 235, 3), _blob(rng, size))
+    for _ in range(rng.integers(MAX_LINES + 1)):
+        image = textures.mix(image, rng.uniform(20, 235, 3), _line(rng, size))
+    light = 1 + LIGHT_GRADIENT * rng.uniform(-1, 1) * (textures.ramp(rng, size) - 0.5)
+    return image * light[..., None]
+
+
+def _blob(rng: np.random.Generator, size: int) -> Field:
+    """Opacity [H, W] of a soft, irregular spot: clutter without an outline."""
+    centre, radius = rng.uniform(0, size, 2), rng.uniform(0.05, 0.16) * size
+    y, x = outlines.pixel_centres(size)
+    distance = np.hypot(y - centre[0], x - centre[1]) / radius
+    wobble = 0.7 * (textures.smooth_noise(rng, size, 8) - 0.5)
+    return rng.uniform(0.3, 0.8) * textures.sigmoid(4 * (1 + wobble - distance))
+
+
+def _line(rng: np.random.Generator, size: int) -> Field:
+    """Opacity [H, W] of a thin, slightly bent line across the image."""
+    angle, offset = rng.uniform(0, np.pi), rng.uniform(-0.4, 0.4) * size
+    y, x = (plane - size / 2 for plane in outlines.pixel_centres(size))
+    across = x * np.cos(angle) + y * np.sin(angle) - offset
+    bend = rng.uniform(-0.15, 0.15) * size
+    along = (-x * np.sin(angle) + y * np.cos(angle)) / size
+    half_width = rng.uniform(0.4, 1.2) * size / REFERENCE_SIZE
+    distance = np.abs(across + bend * along**2) - half_width
+    return rng.uniform(0.5, 1.0) * np.clip(0.5 - distance, 0, 1)
+
+
+def _place_objects(rng: np.random.Generator, size: int) -> list[tuple[int, Field]]:
+    """Chooses objects, back to front, so that each stays recognisable.
+
+    Returns:
+      (class id, signed distance [H, W] in pixels, negative inside) an object.
+    """
+    placed: list[tuple[int, Field]] = []
+    visible: list[np.ndarray] = []
+    for _ in range(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1)):
+        class_id = int(rng.integers(1, len(CLASS_NAMES)))
+        for _ in range(PLACEMENT_TRIES):
+            distance, area = _random_object(rng, class_id, size)
+            mask = distance <= 0
+            left = [(v & ~mask).sum() for v in visible]
+            whole = [(d <= 0).sum() for _, d in placed]
+            inside = mask.sum() >= MIN_INSIDE * area
+            if inside and all(a >= MIN_VISIBLE * b for a, b in zip(left, whole)):
+                visible = [v & ~mask for v in visible] + [mask]
+                placed.append((class_id, distance))
+                break
+    return placed
+
+
+def _random_object(rng: np.random.Generator, class_id: int, size: int) -> tuple[Field, float]:
+    """A randomly posed outline: its signed distance [H, W] and the area of the whole of it."""
+    unit = size / REFERENCE_SIZE
+    radius = 0.5 * unit * np.exp(rng.uniform(np.log(MIN_DIAMETER), np.log(MAX_DIAMETER)))
+    pose = outlines.Pose(
+        centre=rng.uniform(0.1 * size, 0.9 * size, 2),
+        radius=radius,
+        angle=rng.uniform(0, 2 * np.pi),
+        stretch=np.exp(rng.uniform(-1, 1) * np.log(MAX_STRETCH) / 2),
+    )
+    name = CLASS_NAMES[class_id]
+    return outlines.signed_distance(name, pose, size), outlines.AREA[name] * radius**2
+
+
+def _paint_object(rng: np.random.Generator, image: Field, distance: Field) -> Field:
+    """Paints one object, its light and its shadow over the image [H, W, 3]."""
+    size = len(image)
+    below = image[distance <= 0].mean(axis=0)
+    for _ in range(PLACEMENT_TRIES):
+        colour = rng.uniform(15, 240, 3)
+        if np.linalg.norm(colour - below) >= MIN_CONTRAST:
+            break
+    fill = textures.textured(rng, size, colour, OBJECT_TEXTURE)
+    shade = 1 + SHADING * rng.uniform(-1, 1) * 2 * (textures.ramp(rng, size) - 0.5)
+    reach = rng.uniform(1, 4) * size / REFERENCE_SIZE
+    shadow = rng.uniform(0, 0.45) * textures.sigmoid(-2 * distance / reach)
+    image = image * (1 - shadow[..., None])
+    coverage = np.clip(0.5 - distance, 0, 1)  # anti-aliasing: the share of the pixel inside
+    return textures.mix(image, fill * shade[..., None], coverage)
+
+
+def _next_to(mask: np.ndarray) -> np.ndarray:
+    """Pixels outside `mask` [H, W] with one of their 8 neighbours inside."""
+    padded = np.pad(mask, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return (rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]) & ~mask
+
+
+def _photograph(rng: np.random.Generator, image: Field) -> np.ndarray:
+    """Blur, exposure and sensor noise: float [H, W, 3] -> uint8."""
+    image = textures.blur(image, rng.uniform(0, MAX_BLUR))
+    image = image * rng.uniform(0.8, 1.2)
+    image = image + rng.normal(0, rng.uniform(MIN_NOISE, MAX_NOISE), image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -1,0 +1,78 @@
+"""Command line of rc2l_jax: flags -> config -> one call.
+
+python main.py --config=configs/shapes.py --workdir=runs/shapes
+python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=eval
+python main.py --config=configs/shapes.py --mode=check
+"""
+
+import re
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from data.errors import DataError
+from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
+from rc2l_jax import check, train
+from rc2l_jax.checkpoints import CheckpointError
+from rc2l_jax.config import ConfigError, is_known, unknown_key
+
+USER_ERRORS = (ConfigError, DataError, CheckpointError, train.TrainingError)
+MODES = ("train", "eval", "check", "prepare")
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    help_string="File of the experiment; --config.KEY=VALUE overrides one of its keys.",
+    # Unknown keys pass here, so that validation names them and the nearest known ones.
+    lock_config=False,
+    accept_new_attributes=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; training goes on where it was.")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_STEP = flags.DEFINE_integer("step", None, "eval: step of the checkpoint; the newest by default.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs one mode, after the flags are parsed."""
+    if len(argv) > 1:
+        fail(f"unknown argument {argv[1]!r}: flags start with --")
+    config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
+    if mode in ("train", "eval") and not workdir:
+        fail("--workdir is missing: the directory where the run is kept")
+    try:
+        if mode == "train":
+            train.train_and_evaluate(config, workdir)
+        elif mode == "eval":
+            train.evaluate_checkpoint(config, workdir, _STEP.value)
+        else:
+            {"check": check.check, "prepare": check.prepare}[mode](config)
+    except USER_ERRORS as error:
+        fail(str(error))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; what is wrong with them is said in one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is None:
+            fail("--config is missing: the file of an experiment, such as configs/shapes.py")
+        _CONFIG.value.keys()  # a file that cannot be loaded is only reported when it is used
+    except (flags.Error, OSError, ImportError, SyntaxError) as error:
+        fail(str(error).strip().splitlines()[-1].strip())
+    except LookupError:  # --config.a.b=... where the config has no a
+        overrides = [re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv]
+        unknown = [match[1] for match in overrides if match and not is_known(match[1])]
+        if not unknown:
+            raise
+        fail(f"config: {unknown_key(unknown[0])}")
+    return rest
+
+
+def fail(message: str) -> None:
+    """Ends the program with a message and without a traceback."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,142 @@
+"""What is done to images on the device, inside the step: colour, normalisation, CutMix."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+# ImageNet statistics in the 0..255 range: what MaskFormer's backbones were trained with.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+PADDING_VALUE = 128.0
+
+# SSD's photometric distortion as detectron2's ColorAugSSDTransform has it; each with chance 1/2.
+BRIGHTNESS_DELTA = 32.0
+CONTRAST_RANGE = (0.5, 1.5)
+SATURATION_RANGE = (0.5, 1.5)
+HUE_DELTA = 18.0 / 180.0  # of the full circle
+
+MASK_STRIDE = 4  # CutMix boxes lie on the mask grid, so that mixed masks are exact
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """[B, H, W, 3], uint8 or float in 0..255 (RGB), to float32 of ImageNet's mean and deviation."""
+    return (images.astype(jnp.float32) - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)
+
+
+def image_keys(key: jax.Array, num_images: int, first: jax.Array | int) -> jax.Array:
+    """A key an image, by its position in the global batch: the same for any number of devices."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(num_images))
+
+
+def color_augment(keys: jax.Array, images: jax.Array, valid: jax.Array) -> jax.Array:
+    """SSD colour augmentation, drawn for each image; padding stays grey.
+
+    Args:
+      keys: [B, 2], a key an image.
+      images: uint8 [B, H, W, 3], RGB.
+      valid: bool [B, H, W], False on padding.
+
+    Returns:
+      float32 [B, H, W, 3] in 0..255.
+    """
+    colored = jax.vmap(_color_augment_one)(keys, images.astype(jnp.float32))
+    return jnp.where(valid[..., None], colored, PADDING_VALUE)
+
+
+def _color_augment_one(key: jax.Array, image: jax.Array) -> jax.Array:
+    order, *draws = jax.random.split(key, 9)
+    apply = [jax.random.bernoulli(k) for k in draws[:4]]
+    uniform = lambda k, low, high: jax.random.uniform(k, (), minval=low, maxval=high)  # noqa: E731
+    delta = jnp.where(apply[0], uniform(draws[4], -BRIGHTNESS_DELTA, BRIGHTNESS_DELTA), 0.0)
+    contrast = jnp.where(apply[1], uniform(draws[5], *CONTRAST_RANGE), 1.0)
+    saturation = jnp.where(apply[2], uniform(draws[6], *SATURATION_RANGE), 1.0)
+    hue = jnp.where(apply[3], uniform(draws[7], -HUE_DELTA, HUE_DELTA), 0.0)
+
+    contrast_first = jax.random.bernoulli(order)
+    image = _clip(image + delta)
+    image = jnp.where(contrast_first, _clip(image * contrast), image)
+    image = _shift_hue_and_saturation(image, hue, saturation)
+    return jnp.where(contrast_first, image, _clip(image * contrast))
+
+
+def _clip(image: jax.Array) -> jax.Array:
+    return jnp.clip(image, 0.0, 255.0)
+
+
+def _shift_hue_and_saturation(rgb: jax.Array, hue: jax.Array, saturation: jax.Array) -> jax.Array:
+    """Through HSV: hue turned by `hue` (a share of the circle), saturation scaled and clipped."""
+    value = rgb.max(-1)
+    chroma = value - rgb.min(-1)
+    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    safe = jnp.where(chroma > 0, chroma, 1.0)
+    sector = jnp.where(
+        value == r,
+        ((g - b) / safe) % 6.0,
+        jnp.where(value == g, (b - r) / safe + 2.0, (r - g) / safe + 4.0),
+    )
+    sector = jnp.where(chroma > 0, sector, 0.0) + 6.0 * hue
+    scaled = jnp.minimum(chroma * saturation, value)
+    # HSV -> RGB in closed form: f(n) = v - c * max(0, min(k, 4 - k, 1)), k = (n + h / 60°) mod 6.
+    k = (jnp.array([5.0, 3.0, 1.0]) + sector[..., None]) % 6.0
+    ramp = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
+    return value[..., None] - scaled[..., None] * ramp
+
+
+def cutmix_boxes(
+    keys: jax.Array,
+    size: tuple[int, int],
+    *,
+    probability: float,
+    min_area: float,
+    max_area: float,
+    max_aspect: float,
+) -> jax.Array:
+    """One box an image, on the mask grid (CutMix, Yun et al. 2019).
+
+    Args:
+      keys: [B, 2], a key an image.
+      size: (h, w) of the mask grid.
+      probability: chance that an image has a box at all.
+      min_area: of the box, as a share of the image.
+      max_area: likewise.
+      max_aspect: the longest side over the shortest, drawn log-uniformly either way.
+
+    Returns:
+      bool [B, h, w], True inside the box.
+    """
+    h, w = size
+
+    def one(key: jax.Array) -> jax.Array:
+        k_apply, k_area, k_aspect, k_row, k_column = jax.random.split(key, 5)
+        area = jax.random.uniform(k_area, (), minval=min_area, maxval=max_area)
+        log_aspect = jnp.log(max_aspect) * jax.random.uniform(k_aspect, (), minval=-1.0)
+        tall = jnp.clip(jnp.round(h * jnp.sqrt(area * jnp.exp(log_aspect))), 1, h)
+        wide = jnp.clip(jnp.round(w * jnp.sqrt(area * jnp.exp(-log_aspect))), 1, w)
+        top = jnp.floor(jax.random.uniform(k_row) * (h - tall + 1))
+        left = jnp.floor(jax.random.uniform(k_column) * (w - wide + 1))
+        rows, columns = jnp.arange(h)[:, None], jnp.arange(w)[None, :]
+        inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
+        return inside & jax.random.bernoulli(k_apply, probability)
+
+    return jax.vmap(one)(keys)
+
+
+def cutmix_partners(key: jax.Array, num_images: int) -> jax.Array:
+    """Whose pixels an image's box shows: int32 [B], never the image itself if B > 1."""
+    shift = jax.random.randint(key, (), 1, max(num_images, 2))
+    return (jnp.arange(num_images) + shift) % num_images
+
+
+def cutmix_images(images: jax.Array, box: jax.Array, partner: jax.Array) -> jax.Array:
+    """Pastes each image's box from its partner.
+
+    Args:
+      images: [B, H, W, ...], H and W multiples of `MASK_STRIDE`.
+      box: bool [B, h, w].
+      partner: int32 [B].
+    """
+    pixels = box.repeat(MASK_STRIDE, axis=1).repeat(MASK_STRIDE, axis=2)
+    return jnp.where(
+        pixels.reshape(pixels.shape + (1,) * (images.ndim - 3)), images[partner], images
+    )

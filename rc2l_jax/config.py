@@ -1,0 +1,275 @@
+"""Validation of a run's config: every problem is found before anything is built or written.
+
+`configs/base.py` is the schema: keys it does not have are unknown, keys it has must be there and
+have its types. Then the values must make sense, alone and together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+_CHOICES = {
+    "matcher": ("host", "device"),
+    "dtype": ("float32", "bfloat16"),
+    "unsup.contrast_denominator": ("with_positive", "paper"),
+    "unsup.union": ("semantic", "max"),
+    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "model.stem": ("basic", "deeplab"),
+    "model.norm": ("frozen", "batch", "group"),
+}
+
+# Smallest and largest value, both allowed.
+_RANGES = {
+    "num_steps": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "unlabeled_batch_size": (0, math.inf),
+    "eval_batch_size": (1, math.inf),
+    "log_every_steps": (1, math.inf),
+    "eval_every_steps": (1, math.inf),
+    "checkpoint_every_steps": (1, math.inf),
+    "keep_checkpoints": (1, math.inf),
+    "num_pictures": (0, math.inf),
+    "learning_rate": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "backbone_lr_multiplier": (0, math.inf),
+    "poly_power": (0, math.inf),
+    "warmup_steps": (0, math.inf),
+    "unsup_weight": (0, math.inf),
+    "unsup_start_step": (0, math.inf),
+    "unsup_ramp_steps": (0, math.inf),
+    "ema_decay": (0, 1),
+    "max_segments": (1, math.inf),
+    "match.class_weight": (0, math.inf),
+    "match.focal_weight": (0, math.inf),
+    "match.dice_weight": (0, math.inf),
+    "loss.class_weight": (0, math.inf),
+    "loss.focal_weight": (0, math.inf),
+    "loss.dice_weight": (0, math.inf),
+    "loss.no_object_weight": (0, math.inf),
+    "loss.focal_alpha": (0, 1),
+    "loss.focal_gamma": (0, math.inf),
+    "pseudo.score_threshold": (0, 1),
+    "pseudo.mask_threshold": (0, 1),
+    "pseudo.min_area": (0, math.inf),
+    "cutmix.probability": (0, 1),
+    "cutmix.max_area": (0, 1),
+    "cutmix.max_aspect": (1, math.inf),
+    "unsup.rcc_weight": (0, math.inf),
+    "unsup.smc_weight": (0, math.inf),
+    "unsup.rmc_weight": (0, math.inf),
+    "unsup.rfc_weight": (0, math.inf),
+    "unsup.consistency_weight": (0, math.inf),
+    "unsup.focal_weight": (0, math.inf),
+    "unsup.dice_weight": (0, math.inf),
+    "model.backbone_width": (1, math.inf),
+    "model.num_queries": (1, math.inf),
+    "model.pixel_dim": (1, math.inf),
+    "model.mask_dim": (1, math.inf),
+    "model.hidden_dim": (1, math.inf),
+    "model.num_heads": (1, math.inf),
+    "model.ffn_dim": (1, math.inf),
+    "model.num_decoder_layers": (1, math.inf),
+    "model.dropout": (0, 1),
+    "data.num_classes": (2, 254),
+    "data.crop_size": (32, math.inf),
+    "data.max_long_edge": (1, math.inf),
+    "data.eval_short_edge": (0, math.inf),
+    "data.shapes.image_size": (1, math.inf),
+    "data.shapes.num_train": (1, math.inf),
+    "data.shapes.num_val": (1, math.inf),
+}
+
+_POSITIVE = (
+    "grad_clip_norm",
+    "unsup.rmc_temperature",
+    "unsup.rfc_temperature",
+    "cutmix.min_area",
+    "data.min_scale",
+)
+
+_NOT_EMPTY = ("data.name", "data.labeled_split", "data.eval_split")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run.
+
+    Attributes:
+      problems: one sentence each, naming the dotted key, its value and the remedy.
+    """
+
+    def __init__(self, problems: list[str]):
+        self.problems = tuple(problems)
+        super().__init__("config: " + "; ".join(problems))
+
+
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted key: value} of a nested config, in the config's order."""
+    flat = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, (ConfigDict, Mapping)) and len(value):
+            flat.update(flatten(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def validate(config: ConfigDict, num_devices: int) -> None:
+    """Checks a config against `configs/base.py` and against itself.
+
+    Args:
+      config: the run's config.
+      num_devices: devices of all processes that share the batches.
+
+    Raises:
+      ConfigError: with every problem found.
+    """
+    schema = flatten(base.get_config())
+    given = flatten(config)
+    problems = _schema_problems(given, schema)
+    # A key with a problem already reported takes its default here, so that it is reported once.
+    values = {
+        key: given[key] if key in given and _has_type(given[key], default) else default
+        for key, default in schema.items()
+    }
+    # Nor is a default blamed for what the user did not write.
+    problems += [text for key, text in _value_problems(values) if key in given]
+    problems += _combination_problems(values)
+    problems += _device_problems(values, num_devices)
+    if problems:
+        raise ConfigError(problems)
+
+
+def is_known(key: str) -> bool:
+    """Returns whether `configs/base.py` has this dotted key (of a value, not of a group)."""
+    return key in flatten(base.get_config())
+
+
+def nearest_key(key: str) -> str | None:
+    """Returns the dotted key of `configs/base.py` that is most like `key`, or None."""
+    known = list(flatten(base.get_config()))
+    matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not matches:
+        by_name = {name.rsplit(".", 1)[-1]: name for name in known}
+        last = key.rsplit(".", 1)[-1]
+        matches = [by_name[name] for name in difflib.get_close_matches(last, by_name, n=1)]
+    return matches[0] if matches else None
+
+
+def unknown_key(key: str) -> str:
+    """Returns the sentence that reports an unknown key, with the nearest known one."""
+    nearest = nearest_key(key)
+    remedy = f"did you mean {nearest!r}?" if nearest else "configs/base.py lists every key"
+    return f"unknown key {key!r}: {remedy}"
+
+
+def _has_type(value: Any, default: Any) -> bool:
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def _schema_problems(given: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    problems = [unknown_key(key) for key in given if key not in schema]
+    problems += [
+        f"missing key {key!r}: start from configs/base.py, which sets it to {schema[key]!r}"
+        for key in schema
+        if key not in given
+    ]
+    problems += [
+        f"{key} = {given[key]!r} is {type(given[key]).__name__}, not {type(default).__name__}"
+        for key, default in schema.items()
+        if key in given and not _has_type(given[key], default)
+    ]
+    return problems
+
+
+def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Problems that one key has on its own: (key, sentence)."""
+    problems = []
+    for key, choices in _CHOICES.items():
+        if values[key] not in choices:
+            problems.append((key, f"{key} = {values[key]!r} is not one of {', '.join(choices)}"))
+    for key, (low, high) in _RANGES.items():
+        # Written so that NaN fails as well; infinity is a value no key allows.
+        if not (low <= values[key] <= high and values[key] < math.inf):
+            allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            problems.append((key, f"{key} = {values[key]} must be {allowed}"))
+    for key in _POSITIVE:
+        if not 0 < values[key] < math.inf:
+            problems.append((key, f"{key} = {values[key]} must be greater than 0"))
+    for key in _NOT_EMPTY:
+        if not values[key].strip():
+            problems.append((key, f"{key} is empty: set it in the config file"))
+    if values["init_from"]:
+        text = "loading pretrained weights is not there yet: leave it empty"
+        problems.append(("init_from", f"init_from = {values['init_from']!r}: {text}"))
+    if values["data.crop_size"] % 32:
+        text = "must be a multiple of 32, the backbone's stride"
+        problems.append(("data.crop_size", f"data.crop_size = {values['data.crop_size']} {text}"))
+    return problems
+
+
+def _combination_problems(values: dict[str, Any]) -> list[str]:
+    """Problems of keys that do not go together."""
+    problems = []
+    for low, high in (("cutmix.min_area", "cutmix.max_area"), ("data.min_scale", "data.max_scale")):
+        if values[low] > values[high]:
+            problems.append(f"{low} = {values[low]} is above {high} = {values[high]}")
+    if values["max_segments"] > values["model.num_queries"]:
+        problems.append(
+            f"max_segments = {values['max_segments']} is above model.num_queries = "
+            f"{values['model.num_queries']}: more segments than queries to match them with"
+        )
+    heads, hidden = values["model.num_heads"], values["model.hidden_dim"]
+    if heads > 0 and hidden % heads:
+        problems.append(
+            f"model.hidden_dim = {hidden} is not a multiple of model.num_heads = {heads}"
+        )
+    if hidden % 4:
+        text = "must be a multiple of 4: sine and cosine of two axes"
+        problems.append(f"model.hidden_dim = {hidden} {text}")
+    if values["warmup_steps"] >= values["num_steps"] > 0:
+        problems.append(
+            f"warmup_steps = {values['warmup_steps']} must be below num_steps = "
+            f"{values['num_steps']}"
+        )
+    if values["unsup_weight"] > 0 and not values["data.unlabeled_split"].strip():
+        problems.append(
+            f"data.unlabeled_split is empty with unsup_weight = {values['unsup_weight']}: set it, "
+            "or unsup_weight = 0 for supervised training"
+        )
+    return problems
+
+
+def _device_problems(values: dict[str, Any], num_devices: int) -> list[str]:
+    """Problems of the batch sizes on `num_devices` devices."""
+    semi = values["unsup_weight"] > 0
+    sizes = ["batch_size", "eval_batch_size"] + (["unlabeled_batch_size"] if semi else [])
+    problems = [
+        f"{key} = {values[key]} is not a multiple of the {num_devices} devices"
+        for key in sizes
+        if values[key] % num_devices
+    ]
+    if not semi:
+        return problems
+    unlabeled = values["unlabeled_batch_size"]
+    least = 2 if values["cutmix.probability"] > 0 else 1
+    if 0 <= unlabeled < least * num_devices:
+        reason = (
+            "CutMix needs another image on the same device (or set cutmix.probability = 0)"
+            if least == 2
+            else "unsup_weight > 0 needs unlabelled images (or set unsup_weight = 0)"
+        )
+        problems.append(
+            f"unlabeled_batch_size = {unlabeled} gives fewer than {least} images to each of "
+            f"{num_devices} devices: {reason}"
+        )
+    return problems

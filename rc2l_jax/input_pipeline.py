@@ -1,0 +1,338 @@
+"""Host side of training and evaluation: example -> decode -> geometry -> uint8 batches.
+
+The training batch of a step is a pure function of (config, seed, step, process, number of
+processes). Step s covers the example positions s * batch .. (s + 1) * batch - 1 of an endless
+sequence; a position gives the epoch, the example (a permutation keyed by seed and epoch) and the
+seed of its geometry. Starting at any step is therefore exact and costs nothing.
+
+Threads make the next few batches ahead of time. Each reads its batch's records in Python and hands
+them to one tf.data pipeline; no Python runs inside tf.data, because a process that ends while
+TensorFlow waits for Python may hang for ever.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data import splits
+from data.catalog import open_dataset
+from data.errors import DataError
+from data.host_tf import tf
+from data.records import Dataset
+from data.splits import Key
+from rc2l_jax import host_augment
+from rc2l_jax.host_augment import IMAGE_PAD, Geometry
+from rc2l_jax.structs import VOID, Batch, EvalBatch
+
+# Streams draw from separate random numbers.
+_LABELED, _UNLABELED = 0, 1
+_NUM_STREAMS = 2
+_EVAL_MULTIPLE = 32  # evaluation images are padded to a multiple of the largest stride
+_MAX_THREADS = 8
+_AHEAD = 2  # batches in preparation, besides one a thread
+
+_T = TypeVar("_T")
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What the rest of the program must know about the data.
+
+    Attributes:
+      name: of the data set.
+      class_names: K names, in the order of their ids.
+      num_examples: split of the data set -> its number of examples.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    num_examples: dict[str, int]
+
+
+def dataset_info(config: ConfigDict) -> DatasetInfo:
+    """Describes the data set, and prepares it first if needed.
+
+    Raises:
+      DataError: the data cannot be used.
+    """
+    dataset = open_dataset(config.data)
+    counts = {split: len(examples) for split, examples in dataset.examples.items()}
+    return DatasetInfo(dataset.name, dataset.class_names, counts)
+
+
+def split_ids(config: ConfigDict, split: str) -> list[str]:
+    """Ids of a split's examples: entry i belongs to `EvalBatch.index == i`."""
+    dataset = open_dataset(config.data)
+    return [dataset.example(key).id for key in splits.resolve(split, dataset.ids(), "split")]
+
+
+def train_batches(
+    config: ConfigDict,
+    start_step: int,
+    num_devices: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless training batches of one process.
+
+    Args:
+      config: the run's.
+      start_step: step of the first batch.
+      num_devices: D, local devices.
+      process_index, process_count: which contiguous part of each global batch to make.
+
+    Returns:
+      Batches of NumPy arrays [D, B / D, ...]. With `config.unsup_weight == 0` the unlabelled
+      fields hold 0 images.
+
+    Raises:
+      DataError: files, masks or splits that cannot be used; also while iterating, for a record
+        that was damaged after it was prepared.
+      ValueError: batch sizes that devices and processes do not divide, or wrong geometry.
+    """
+    # Only the batches are lazy: whatever can be checked fails here and now.
+    semi = config.unsup_weight > 0
+    crop = config.data.crop_size
+    dataset, subsets = open_subsets(config, with_unlabeled=semi)
+    _check_labels(dataset, subsets.labeled, "config.data.labeled_split")
+    view = _training_view(Geometry.from_config(config.data))
+
+    def stream(
+        name: str, number: int, keys: Sequence[Key], labels: bool
+    ) -> Callable[[int], Arrays]:
+        size = _local_size(config, name, num_devices, process_count)
+        order = _Order(tuple(keys), config.seed * _NUM_STREAMS + number)
+
+        def make(step: int) -> Arrays:
+            positions = (step * process_count + process_index) * size + np.arange(size)
+            records = _fetch(dataset, order.keys_at(positions), labels)
+            seeds = np.stack([np.full(size, order.seed), positions], axis=1)
+            return _run(view, dataset, order.keys_at(positions), (*records, seeds))
+
+        return make
+
+    labeled = stream("batch_size", _LABELED, subsets.labeled, True)
+    unlabeled = _no_images(crop)
+    if semi:
+        read = config.data.diagnostic_labels
+        unlabeled = stream("unlabeled_batch_size", _UNLABELED, subsets.unlabeled, read)
+
+    def make(step: int) -> Batch:
+        arrays = [_split_devices(a, num_devices) for a in (*labeled(step), *unlabeled(step))]
+        fields = ("image", "label", "valid")
+        return Batch(**dict(zip((*fields, *(f"unlabeled_{f}" for f in fields)), arrays)))
+
+    return _ahead(make, itertools.count(start_step))
+
+
+def eval_batches(
+    config: ConfigDict,
+    split: str,
+    num_devices: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[EvalBatch]:
+    """One pass over a split, `config.eval_batch_size` examples a batch over all processes.
+
+    Args:
+      config: the run's.
+      split: a split text; see `data.splits`.
+      num_devices: D, local devices.
+      process_index, process_count: which contiguous part of each global batch to make.
+
+    Returns:
+      Batches of NumPy arrays [D, B / D, ...], equally many on every process.
+
+    Raises:
+      DataError: files, masks or the split cannot be used.
+      ValueError: a batch size that devices and processes do not divide.
+    """
+    local = _local_size(config, "eval_batch_size", num_devices, process_count)
+    dataset = open_dataset(config.data)
+    keys = splits.resolve(split, dataset.ids(), "config.data.eval_split")
+    _check_labels(dataset, keys, "config.data.eval_split")
+    view = _evaluation_view(dataset, keys, config.data)
+
+    def make(number: int) -> EvalBatch:
+        positions = (number * process_count + process_index) * local + np.arange(local)
+        fill = positions >= len(keys)
+        chosen = [keys[p] for p in np.where(fill, 0, positions)]  # any example can fill up
+        fetched = _fetch(dataset, chosen, True)
+        image, size, label, label_size = _run(view, dataset, chosen, fetched)
+        image = np.where(fill[:, None, None, None], np.uint8(IMAGE_PAD), image)
+        label = np.where(fill[:, None, None], np.uint8(VOID), label)
+        index = np.where(fill, -1, positions).astype(np.int32)
+        arrays = (image, size, label, label_size, index)
+        return EvalBatch(*(_split_devices(array, num_devices) for array in arrays))
+
+    return _ahead(make, range(-(-len(keys) // (local * process_count))))
+
+
+def open_subsets(config: ConfigDict, *, with_unlabeled: bool) -> tuple[Dataset, splits.Subsets]:
+    """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
+
+    Raises:
+      DataError: also if `with_unlabeled` and no unlabelled split is named.
+    """
+    data = config.data
+    if with_unlabeled and not data.unlabeled_split:
+        raise DataError(
+            "config.data.unlabeled_split is empty, but config.unsup_weight is not 0; name the "
+            "unlabelled images, or set config.unsup_weight = 0."
+        )
+    dataset = open_dataset(data)
+    unlabeled = data.unlabeled_split if with_unlabeled else ""
+    texts = (data.labeled_split, unlabeled, data.eval_split)
+    return dataset, splits.resolve_all(*texts, dataset.ids())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """The endless sequence of one stream's examples: every epoch in an order of its own."""
+
+    keys: tuple[Key, ...]
+    seed: int
+
+    def keys_at(self, positions: np.ndarray) -> list[Key]:
+        epochs, places = np.divmod(positions, len(self.keys))
+        return [
+            self.keys[_permutation(len(self.keys), self.seed, int(e))[p]]
+            for e, p in zip(epochs, places)
+        ]
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """int64 [count]. Philox's raw output is fixed for ever, unlike Generator's methods."""
+    key = np.array([seed, epoch], np.int64).view(np.uint64)
+    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+
+
+def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """(encoded images, encoded labels, seeds [B, 2]) -> (image, label, valid)."""
+
+    def view(image: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = host_augment.decode_image(image)
+        ids = host_augment.decode_label(label, tf.shape(pixels)[:2])
+        return host_augment.training_view(pixels, ids, seed, geometry)
+
+    return _batched(view)
+
+
+def _evaluation_view(
+    dataset: Dataset, keys: Sequence[Key], data: ConfigDict
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """(encoded images, encoded labels) -> (image, size, label, label_size), one shape for all."""
+    extents = np.unique(
+        [(dataset.example(k).height, dataset.example(k).width) for k in keys], axis=0
+    )
+
+    def resized(extent: np.ndarray | tf.Tensor) -> tf.Tensor:
+        return host_augment.resized_size(extent, data.eval_short_edge, data.max_long_edge)
+
+    largest = np.max([resized(extent) for extent in extents], axis=0)
+    image_size = tuple(int(-(-n // _EVAL_MULTIPLE)) * _EVAL_MULTIPLE for n in largest)
+    label_size = tuple(int(n) for n in extents.max(axis=0))
+
+    def view(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = host_augment.decode_image(image)
+        extent = tf.shape(pixels)[:2]
+        ids = host_augment.decode_label(label, extent)
+        size = resized(extent)
+        pixels = host_augment.resample_image(pixels, size, tf.zeros([2], tf.int32), size)
+        pixels = host_augment.pad_to(pixels, image_size, IMAGE_PAD)
+        return pixels, size, host_augment.pad_to(ids, label_size, VOID), extent
+
+    return _batched(view)
+
+
+def _batched(view: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Applies a function of one example to a batch, its examples in parallel."""
+
+    @tf.function(reduce_retracing=True)
+    def apply(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        examples = tf.data.Dataset.from_tensor_slices(batch)
+        views = examples.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        size = tf.shape(batch[0], tf.int64)[0]
+        return views.batch(size).get_single_element()
+
+    return apply
+
+
+def _fetch(dataset: Dataset, keys: Sequence[Key], labels: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    images, masks = dataset.fetch(keys, labels=labels)
+    return tf.constant(images), tf.constant(masks)
+
+
+def _run(
+    view: Callable[..., tuple[tf.Tensor, ...]],
+    dataset: Dataset,
+    keys: Sequence[Key],
+    batch: Sequence[tf.Tensor | np.ndarray],
+) -> Arrays:
+    try:
+        return tuple(field.numpy() for field in view(*batch))
+    except tf.errors.InvalidArgumentError as error:
+        names = ", ".join(f"{split}/{dataset.examples[split][index].id}" for split, index in keys)
+        raise DataError(
+            f"one of {names} cannot be decoded ({error.message}); the records in {dataset.path} "
+            "are damaged: delete that folder and run --mode=prepare."
+        ) from error
+
+
+def _ahead(make: Callable[[int], _T], numbers: Iterable[int]) -> Iterator[_T]:
+    """make(number) for each number, in order; threads work on the next ones meanwhile."""
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="input")
+    pending: collections.deque = collections.deque()
+    remaining = iter(numbers)
+    try:
+        for number in remaining:
+            pending.append(pool.submit(make, number))
+            if len(pending) == threads + _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _no_images(crop: int) -> Callable[[int], Arrays]:
+    """The unlabelled stream of a supervised run."""
+    shape = (0, crop, crop)
+    return lambda step: (
+        np.zeros((*shape, 3), np.uint8),
+        np.zeros(shape, np.uint8),
+        np.zeros(shape, bool),
+    )
+
+
+def _split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:
+    return array.reshape(num_devices, len(array) // num_devices, *array.shape[1:])
+
+
+def _local_size(config: ConfigDict, name: str, num_devices: int, process_count: int) -> int:
+    size, parts = config[name], num_devices * process_count
+    if size < 1 or size % parts:
+        raise ValueError(
+            f"config.{name} = {size} cannot be divided over {parts} devices; "
+            f"use a multiple of {parts}."
+        )
+    return size // process_count
+
+
+def _check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
+    errors = [e for k in keys if (e := dataset.example(k).label_error)]
+    if errors:
+        raise DataError([f"{key}: {error}" for error in errors])

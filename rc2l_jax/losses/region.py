@@ -1,0 +1,248 @@
+"""RC²L's losses on unlabelled images (Eqs. 5-10) and the consistency baseline (Table 3, row 1).
+
+Every function takes one decoder layer of the student on the strong views, the pseudo segments of
+those views at the mask grid, and the matching between them, and returns a `Mean`: the sum over
+segments and the number of segments. Dividing, over all devices, is the train step's.
+Pixels that no pseudo segment covers are unknown, not negative: `segments.known` keeps them out.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from rc2l_jax.losses.mask import dice_loss, focal_loss, probability_logits
+from rc2l_jax.losses.supervised import class_targets
+from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
+
+# Keeps square roots and divisions away from zero where a mask or a feature vanishes.
+_EPSILON = 1e-6
+
+
+def region_mask_contrast(
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    temperature: float,
+    denominator: str,
+) -> Mean:
+    """RMC, Eq. 5: each pseudo mask is closest to the mask of the query matched to it.
+
+    Args:
+      mask_logits: [B, N, h, w].
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      temperature: tau_m.
+      denominator: "paper" leaves the positive pair out, as Eq. 5 is printed, and is unbounded
+        below; "with_positive" has it in (InfoNCE).
+    """
+    known = segments.known[:, None].astype(jnp.float32)
+    student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known  # [B, M, h, w]
+    target = _target_masks(segments) * known
+    # d(m^s_j, m^t_i) = 2 |m_j n m_i| / (|m_j| + |m_i|), for all pairs: [B, j, i].
+    shared = jnp.einsum("bjhw,bihw->bji", student, target)
+    size = student.sum((2, 3))[:, :, None] + target.sum((2, 3))[:, None, :]
+    similarity = 2.0 * shared / jnp.maximum(size, _EPSILON)
+    return _contrast(similarity, segments, assignment, temperature, denominator)
+
+
+def region_feature_contrast(
+    mask_logits: jax.Array,
+    pixel_features: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    temperature: float,
+    denominator: str,
+) -> Mean:
+    """RFC, Eqs. 6-8: the same on features averaged under the student's and the pseudo masks.
+
+    Args:
+      mask_logits: [B, N, h, w].
+      pixel_features: F^s [B, h, w, C], the student's, for both sides (the paper, below Eq. 7).
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      temperature: tau_f.
+      denominator: as in `region_mask_contrast`.
+    """
+    known = segments.known[:, None].astype(jnp.float32)
+    student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known
+    region = _unit(masked_average(student, pixel_features))  # Eq. 6: r^s [B, M, C]
+    target = _unit(masked_average(_target_masks(segments) * known, pixel_features))  # Eq. 7: r^t
+    cosine = jnp.einsum("bjc,bic->bji", region, target)
+    return _contrast(cosine, segments, assignment, temperature, denominator)
+
+
+def region_class_consistency(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    no_object_weight: float,
+) -> Mean:
+    """RCC, Eq. 9: the query matched to a pseudo segment predicts its class.
+
+    Args:
+      class_logits: [B, N, K+1].
+      mask_logits: [B, N, h, w].
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      no_object_weight: of queries without a segment, which are pushed to no-object as in Eq. 1;
+        0 is Eq. 9 as printed. Such a query counts by the share of its mask that lies on known
+        pixels: what the teacher left open is no evidence of no object.
+
+    Returns:
+      Sum and weight: with `no_object_weight` 0 the weight is the number of matched segments.
+    """
+    num_queries, num_classes = class_logits.shape[1], class_logits.shape[2] - 1
+    targets = class_targets(segments, assignment, num_queries, num_classes)
+    masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
+    on_known = (masks * segments.known[:, None]).sum((2, 3)) / (masks.sum((2, 3)) + _EPSILON)
+    weight = jnp.where(targets < num_classes, 1.0, no_object_weight * on_known)
+    log_p = jax.nn.log_softmax(class_logits.astype(jnp.float32))
+    cross_entropy = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    return (weight * cross_entropy).sum(), weight.sum()
+
+
+def semantic_union(
+    class_logits: jax.Array, mask_logits: jax.Array, classes: jax.Array, union: str
+) -> jax.Array:
+    """Union({m_i}, c) of Eq. 10: what the student as a whole says about a class.
+
+    Args:
+      class_logits: [B, N, K+1].
+      mask_logits: [B, N, h, w].
+      classes: int32 [B, M].
+      union: "semantic": sum_i p_i(c) m_i, MaskFormer's semantic inference, at most 1;
+        "max": the largest mask among the queries whose best class is c (0 if there is none).
+
+    Returns:
+      Probabilities [B, M, h, w].
+    """
+    probabilities = jax.nn.softmax(class_logits.astype(jnp.float32))
+    masks = jax.nn.sigmoid(mask_logits)
+    if union == "semantic":
+        index = jnp.broadcast_to(classes[:, None, :], probabilities.shape[:2] + classes.shape[1:])
+        of_class = jnp.take_along_axis(probabilities, index, axis=2)  # [B, N, M]
+        return jnp.minimum(jnp.einsum("bnm,bnhw->bmhw", of_class, masks), 1.0)
+    predicted = probabilities.argmax(-1)  # [B, N]
+    has_class = predicted[:, :, None] == classes[:, None, :]  # [B, N, M]
+    return jax.vmap(
+        lambda has: jnp.where(has[:, :, None, None], masks, 0.0).max(1), in_axes=2, out_axes=1
+    )(has_class)
+
+
+def semantic_mask_consistency(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    semantic: Segments,
+    *,
+    union: str,
+    focal_weight: float,
+    dice_weight: float,
+    focal_alpha: float,
+    focal_gamma: float,
+) -> Mean:
+    """SMC, Eq. 10: L_mask between the student's union of a class and the pseudo semantic mask.
+
+    Args:
+      class_logits: [B, N, K+1].
+      mask_logits: [B, N, h, w].
+      semantic: pseudo segments after `merge_same_class`: one a class present.
+      union: see `semantic_union`.
+      focal_weight: inside L_mask.
+      dice_weight: inside L_mask.
+      focal_alpha: of the focal loss.
+      focal_gamma: of the focal loss.
+    """
+    classes = jnp.where(semantic.valid, semantic.classes, 0)
+    logits = probability_logits(semantic_union(class_logits, mask_logits, classes, union))
+    known, target = semantic.known[:, None], _target_masks(semantic)
+    loss = focal_weight * focal_loss(logits, target, known, alpha=focal_alpha, gamma=focal_gamma)
+    loss += dice_weight * dice_loss(logits, target, known)
+    return jnp.where(semantic.valid, loss, 0.0).sum(), semantic.valid.sum().astype(jnp.float32)
+
+
+def mask_consistency(
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    focal_weight: float,
+    dice_weight: float,
+    focal_alpha: float,
+    focal_gamma: float,
+) -> Mean:
+    """The baseline of Table 3, row 1: L_mask on matched pairs.
+
+    Args:
+      mask_logits: [B, N, h, w].
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      focal_weight: inside L_mask.
+      dice_weight: inside L_mask.
+      focal_alpha: of the focal loss.
+      focal_gamma: of the focal loss.
+    """
+    logits = gather_queries(mask_logits, assignment)
+    known, target = segments.known[:, None], _target_masks(segments)
+    loss = focal_weight * focal_loss(logits, target, known, alpha=focal_alpha, gamma=focal_gamma)
+    loss += dice_weight * dice_loss(logits, target, known)
+    active = _active(segments, assignment)
+    return jnp.where(active, loss, 0.0).sum(), _count(segments)
+
+
+def masked_average(masks: jax.Array, features: jax.Array) -> jax.Array:
+    """GAP of Eqs. 6-7: features [B, h, w, C] averaged under masks [B, M, h, w] -> [B, M, C]."""
+    total = jnp.einsum("bmhw,bhwc->bmc", masks, features)
+    return total / (masks.sum((2, 3)) + _EPSILON)[:, :, None]
+
+
+def _contrast(
+    similarity: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    temperature: float,
+    denominator: str,
+) -> Mean:
+    """-log softmax of the positive pair over the pairs with the image's other matched queries.
+
+    Args:
+      similarity: [B, j (matched query of slot j), i (pseudo segment)].
+      segments: for validity.
+      assignment: for which slots are matched.
+      temperature: tau.
+      denominator: "paper" or "with_positive".
+    """
+    active = _active(segments, assignment)
+    slots = similarity.shape[-1]
+    logits = similarity / temperature
+    other = active[:, :, None] & ~jnp.eye(slots, dtype=bool)  # [B, j, i]
+    has_negative = active & other.any(1)  # [B, i]; a single segment has nothing to contrast with
+    pairs = other | jnp.eye(slots, dtype=bool) if denominator == "with_positive" else other
+    # Where there is nothing to sum, sum over everything instead and drop the result below: the
+    # gradient of logsumexp over an empty set is NaN.
+    pairs = jnp.where(has_negative[:, None, :], pairs, True)
+    log_denominator = jax.nn.logsumexp(logits, axis=1, where=pairs)
+    positive = jnp.diagonal(logits, axis1=1, axis2=2)
+    loss = jnp.where(has_negative, log_denominator - positive, 0.0)
+    return loss.sum(), _count(segments)
+
+
+def _active(segments: Segments, assignment: Assignment) -> jax.Array:
+    return segments.valid & assignment.matched
+
+
+def _count(segments: Segments) -> jax.Array:
+    return segments.valid.sum().astype(jnp.float32)
+
+
+def _target_masks(segments: Segments) -> jax.Array:
+    """Masks as float32 [B, M, h, w], zero in empty slots whatever those hold."""
+    return jnp.where(segments.valid[:, :, None, None], segments.masks, 0).astype(jnp.float32)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt((x * x).sum(-1, keepdims=True) + _EPSILON**2)

@@ -1,0 +1,100 @@
+"""Running averages of the training metrics, and intersection over union from confusion matrices."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rc2l_jax.structs import Mean
+
+Totals = dict[str, Mean]
+
+
+@jax.jit
+def _add(total: Totals, new: Totals) -> Totals:
+    return jax.tree.map(jnp.add, total, new)
+
+
+def accumulate(total: Totals | None, new: Totals) -> Totals:
+    """Adds one step's metrics to the running ones, on the device, without waiting for it.
+
+    Args:
+      total: what was returned for the step before, or None to start.
+      new: {name: (sum, count)}, float32 scalars.
+
+    Returns:
+      {name: (sum, count)} of all steps so far.
+
+    Raises:
+      ValueError: the step's metrics have other names than those before.
+    """
+    if total is None:
+        return dict(new)
+    if total.keys() != new.keys():
+        raise ValueError(
+            f"metrics changed between steps: {sorted(total.keys() ^ new.keys())} are not in both"
+        )
+    return _add(dict(total), dict(new))
+
+
+def summarize(total: Totals | None) -> dict[str, float]:
+    """Divides sums by counts, on the host. Metrics whose count is 0 are left out.
+
+    Args:
+      total: {name: (sum, count)}, or None when no step was taken.
+
+    Returns:
+      {name: mean}.
+    """
+    host: Mapping[str, Mean] = jax.device_get(total or {})
+    return {name: float(sum_ / count) for name, (sum_, count) in host.items() if count}
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+def confusion_matrix(prediction: jax.Array, label: jax.Array, num_classes: int) -> jax.Array:
+    """Counts pixels by true and predicted class, exactly.
+
+    Args:
+      prediction: integer, any shape, class ids 0..K-1.
+      label: integer, the same shape, class ids 0..K-1; 255 (and any other id) is not counted.
+      num_classes: K.
+
+    Returns:
+      int32 [K, K], rows are true classes, columns predicted ones. Exact up to 2^31 pixels a cell.
+
+    Raises:
+      ValueError: the two shapes differ.
+    """
+    if prediction.shape != label.shape:
+        raise ValueError(f"prediction {prediction.shape} and label {label.shape} differ in shape")
+    prediction = prediction.astype(jnp.int32).ravel()
+    label = label.astype(jnp.int32).ravel()
+    cells = num_classes * num_classes
+    counted = (label < num_classes) & (prediction < num_classes) & (label >= 0) & (prediction >= 0)
+    # What is not counted goes to a cell past the end, which the scatter drops.
+    cell = jnp.where(counted, label * num_classes + prediction, cells)
+    counts = jnp.zeros(cells, jnp.int32).at[cell].add(1, mode="drop")
+    return counts.reshape(num_classes, num_classes)
+
+
+def iou(confusion: np.ndarray) -> tuple[float, np.ndarray]:
+    """Intersection over union of every class, and its mean.
+
+    Args:
+      confusion: integer [K, K], rows are true classes, columns predicted ones.
+
+    Returns:
+      The mean over classes that occur in label or prediction (nan if none does), and float64 [K]
+      with nan for classes that occur in neither.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    intersection = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - intersection
+    per_class = np.full(len(confusion), np.nan)
+    np.divide(intersection, union, out=per_class, where=union > 0)
+    mean = float(per_class[union > 0].mean()) if (union > 0).any() else float("nan")
+    return mean, per_class

@@ -1,0 +1,5 @@
+"""MaskFormer in flax.linen: ResNet backbone, FPN pixel decoder, transformer decoder, heads."""
+
+from rc2l_jax.models.maskformer import MaskFormer, build_model
+
+__all__ = ["MaskFormer", "build_model"]

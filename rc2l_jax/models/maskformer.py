@@ -1,0 +1,176 @@
+"""MaskFormer: a set of (class, mask) predictions for an image.
+
+Source: Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic Segmentation"
+(arXiv 2107.06278), with the defaults of its semantic ResNet configs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rc2l_jax.models.pixel_decoder import PixelDecoder
+from rc2l_jax.models.resnet import BACKBONES, NORMS, STEMS, ResNet
+from rc2l_jax.models.transformer import TransformerDecoder
+from rc2l_jax.structs import Predictions
+
+# torch's default for a linear layer: uniform within 1 / sqrt(fan_in).
+_torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_DTYPES = ("float32", "bfloat16")
+
+
+class MaskHead(nn.Module):
+    """Three-layer perceptron from a query to its mask embedding.
+
+    Attributes:
+      hidden_dim: width of the two hidden layers.
+      mask_dim: C.
+      dtype: of the activations; parameters are float32.
+    """
+
+    hidden_dim: int
+    mask_dim: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., D] to `dtype` [..., C]."""
+        widths = (self.hidden_dim, self.hidden_dim, self.mask_dim)
+        for index, width in enumerate(widths, start=1):
+            x = nn.Dense(width, kernel_init=_torch_linear, dtype=self.dtype, name=f"layer{index}")(
+                x
+            )
+            x = x if index == len(widths) else nn.relu(x)
+        return x
+
+
+class MaskFormer(nn.Module):
+    """MaskFormer with a ResNet backbone.
+
+    Parameters are float32, whatever `dtype` is; so are normalisation statistics, softmax, class
+    logits and the accumulation of mask logits. Collections: "params" and, unless `norm` is
+    "group", "batch_stats".
+
+    Attributes:
+      num_classes: K.
+      num_queries: N.
+      backbone: a key of `resnet.BACKBONES`.
+      backbone_width: channels of the backbone's first stage.
+      stem: "basic" or "deeplab", see `resnet.ResNet`.
+      norm: of the backbone: "frozen", "batch" or "group".
+      pixel_dim: channels of the pixel decoder.
+      mask_dim: C.
+      hidden_dim: width of the transformer decoder.
+      num_heads: of its attentions.
+      ffn_dim: of its feed-forward networks.
+      num_decoder_layers: L.
+      dropout: rate in the transformer decoder.
+      dtype: of the activations.
+      axis_name: pmap axis over which norm "batch" averages its statistics in training; None
+        outside pmap.
+    """
+
+    num_classes: int
+    num_queries: int
+    backbone: str
+    backbone_width: int
+    stem: str
+    norm: str
+    pixel_dim: int
+    mask_dim: int
+    hidden_dim: int
+    num_heads: int
+    ffn_dim: int
+    num_decoder_layers: int
+    dropout: float
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Predictions:
+        """Predicts classes and masks after every decoder layer.
+
+        Args:
+          images: float32 [B, H, W, 3], normalised; any size.
+          train: dropout on (rng stream "dropout", needed if `dropout` > 0) and, with norm "batch",
+            this batch's statistics, recorded in "batch_stats".
+
+        Returns:
+          Predictions, float32, with h = ceil(H / 4) and w = ceil(W / 4) (halved and rounded up
+          twice).
+
+        Raises:
+          ValueError: on an unknown backbone, stem or norm, or widths that do not fit.
+        """
+        features = ResNet(
+            backbone=self.backbone,
+            width=self.backbone_width,
+            stem=self.stem,
+            norm=self.norm,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name="backbone",
+        )(images, train=train)
+        pixel_features = PixelDecoder(
+            self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
+        )(features)
+        query_embed = self.param(
+            "query_embed", nn.initializers.normal(1.0), (self.num_queries, self.hidden_dim)
+        )
+        queries = TransformerDecoder(
+            hidden_dim=self.hidden_dim,
+            num_heads=self.num_heads,
+            ffn_dim=self.ffn_dim,
+            num_layers=self.num_decoder_layers,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            name="transformer",
+        )(features[-1], query_embed, train=train)  # [L, B, N, hidden_dim]
+
+        class_head = nn.Dense(
+            self.num_classes + 1, kernel_init=_torch_linear, dtype=jnp.float32, name="class_head"
+        )
+        mask_embed = MaskHead(self.hidden_dim, self.mask_dim, self.dtype, name="mask_head")(queries)
+        mask_logits = jnp.einsum(
+            "lbnc,bhwc->lbnhw", mask_embed, pixel_features, preferred_element_type=jnp.float32
+        )
+        return Predictions(
+            class_logits=class_head(queries),
+            mask_logits=mask_logits,
+            pixel_features=pixel_features.astype(jnp.float32),
+        )
+
+
+def build_model(config: ConfigDict, axis_name: str | None = "batch") -> MaskFormer:
+    """Builds the model a config describes.
+
+    Args:
+      config: see `configs/base.py`; reads `model`, `data.num_classes` and `dtype`.
+      axis_name: pmap axis of the training step; None to train outside pmap.
+
+    Returns:
+      The (parameterless) module.
+
+    Raises:
+      ValueError: if a value that must be one of a few names is not.
+    """
+    for key, value, choices in (
+        ("model.backbone", config.model.backbone, BACKBONES),
+        ("model.stem", config.model.stem, STEMS),
+        ("model.norm", config.model.norm, NORMS),
+        ("dtype", config.dtype, _DTYPES),
+    ):
+        if value not in choices:
+            raise ValueError(
+                f"config.{key} = {value!r} is unknown; use one of {', '.join(choices)}."
+            )
+    return MaskFormer(
+        num_classes=config.data.num_classes,
+        **config.model,
+        dtype=jnp.dtype(config.dtype),
+        axis_name=axis_name,
+    )

@@ -1,0 +1,249 @@
+"""The transformer decoder in which queries read the image.
+
+Source: DETR (arXiv 2005.12872) as MaskFormer (arXiv 2107.06278) configures it: no encoder,
+post-norm layers, dropout also on the attention weights and inside the feed-forward network (where
+transformers' port has none by default). Each layer's output is normalised for the heads only; the
+next layer gets it as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Dtype = Any
+
+_xavier = nn.initializers.xavier_uniform()
+# torch keeps the query, key and value projections in one [3D, D] matrix and draws it as such.
+_xavier_thirds = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
+_xavier_fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+def sine_position(height: int, width: int, dim: int, temperature: float = 10_000.0) -> jax.Array:
+    """Sine position code, normalised to (0, 2 pi]: the first half of `dim` codes y, the second x.
+
+    Args:
+      height: of the feature map.
+      width: of the feature map.
+      dim: length of each code; a multiple of 4.
+      temperature: ratio of the slowest to the fastest wave length, nearly.
+
+    Returns:
+      float32 [height * width, dim].
+    """
+    rows, columns = (_sine_axis(size, dim // 2, temperature) for size in (height, width))
+    shape = (height, width, dim // 2)
+    code = jnp.concatenate(
+        [jnp.broadcast_to(rows[:, None], shape), jnp.broadcast_to(columns[None], shape)], axis=-1
+    )
+    return code.reshape(height * width, dim)
+
+
+def _sine_axis(size: int, dim: int, temperature: float) -> np.ndarray:
+    """Codes of the positions along one axis: float32 [size, dim], sines and cosines in turn."""
+    position = np.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi
+    angle = position[:, None] / temperature ** (np.arange(0, dim, 2) / dim)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(size, dim).astype(np.float32)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask comes from XLA's own generator.
+
+    Every threefry mask (`nn.Dropout`) costs the step about half a second of compilation on a CPU,
+    and more time than the layer around it on an accelerator.
+
+    Attributes:
+      rate: share of the entries set to zero.
+      train: False passes everything through, and needs no rng stream.
+    """
+
+    rate: float
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Drops entries of `x` (any shape) and scales the others up; rng stream "dropout"."""
+        if not self.train or self.rate == 0:
+            return x
+        state = jnp.resize(jax.random.key_data(self.make_rng("dropout")), (4,))
+        key = jax.random.wrap_key_data(state, impl="rbg")
+        keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+class Attention(nn.Module):
+    """Multi-head attention, softmax in float32.
+
+    Attributes:
+      num_heads: must divide the width D of the inputs.
+      dropout: rate on the attention weights.
+      dtype: of the activations; parameters are float32.
+    """
+
+    num_heads: int
+    dropout: float
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, *, train: bool
+    ) -> jax.Array:
+        """Attends.
+
+        Args:
+          query: [B, N, D].
+          key: [B, P, D].
+          value: [B, P, D].
+          train: whether to drop attention weights (rng stream "dropout").
+
+        Returns:
+          `dtype` [B, N, D].
+        """
+        dim = query.shape[-1]
+        query = self._heads(query, "query") * (dim // self.num_heads) ** -0.5
+        key, value = self._heads(key, "key"), self._heads(value, "value")
+        logits = jnp.einsum("bnhd,bphd->bhnp", query, key, preferred_element_type=jnp.float32)
+        weights = Dropout(self.dropout, train)(nn.softmax(logits))
+        out = jnp.einsum("bhnp,bphd->bnhd", weights.astype(self.dtype), value)
+        out = out.reshape(*out.shape[:2], dim)
+        return nn.Dense(dim, kernel_init=_xavier, dtype=self.dtype, name="out")(out)
+
+    def _heads(self, x: jax.Array, name: str) -> jax.Array:
+        """Projects [B, P, D] and splits it into heads: [B, P, num_heads, D / num_heads]."""
+        dim = x.shape[-1]
+        x = nn.Dense(dim, kernel_init=_xavier_thirds, dtype=self.dtype, name=name)(x)
+        return x.reshape(*x.shape[:2], self.num_heads, dim // self.num_heads)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention and feed-forward network, each normalised after its residual.
+
+    Attributes:
+      num_heads: of both attentions.
+      ffn_dim: hidden width of the feed-forward network.
+      dropout: rate.
+      train: whether to drop out (rng stream "dropout").
+      dtype: of the activations; parameters are float32.
+    """
+
+    num_heads: int
+    ffn_dim: int
+    dropout: float
+    train: bool
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array,
+        query_position: jax.Array,
+        memory_position: jax.Array,
+    ) -> jax.Array:
+        """Applies the layer. Positions are added to queries and keys, never to values.
+
+        Args:
+          x: [B, N, D], the queries' content.
+          memory: [B, P, D], the image.
+          query_position: [N, D].
+          memory_position: [P, D].
+
+        Returns:
+          `dtype` [B, N, D].
+        """
+
+        def drop(x: jax.Array) -> jax.Array:
+            return Dropout(self.dropout, self.train)(x)
+
+        def add_norm(x: jax.Array, branch: jax.Array, name: str) -> jax.Array:
+            norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=name)
+            return norm(x + drop(branch))
+
+        def attend(query: jax.Array, key: jax.Array, value: jax.Array, name: str) -> jax.Array:
+            attention = Attention(self.num_heads, self.dropout, self.dtype, name=name)
+            return attention(query, key, value, train=self.train)
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, kernel_init=_xavier, dtype=self.dtype, name=name)
+
+        query = x + query_position
+        x = add_norm(x, attend(query, query, x, "self_attention"), "self_attention_norm")
+        query, key = x + query_position, memory + memory_position
+        x = add_norm(x, attend(query, key, memory, "cross_attention"), "cross_attention_norm")
+        hidden = drop(nn.relu(dense(self.ffn_dim, "ffn1")(x)))
+        return add_norm(x, dense(x.shape[-1], "ffn2")(hidden), "ffn_norm")
+
+
+class TransformerDecoder(nn.Module):
+    """L decoder layers on the backbone's coarsest features.
+
+    Attributes:
+      hidden_dim: width D.
+      num_heads: heads of every attention.
+      ffn_dim: hidden width of the feed-forward networks.
+      num_layers: L.
+      dropout: rate.
+      dtype: of the activations; parameters are float32.
+    """
+
+    hidden_dim: int
+    num_heads: int
+    ffn_dim: int
+    num_layers: int
+    dropout: float
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, query_embed: jax.Array, *, train: bool) -> jax.Array:
+        """Decodes.
+
+        Args:
+          features: [B, h5, w5, channels], res5. Projected to D, unless it has that width already
+            (as in MaskFormer).
+          query_embed: float32 [N, D], the queries' learned positions. Their content starts at zero.
+          train: whether to drop out (rng stream "dropout").
+
+        Returns:
+          `dtype` [L, B, N, D]: every layer's output after the final LayerNorm.
+
+        Raises:
+          ValueError: if D is not a multiple of 4 and of `num_heads`.
+        """
+        if self.hidden_dim % 4 or self.hidden_dim % self.num_heads:
+            raise ValueError(
+                f"model.hidden_dim = {self.hidden_dim} must be a multiple of 4 and of "
+                f"model.num_heads = {self.num_heads}."
+            )
+        batch, height, width, channels = features.shape
+        if channels != self.hidden_dim:
+            features = nn.Conv(
+                self.hidden_dim,
+                (1, 1),
+                kernel_init=_xavier_fan_in,
+                dtype=self.dtype,
+                name="input_projection",
+            )(features)
+        memory = features.reshape(batch, height * width, self.hidden_dim)
+        memory_position = sine_position(height, width, self.hidden_dim).astype(self.dtype)
+        query_position = query_embed.astype(self.dtype)
+        x = jnp.zeros((batch, *query_embed.shape), self.dtype)
+        outputs = []
+        for index in range(self.num_layers):
+            x = DecoderLayer(
+                num_heads=self.num_heads,
+                ffn_dim=self.ffn_dim,
+                dropout=self.dropout,
+                train=train,
+                dtype=self.dtype,
+                name=f"layer{index}",
+            )(x, memory, query_position, memory_position)
+            outputs.append(x)
+        norm = nn.LayerNorm(
+            epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="output_norm"
+        )
+        return norm(jnp.stack(outputs))

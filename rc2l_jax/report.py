@@ -1,0 +1,173 @@
+"""What a run tells people: progress lines, TensorBoard, evaluations.jsonl, results.json, figures.
+
+Only process 0 speaks and writes; on the others every call does nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import flax
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rc2l_jax.rundir import write_json
+from rc2l_jax.structs import TrainState
+from rc2l_jax.visualize import save_png
+
+
+class Writer(Protocol):
+    """The part of `clu.metric_writers.MetricWriter` that is used here."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes named numbers."""
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes named pictures, [1, H, W, 3]."""
+
+
+def say(message: str) -> None:
+    """Prints a line at once, on process 0."""
+    if jax.process_index() == 0:
+        print(message, flush=True)
+
+
+def describe_run(config: ConfigDict, workdir: Path, state: TrainState) -> None:
+    """Prints what runs where."""
+    device = jax.devices()[0]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    say(f"run directory {workdir}")
+    say(
+        f"{jax.device_count()} x {device.device_kind} ({device.platform}), "
+        f"{jax.process_count()} process(es); Python {platform.python_version()}, "
+        f"jax {jax.__version__}, flax {flax.__version__}"
+    )
+    say(f"{config.model.backbone} MaskFormer, {parameters:,} parameters; data {config.data.name}")
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Replaces what JSON cannot hold (nan, infinities) by None."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+class Clock:
+    """Training speed: steps a second since the last `restart`, so that nothing else counts."""
+
+    def __init__(self, step: int, num_steps: int):
+        """Starts at `step` of `num_steps`."""
+        self._num_steps = num_steps
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Counts from `step` and from now on."""
+        self._step, self._time = step, time.perf_counter()
+
+    def rate(self, step: int) -> float | None:
+        """Returns steps a second since the last restart, or None if there was no step."""
+        steps = step - self._step
+        return steps / (time.perf_counter() - self._time) if steps else None
+
+    def line(self, step: int, loss: float) -> str:
+        """Returns the progress line of `step`."""
+        rate, left = self.rate(step), self._num_steps - step
+        line = f"step {step}/{self._num_steps}  {100 * step // self._num_steps}%  loss {loss:.4g}"
+        if rate is None:
+            return line
+        eta = datetime.timedelta(seconds=round(left / rate))
+        return f"{line}  steps/s {rate:.3g}  ETA {eta}"
+
+
+class Report:
+    """Writes a run's numbers and pictures into its directory.
+
+    Attributes:
+      workdir: the run directory.
+    """
+
+    def __init__(self, workdir: Path, writer: Writer | None):
+        """Writes under `workdir`, and to `writer` (TensorBoard) if there is one."""
+        self.workdir = workdir
+        self._active = jax.process_index() == 0
+        self._writer = writer if self._active else None
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes numbers to TensorBoard."""
+        if self._writer:
+            self._writer.write_scalars(step, dict(values))
+
+    def picture(self, step: int, name: str, picture: np.ndarray | None) -> None:
+        """Writes a picture, uint8 [H, W, 3], to figures/ and TensorBoard; None writes nothing."""
+        if not self._active or picture is None:
+            return
+        save_png(self.workdir / "figures" / f"step_{step:08d}_{name}.png", picture)
+        if self._writer:
+            self._writer.write_images(step, {f"figures/{name}": picture[None]})
+
+    def evaluation(
+        self, step: int, scores: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Prints an evaluation and adds it to TensorBoard and evaluations.jsonl.
+
+        Args:
+          step: steps done.
+          scores: {"student": see `evaluate.score`, "teacher": ...}.
+          metrics: of the last logged steps.
+        """
+        say(f"step {step}  " + describe(scores))
+        values = {}
+        for name, entry in scores.items():
+            values[f"eval/{name}/miou"] = entry["miou"]
+            values |= {f"eval/{name}/iou/{label}": x for label, x in entry["iou"].items()}
+        self.scalars(step, {key: value for key, value in values.items() if value is not None})
+        if self._active:
+            line = {"step": step}
+            line |= {f"{name}_miou": entry["miou"] for name, entry in scores.items()}
+            line |= {f"{name}_iou": entry["iou"] for name, entry in scores.items()}
+            line |= {"metrics": finite(metrics)}
+            with self._evaluations.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Takes out of evaluations.jsonl what a resume from `step` does again."""
+        if not self._active or not self._evaluations.is_file():
+            return
+        kept = [line for line in read_evaluations(self.workdir) if line["step"] <= step]
+        partial = self._evaluations.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(partial, self._evaluations)
+
+    def results(self, results: Mapping[str, Any]) -> None:
+        """Writes results.json."""
+        if self._active:
+            write_json(self.workdir / "results.json", results)
+
+    @property
+    def _evaluations(self) -> Path:
+        return self.workdir / "evaluations.jsonl"
+
+
+def read_evaluations(workdir: Path) -> list[dict[str, Any]]:
+    """Returns every evaluation of a run, in order; a line cut off by a crash is left out."""
+    path = workdir / "evaluations.jsonl"
+    evaluations = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            evaluations.append(json.loads(line))
+        except ValueError:
+            continue
+    return evaluations
+
+
+def describe(scores: Mapping[str, Any]) -> str:
+    """Returns scores as a phrase: "student mIoU 0.3441  teacher mIoU 0.3502"."""
+    number = lambda x: "none" if x is None else f"{x:.4f}"  # noqa: E731
+    return "  ".join(f"{name} mIoU {number(entry['miou'])}" for name, entry in scores.items())

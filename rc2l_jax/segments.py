@@ -1,0 +1,209 @@
+"""Segments: from label maps, from the teacher's predictions, and through CutMix."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rc2l_jax.structs import VOID, Segments
+
+
+def nearest_downsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Samples [..., H, W] at `size` = (h, w) as torch's `interpolate(mode="nearest")` does.
+
+    This is how MaskFormer brings target masks to the mask grid: pixel floor(i * H / h) is taken.
+    """
+    rows, columns = (
+        np.floor(np.arange(small) * (large / small)).astype(np.int32)
+        for small, large in zip(size, x.shape[-2:])
+    )
+    return x[..., rows, :][..., columns]
+
+
+def at_mask_grid(segments: Segments, size: tuple[int, int]) -> Segments:
+    """Brings masks and known pixels to the mask grid `size` = (h, w) by nearest sampling."""
+    return segments.replace(
+        masks=nearest_downsample(segments.masks, size),
+        known=nearest_downsample(segments.known, size),
+    )
+
+
+def ground_truth_segments(
+    label: jax.Array,
+    valid: jax.Array,
+    *,
+    num_classes: int,
+    max_segments: int,
+    ignore_void: bool,
+) -> tuple[Segments, jax.Array]:
+    """One segment a class present in the crop (section 3.1's z^gt).
+
+    Args:
+      label: uint8 [B, H, W], class ids or 255.
+      valid: bool [B, H, W], False on padding, which never counts.
+      num_classes: K.
+      max_segments: M. If more classes are present, the largest win.
+      ignore_void: True takes void pixels out of every comparison; False leaves them in as
+        background, as MaskFormer does.
+
+    Returns:
+      The segments, masks bool [B, M, H, W], and int32 [B], the classes that found no slot.
+    """
+    ids = jnp.where(valid, label, VOID).astype(jnp.int32)
+    area = jax.vmap(lambda x: jnp.bincount(x.ravel(), length=VOID + 1))(ids)[:, :num_classes]
+    largest, classes = jax.lax.top_k(area, min(max_segments, num_classes))
+    spare = max_segments - classes.shape[1]
+    classes = jnp.pad(classes, ((0, 0), (0, spare)))
+    slot_valid = jnp.pad(largest > 0, ((0, 0), (0, spare)))
+    segments = Segments(
+        classes=jnp.where(slot_valid, classes, 0),
+        masks=(ids[:, None] == classes[:, :, None, None]) & slot_valid[:, :, None, None],
+        valid=slot_valid,
+        score=slot_valid.astype(jnp.float32),
+        known=valid & (ids != VOID) if ignore_void else valid,
+    )
+    return segments, (area > 0).sum(1) - slot_valid.sum(1)
+
+
+def pseudo_segments(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    valid: jax.Array,
+    *,
+    max_segments: int,
+    score_threshold: float,
+    mask_threshold: float,
+    min_area: int,
+) -> tuple[Segments, jax.Array]:
+    """The teacher's pseudo label z^t: queries compete for each pixel by score times mask.
+
+    Args:
+      class_logits: float32 [B, N, K+1].
+      mask_logits: float32 [B, N, h, w].
+      valid: bool [B, h, w], False on padding.
+      max_segments: M. If more queries win a segment, the largest win.
+      score_threshold: a query competes if its best class is not no-object and more probable.
+      mask_threshold: a pixel belongs to its winner if the winner's mask is at least this probable.
+      min_area: smaller segments are dropped; in pixels of the mask grid.
+
+    Returns:
+      The segments, masks bool [B, M, h, w], without gradient, and int32 [B], how many queries'
+      segments found no slot. Pixels that no segment covers are not `known`.
+    """
+    no_object = class_logits.shape[-1] - 1
+    probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))
+    classes, score = probabilities.argmax(-1), probabilities.max(-1)
+    competes = (classes != no_object) & (score > score_threshold)
+    masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
+
+    bids = jnp.where(competes, score, -1.0)[:, :, None, None] * masks
+    winner = bids.argmax(1)  # [B, h, w]
+    is_winner = winner[:, None] == jnp.arange(classes.shape[1])[:, None, None]
+    won = is_winner & (masks >= mask_threshold) & competes[:, :, None, None] & valid[:, None]
+    segments = Segments(
+        classes=jnp.where(competes, classes, 0), masks=won, valid=competes, score=score, known=valid
+    )
+    return keep_largest(segments, max_segments, min_area)
+
+
+def keep_largest(
+    segments: Segments, max_segments: int, min_area: int
+) -> tuple[Segments, jax.Array]:
+    """Keeps the `max_segments` largest of those with at least `min_area` pixels.
+
+    Args:
+      segments: any number of slots M'.
+      max_segments: M.
+      min_area: in pixels of the masks.
+
+    Returns:
+      Segments with M slots, whose `known` pixels are the covered ones, and int32 [B], the number
+      of segments that were large enough but found no slot.
+    """
+    area = jnp.where(segments.valid, segments.masks.sum((2, 3)), 0)
+    area = jnp.where(area >= max(min_area, 1), area, 0)
+    largest, slot = jax.lax.top_k(area, min(max_segments, area.shape[1]))
+    valid = largest > 0
+    masks = jnp.take_along_axis(segments.masks, slot[:, :, None, None], axis=1)
+    masks = masks & valid[:, :, None, None]
+    take = lambda x: jnp.take_along_axis(x, slot, axis=1)  # noqa: E731
+    kept = Segments(
+        classes=jnp.where(valid, take(segments.classes), 0),
+        masks=masks,
+        valid=valid,
+        score=jnp.where(valid, take(segments.score), 0.0),
+        known=masks.any(1) & segments.known,
+    )
+    spare = max_segments - slot.shape[1]
+    if spare:
+        pad = lambda x: jnp.pad(x, ((0, 0), (0, spare)) + ((0, 0),) * (x.ndim - 2))  # noqa: E731
+        kept = kept.replace(**{k: pad(getattr(kept, k)) for k in _PER_SLOT})
+    return kept, (area > 0).sum(1) - valid.sum(1)
+
+
+_PER_SLOT = ("classes", "masks", "valid", "score")
+
+
+def merge_same_class(segments: Segments) -> Segments:
+    """Joins the segments of one class into the first slot of that class; the others become empty.
+
+    The joined score is the mean of the parts', weighted by area.
+    """
+    valid, classes = segments.valid, segments.classes
+    same = (classes[:, :, None] == classes[:, None, :]) & valid[:, :, None] & valid[:, None, :]
+    first = ~jnp.tril(same, k=-1).any(-1) & valid  # [B, M]: no earlier slot has this class
+    joined = (same & first[:, :, None]).astype(jnp.float32)  # [B, M (into), M (from)]
+    masks = jnp.where(valid[:, :, None, None], segments.masks, False).astype(jnp.float32)
+    area = masks.sum((2, 3))
+    score = jnp.einsum("bij,bj->bi", joined, jnp.where(valid, segments.score, 0.0) * area)
+    total = jnp.einsum("bij,bj->bi", joined, area)
+    return segments.replace(
+        classes=jnp.where(first, classes, 0),
+        masks=jnp.einsum("bij,bjhw->bihw", joined, masks) > 0,
+        valid=first,
+        score=score / jnp.maximum(total, 1.0),
+    )
+
+
+def cutmix_segments(
+    segments: Segments,
+    box: jax.Array,
+    partner: jax.Array,
+    *,
+    max_segments: int,
+    min_area: int,
+    merge: bool,
+) -> tuple[Segments, jax.Array]:
+    """Cuts and pastes pseudo segments with the box that mixed their images.
+
+    Args:
+      segments: of the weak views, masks [B, M, h, w].
+      box: bool [B, h, w], True where the image shows its partner.
+      partner: int32 [B], index of the image pasted into the box.
+      max_segments: M of the result; the largest win.
+      min_area: what the cut leaves smaller than this is dropped.
+      merge: join the segments of one class, of both images (`merge_same_class`).
+
+    Returns:
+      The mixed segments and int32 [B], how many found no slot.
+    """
+    pasted = jax.tree.map(lambda x: x[partner], segments)
+    both = lambda a, b: jnp.concatenate([a, b], axis=1)  # noqa: E731
+    mixed = Segments(
+        classes=both(segments.classes, pasted.classes),
+        masks=both(segments.masks & ~box[:, None], pasted.masks & box[:, None]),
+        valid=both(segments.valid, pasted.valid),
+        score=both(segments.score, pasted.score),
+        known=jnp.where(box, pasted.known, segments.known),
+    )
+    if merge:
+        mixed = merge_same_class(mixed)
+    return keep_largest(mixed, max_segments, min_area)
+
+
+def label_map(segments: Segments) -> jax.Array:
+    """Paints segments into one map: uint8 [B, h, w], class ids, 255 where no segment lies."""
+    painted = jnp.where(segments.valid[:, :, None, None] & segments.masks, 1, 0)
+    classes = jnp.einsum("bmhw,bm->bhw", painted, segments.classes)
+    return jnp.where(painted.any(1), classes, VOID).astype(jnp.uint8)

@@ -1,0 +1,285 @@
+"""The training loop, and evaluation of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rc2l_jax import input_pipeline  # before clu: it keeps TensorFlow off the accelerator
+
+# isort: split
+from clu import metric_writers
+
+from rc2l_jax.checkpoints import Checkpoints
+from rc2l_jax.config import validate
+from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.metrics import accumulate, summarize
+from rc2l_jax.models.maskformer import MaskFormer, build_model
+from rc2l_jax.optimizer import create_optimizer
+from rc2l_jax.report import Clock, Report, describe, describe_run, finite, say
+from rc2l_jax.rundir import check_run_config, check_same_model, write_json
+from rc2l_jax.segments import label_map
+from rc2l_jax.structs import AXIS, Batch, TrainState
+from rc2l_jax.train_state import create_train_state, initial_state
+from rc2l_jax.train_step import parallel_train_step
+from rc2l_jax.views import step_keys, unlabeled_views
+from rc2l_jax.visualize import EvaluationPictures, unlabeled_picture
+
+# So many steps in a row without a finite loss and gradient end the run.
+MAX_NONFINITE_STEPS = 100
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on."""
+
+
+@dataclasses.dataclass
+class Run:
+    """What the loop carries besides the `TrainState`.
+
+    Attributes:
+      config: see `configs/base.py`.
+      model: of student and teacher.
+      class_names: K names.
+      checkpoints, report: of the run directory.
+      best: see `evaluate.better`; None before the first evaluation.
+      metrics: of the last logged steps.
+      nonfinite_steps: how many of the last steps, without a break, were not finite.
+    """
+
+    config: ConfigDict
+    model: MaskFormer
+    class_names: tuple[str, ...]
+    checkpoints: Checkpoints
+    report: Report
+    best: dict[str, Any] | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    nonfinite_steps: int = 0
+
+    @property
+    def losses(self) -> dict[str, float | None]:
+        """Every loss term at the last logged step."""
+        prefix = "loss/"
+        terms = {k: v for k, v in self.metrics.items() if k.startswith(prefix)}
+        return finite({name.removeprefix(prefix): value for name, value in terms.items()})
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains from the newest checkpoint of `workdir`, or from the start, to `config.num_steps`.
+
+    Args:
+      config: see `configs/base.py`.
+      workdir: the run directory (DESIGN: config.json, results.json, checkpoints/, figures/, ...).
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      ConfigError: the config cannot be run.
+      DataError: the data set cannot be used.
+      CheckpointError: the directory belongs to another config, or its checkpoint cannot be read.
+      TrainingError: the loss is not finite any more.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    validate(config, jax.device_count())
+    check_run_config(workdir, config)
+    # Also opens every split: what is wrong with one must show before anything is written.
+    class_names = input_pipeline.dataset_info(config).class_names
+    input_pipeline.open_subsets(config, with_unlabeled=config.unsup_weight > 0)
+    with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is not None and step >= config.num_steps:
+            return finished_run(config, workdir, step)
+        if jax.process_index() == 0:
+            write_json(workdir / "config.json", config.to_dict())
+        with metric_writers.ensure_flushes(writer := create_writer(workdir)):
+            report = Report(workdir, writer)
+            model, optimizer, state = create_train_state(config)
+            describe_run(config, workdir, state)
+            run = Run(config, model, class_names, checkpoints, report)
+            if step is not None:
+                state = resume(run, state)
+            train(run, state, parallel_train_step(model, optimizer, config))
+    return json.loads((workdir / "results.json").read_text())
+
+
+def create_writer(workdir: Path) -> metric_writers.MetricWriter:
+    """Returns a TensorBoard writer on process 0, and one that writes nothing elsewhere."""
+    if jax.process_index():
+        return metric_writers.MultiWriter([])
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+
+
+def finished_run(config: ConfigDict, workdir: Path, step: int) -> dict[str, Any]:
+    """Says that there is nothing to do; evaluates only if results.json is gone."""
+    say(f"{workdir} is finished: step {step} of {config.num_steps}. Nothing to do.")
+    path = workdir / "results.json"
+    return json.loads(path.read_text()) if path.is_file() else evaluate_checkpoint(config, workdir)
+
+
+def resume(run: Run, template: TrainState) -> TrainState:
+    """Returns the newest checkpoint's state, and puts `run` back to where it was."""
+    state, metadata = run.checkpoints.restore(template)
+    step = int(state.step)
+    run.best, run.metrics = metadata["best"], metadata["metrics"]
+    run.report.rewind(step)
+    say(f"resuming from the checkpoint of step {step}")
+    return state
+
+
+def train(
+    run: Run,
+    state: TrainState,
+    step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]],
+) -> TrainState:
+    """Takes the steps from `state.step` to `config.num_steps`; logs, evaluates and saves.
+
+    Between two logged steps nothing waits for the device: metrics are summed there.
+    """
+    config, first = run.config, int(state.step)
+    clock, total = Clock(first, config.num_steps), None
+    batches = input_pipeline.train_batches(config, first, *topology())
+    for step, batch in zip(range(first + 1, config.num_steps + 1), batches):
+        start = time.perf_counter()
+        state, metrics = step_fn(state, batch)
+        if step == first + 1:
+            jax.block_until_ready(metrics)
+            say(f"first step, with compilation: {time.perf_counter() - start:.1f} s")
+            clock.restart(step)
+        total = accumulate(total, metrics)
+
+        last = step == config.num_steps
+        evaluates = last or step % config.eval_every_steps == 0
+        if evaluates or step % config.log_every_steps == 0:
+            log(run, step, total, clock)
+            total = None
+        if evaluates:
+            evaluate_run(run, state, batch)
+        if evaluates or step % config.checkpoint_every_steps == 0:
+            save(run, state)
+        if total is None:
+            clock.restart(step)
+    return state
+
+
+def topology() -> tuple[int, int, int]:
+    """Returns local devices, this process's index and the number of processes."""
+    return jax.local_device_count(), jax.process_index(), jax.process_count()
+
+
+def log(run: Run, step: int, total: dict[str, Any], clock: Clock) -> None:
+    """Reports the mean of the metrics since the last log.
+
+    Raises:
+      TrainingError: no step was finite for too long.
+    """
+    steps = int(total["nonfinite_steps"][1])
+    run.metrics = summarize(total)
+    say(clock.line(step, run.metrics["loss/total"]))
+    rate = clock.rate(step)
+    run.report.scalars(step, run.metrics | ({"steps_per_second": rate} if rate else {}))
+
+    share = run.metrics["nonfinite_steps"]
+    run.nonfinite_steps = run.nonfinite_steps + steps if share == 1.0 else 0
+    if share:
+        say(f"warning: {round(share * steps)} of the last {steps} steps not finite, and skipped")
+    if run.nonfinite_steps >= MAX_NONFINITE_STEPS:
+        raise TrainingError(
+            f"none of the last {run.nonfinite_steps} steps had a finite loss and gradient "
+            f"(step {step}): lower learning_rate or unsup_weight, or use dtype = 'float32'"
+        )
+
+
+def save(run: Run, state: TrainState) -> None:
+    """Starts to write a checkpoint."""
+    metadata = {
+        "config": run.config.to_dict(),
+        "best": run.best,
+        "metrics": finite(run.metrics),
+    }
+    run.checkpoints.save(state, metadata)
+
+
+def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
+    """Evaluates student and teacher; writes scores, pictures and results.json."""
+    step = int(state.step)
+    networks = {
+        "student": {"params": state.params, "batch_stats": state.batch_stats},
+        "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
+    }
+    scores, picture = evaluate_networks(run.model, networks, run.config, run.class_names)
+    run.best = better(run.best, step, scores)
+    run.report.picture(step, "evaluation", picture)
+    run.report.picture(step, "unlabeled", picture_unlabeled(run, state, batch))
+    run.report.evaluation(step, scores, run.metrics)
+    run.report.results(build_results(run.config, step, scores, run.best, run.losses))
+
+
+def evaluate_networks(
+    model: MaskFormer, networks: dict[str, Any], config: ConfigDict, class_names: tuple[str, ...]
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Returns {network: see `evaluate.score`} on `data.eval_split`, and a picture of examples."""
+    pictures = EvaluationPictures(config.num_pictures)
+    observe = pictures.observe if config.num_pictures else None
+    batches = input_pipeline.eval_batches(config, config.data.eval_split, *topology())
+    confusions = evaluate(model, networks, batches, config, observe)
+    return {name: score(x, class_names) for name, x in confusions.items()}, pictures.picture()
+
+
+def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:
+    """Shows the unlabelled images of the first device's batch as the next step would see them."""
+    if not run.config.num_pictures or not batch.unlabeled_image.shape[1]:
+        return None
+
+    def views(state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:
+        x = unlabeled_views(state, batch, step_keys(state), run.model, run.config)
+        return x.weak, label_map(x.weak_segments), x.strong, label_map(x.segments)
+
+    outputs = jax.pmap(views, axis_name=AXIS, in_axes=(None, 0))(state, batch)
+    shown = [np.asarray(x.addressable_shards[0].data)[0] for x in outputs]
+    shown.append(batch.unlabeled_label[0])
+    return unlabeled_picture(*(x[: run.config.num_pictures] for x in shown))
+
+
+def evaluate_checkpoint(
+    config: ConfigDict, workdir: str | Path, step: int | None = None
+) -> dict[str, Any]:
+    """Evaluates student and teacher of one checkpoint and writes results.json.
+
+    Args:
+      config: the run's; how and on what to evaluate may differ.
+      workdir: the run directory.
+      step: which checkpoint; the newest if None.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      ConfigError, DataError: see `train_and_evaluate`.
+      CheckpointError: there is no such checkpoint, or it is of another model.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    validate(config, jax.device_count())
+    model = build_model(config)
+    template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
+    with Checkpoints(workdir) as checkpoints:
+        step, networks, metadata = checkpoints.restore_networks(template, step)
+    check_same_model(metadata["config"], config, workdir)
+    report = Report(workdir, writer=None)
+    class_names = input_pipeline.dataset_info(config).class_names
+    scores, picture = evaluate_networks(model, networks, config, class_names)
+    run = Run(config, model, (), checkpoints, report, metadata["best"], metadata["metrics"])
+    report.picture(step, "evaluation", picture)
+    best = run.best or better(None, step, scores)
+    results = build_results(config, step, scores, best, run.losses)
+    report.results(results)
+    say(f"{workdir}, step {step}, {config.data.name} {config.data.eval_split}: {describe(scores)}")
+    return results

@@ -1,0 +1,186 @@
+"""One training step: the paper's Figure 2 from top to bottom.
+
+`train_step` is a pure function of (state, batch) that runs on each device under axis `AXIS`;
+`parallel_train_step` is the one place where it is lifted over devices.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rc2l_jax import objective
+from rc2l_jax.augment import normalize
+from rc2l_jax.diagnostics import class_presence, pseudo_label_metrics
+from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.optimizer import learning_rate_schedule
+from rc2l_jax.segments import nearest_downsample
+from rc2l_jax.structs import AXIS, Batch, Mean, Predictions, TrainState
+from rc2l_jax.train_state import ema_update
+from rc2l_jax.views import UnlabeledViews, labeled_view, step_keys, unlabeled_views
+
+
+def parallel_train_step(
+    model: MaskFormer, optimizer: optax.GradientTransformation, config: ConfigDict
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]:
+    """Lifts `train_step` over all devices; the state is replicated, and donated.
+
+    Returns:
+      A function of the state and a batch whose leaves are [D, B/D, ...] (D local devices).
+    """
+    step = functools.partial(train_step, model=model, optimizer=optimizer, config=config)
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: MaskFormer,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+) -> tuple[TrainState, dict[str, Mean]]:
+    """One step on one device's share of the batch.
+
+    Args:
+      state: the same on every device.
+      batch: [B, ...]; with no unlabelled images in it the step is the supervised one.
+      model: the architecture of student and teacher.
+      optimizer: over the student's parameters.
+      config: see `configs/base.py`.
+
+    Returns:
+      The next state, and metrics as (sum, count) over all devices.
+    """
+    keys = step_keys(state)
+    labeled, target, label_dropped = labeled_view(batch, keys.color, config)
+    num_labeled, has_unlabeled = labeled.shape[0], batch.unlabeled_image.shape[0] > 0
+    views = unlabeled_views(state, batch, keys, model, config) if has_unlabeled else None
+    alpha = objective.unsup_weight(state.step, config)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        images = jnp.concatenate([labeled, views.strong]) if has_unlabeled else labeled
+        predictions, batch_stats = student_forward(model, params, state, images, keys.dropout)
+        pairs = [(_images(predictions, slice(num_labeled)), target)]
+        if has_unlabeled:
+            on_strong = _images(predictions, slice(num_labeled, None))
+            pairs.append((_unlabeled_layers(on_strong, config), views.segments))
+        assignments, finite = objective.match_all(pairs, config)
+
+        terms = objective.label_terms(*pairs[0], assignments[0], config)
+        label_total = objective.weighted_total(terms, objective.label_weights(config))  # Eq. 1
+        unlabel, unlabel_total = {}, jnp.zeros(())
+        if has_unlabeled:
+            unlabel = objective.unlabel_terms(*pairs[1], assignments[1], config)
+            weights = objective.unlabel_weights(config)
+            unlabel_total = objective.weighted_total(unlabel, weights)  # Eq. 2
+        total = label_total + alpha * unlabel_total  # Eq. 3
+        losses = {"total": total, "label": label_total, "unlabel": unlabel_total}
+        return total, (batch_stats, losses, _last_layer(terms, unlabel), finite)
+
+    grads, (batch_stats, losses, terms, match_finite) = jax.grad(loss_fn, has_aux=True)(
+        state.params
+    )
+    grads, losses = jax.lax.pmean((grads, losses), AXIS)
+    new_state, updates = apply_gradients(state, grads, batch_stats, optimizer, config)
+    finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(losses["total"])
+    # A step with a non-finite loss or gradient changes nothing but the step number.
+    new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
+    new_state = new_state.replace(step=state.step + 1)
+
+    sums = terms | {
+        "match/nonfinite": _mean_of(~match_finite),
+        "label/dropped_segments": _mean_of(label_dropped),
+    }
+    scalars = {f"loss/{name}": value for name, value in losses.items()} | {
+        "grad_norm": optax.global_norm(grads),
+        "update_norm": optax.global_norm(updates),
+        "learning_rate": learning_rate_schedule(config)(state.step),
+        "unsup_weight": alpha,
+        "nonfinite_steps": ~finite,
+    }
+    if has_unlabeled:
+        sums |= _pseudo_metrics(views, batch, config)
+        presence = jax.lax.psum(class_presence(views.weak_segments, config.data.num_classes), AXIS)
+        scalars["pseudo/classes"] = (presence > 0).sum()
+    sums = jax.lax.psum(jax.tree.map(jnp.float32, sums), AXIS)
+    return new_state, sums | {name: (jnp.float32(x), jnp.ones(())) for name, x in scalars.items()}
+
+
+def student_forward(
+    model: MaskFormer, params: Any, state: TrainState, images: jax.Array, dropout: jax.Array
+) -> tuple[Predictions, Any]:
+    """The student on images [B, H, W, 3] (0..255), training; and its new batch statistics."""
+    predictions, updated = model.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        normalize(images),
+        train=True,
+        rngs={"dropout": dropout},
+        mutable=["batch_stats"],
+    )
+    return predictions, updated.get("batch_stats", state.batch_stats)
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: Any,
+    batch_stats: Any,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+) -> tuple[TrainState, Any]:
+    """AdamW on the student, then Eq. 4 on the teacher. Returns the state and the updates."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = functools.partial(ema_update, decay=config.ema_decay, step=state.step)
+    new_state = state.replace(
+        params=params,
+        batch_stats=batch_stats,
+        teacher_params=ema(state.teacher_params, params),
+        teacher_batch_stats=ema(state.teacher_batch_stats, batch_stats),
+        opt_state=opt_state,
+    )
+    return new_state, updates
+
+
+def _images(predictions: Predictions, images: slice) -> Predictions:
+    return Predictions(
+        class_logits=predictions.class_logits[:, images],
+        mask_logits=predictions.mask_logits[:, images],
+        pixel_features=predictions.pixel_features[images],
+    )
+
+
+def _unlabeled_layers(predictions: Predictions, config: ConfigDict) -> Predictions:
+    """The layers on which the unlabelled losses act: all, or the last only."""
+    first = 0 if config.unsup.deep_supervision else -1
+    return predictions.replace(
+        class_logits=predictions.class_logits[first:], mask_logits=predictions.mask_logits[first:]
+    )
+
+
+def _last_layer(label: objective.Terms, unlabel: objective.Terms) -> dict[str, Mean]:
+    """Terms as reported: of the last decoder layer, which is the one used at inference."""
+    named = {f"loss/label_{k}": v for k, v in label.items()}
+    named |= {f"loss/unlabel_{k}": v for k, v in unlabel.items()}
+    return jax.tree.map(lambda per_layer: per_layer[-1], named)
+
+
+def _mean_of(values: jax.Array) -> Mean:
+    return values.sum(), values.size
+
+
+def _pseudo_metrics(views: UnlabeledViews, batch: Batch, config: ConfigDict) -> dict[str, Mean]:
+    grid = views.weak_segments.known.shape[1:]
+    metrics = pseudo_label_metrics(
+        views.weak_segments,
+        nearest_downsample(batch.unlabeled_label, grid),
+        nearest_downsample(batch.unlabeled_valid, grid),
+        num_classes=config.data.num_classes,
+    )
+    return metrics | {"pseudo/dropped_segments": _mean_of(views.dropped)}

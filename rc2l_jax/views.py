@@ -1,0 +1,137 @@
+"""Random keys of a step, and what student and teacher get to see of its batch (Figure 2, left)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rc2l_jax import augment
+from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.segments import (
+    cutmix_segments,
+    ground_truth_segments,
+    merge_same_class,
+    nearest_downsample,
+    pseudo_segments,
+)
+from rc2l_jax.structs import AXIS, Batch, Segments, TrainState
+
+
+class Keys(NamedTuple):
+    """The step's random streams."""
+
+    color: jax.Array
+    unlabeled_color: jax.Array
+    box: jax.Array
+    partner: jax.Array
+    dropout: jax.Array
+
+
+def step_keys(state: TrainState) -> Keys:
+    """One named key a use, from the base key and the step.
+
+    All but dropout's are the same on every device, and images take theirs by their position in the
+    global batch (`augment.image_keys`): colours and boxes do not depend on the number of devices.
+    """
+    keys = Keys(*jax.random.split(jax.random.fold_in(state.key, state.step), len(Keys._fields)))
+    return keys._replace(dropout=jax.random.fold_in(keys.dropout, jax.lax.axis_index(AXIS)))
+
+
+def colored(images: jax.Array, valid: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
+    """Colour augmentation (if `data.color`) of uint8 [B, H, W, 3], to float32 in 0..255."""
+    if not config.data.color:
+        return images.astype(jnp.float32)
+    first = jax.lax.axis_index(AXIS) * images.shape[0]
+    return augment.color_augment(augment.image_keys(key, images.shape[0], first), images, valid)
+
+
+def labeled_view(
+    batch: Batch, key: jax.Array, config: ConfigDict
+) -> tuple[jax.Array, Segments, jax.Array]:
+    """Labelled images in colour, their segments z^gt [B, M, H, W], and how many found no slot."""
+    segments, dropped = ground_truth_segments(
+        batch.label,
+        batch.valid,
+        num_classes=config.data.num_classes,
+        max_segments=config.max_segments,
+        ignore_void=config.ignore_void,
+    )
+    return colored(batch.image, batch.valid, key, config), segments, dropped
+
+
+@flax.struct.dataclass
+class UnlabeledViews:
+    """Both views of the unlabelled images and the teacher's pseudo label z^t of each.
+
+    Attributes:
+      weak: x^w, float32 [B, H, W, 3] in 0..255.
+      weak_segments: pseudo segments of x^w, masks [B, M, h, w].
+      strong: x^s, float32 [B, H, W, 3] in 0..255.
+      segments: pseudo segments of x^s, masks [B, M, h, w].
+      dropped: int32 [B], segments that found no slot.
+    """
+
+    weak: jax.Array
+    weak_segments: Segments
+    strong: jax.Array
+    segments: Segments
+    dropped: jax.Array
+
+
+def unlabeled_views(
+    state: TrainState, batch: Batch, keys: Keys, model: MaskFormer, config: ConfigDict
+) -> UnlabeledViews:
+    """Weak view -> teacher -> pseudo segments; then CutMix of the view and of its segments."""
+    weak = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.unlabeled_color, config)
+    weak_segments, dropped = teacher_segments(state, weak, batch.unlabeled_valid, model, config)
+
+    num_images, grid = weak.shape[0], weak_segments.known.shape[1:]
+    first = jax.lax.axis_index(AXIS) * num_images
+    box = augment.cutmix_boxes(
+        augment.image_keys(keys.box, num_images, first),
+        grid,
+        probability=config.cutmix.probability,
+        min_area=config.cutmix.min_area,
+        max_area=config.cutmix.max_area,
+        max_aspect=config.cutmix.max_aspect,
+    )
+    partner = augment.cutmix_partners(keys.partner, num_images)
+    segments, mix_dropped = cutmix_segments(
+        weak_segments,
+        box,
+        partner,
+        max_segments=config.max_segments,
+        min_area=config.pseudo.min_area,
+        merge=config.pseudo.merge_same_class,
+    )
+    return UnlabeledViews(
+        weak=weak,
+        weak_segments=weak_segments,
+        strong=augment.cutmix_images(weak, box, partner),
+        segments=segments,
+        dropped=dropped + mix_dropped,
+    )
+
+
+def teacher_segments(
+    state: TrainState, weak: jax.Array, valid: jax.Array, model: MaskFormer, config: ConfigDict
+) -> tuple[Segments, jax.Array]:
+    """The teacher (EMA parameters, inference mode) on x^w -> z^t; no gradient passes from here."""
+    teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
+    predictions = model.apply(teacher, augment.normalize(weak), train=False)
+    segments, dropped = pseudo_segments(
+        predictions.class_logits[-1],
+        predictions.mask_logits[-1],
+        nearest_downsample(valid, predictions.mask_logits.shape[-2:]),
+        max_segments=config.max_segments,
+        score_threshold=config.pseudo.score_threshold,
+        mask_threshold=config.pseudo.mask_threshold,
+        min_area=config.pseudo.min_area,
+    )
+    if config.pseudo.merge_same_class:
+        segments = merge_same_class(segments)
+    return jax.lax.stop_gradient(segments), dropped

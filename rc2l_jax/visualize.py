@@ -1,0 +1,164 @@
+"""Figures: label maps in colour, overlays and captioned grids, with NumPy and PIL only."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rc2l_jax.structs import VOID, EvalBatch
+
+VOID_COLOR = (224, 224, 224)
+_BACKGROUND = 255
+_MARGIN = 4
+_CAPTION_HEIGHT = 16
+
+
+def palette() -> np.ndarray:
+    """PASCAL VOC's colour map, with void in light grey: uint8 [256, 3]."""
+    ids = np.arange(256)
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colors[:, channel] |= (((ids >> channel) & 1) << (7 - bit)).astype(np.uint8)
+        ids >>= 3
+    colors[VOID] = VOID_COLOR
+    return colors
+
+
+def colorize(label: np.ndarray) -> np.ndarray:
+    """Paints a label map: integer [H, W], class ids or 255, to uint8 [H, W, 3]."""
+    return palette()[np.asarray(label, np.uint8)]
+
+
+def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """Paints a label map over its image. Where the label is void the image fades to grey.
+
+    Args:
+      image: uint8 [H, W, 3].
+      label: integer [H', W'], class ids or 255; brought to [H, W] by nearest sampling.
+      opacity: of the label, 0 to 1.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    colors = colorize(resize_label(label, image.shape[:2])).astype(np.float32)
+    mixed = (1.0 - opacity) * image.astype(np.float32) + opacity * colors
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Brings a label map to `size` = (H, W) by nearest sampling: uint8 [H, W]."""
+    label = np.asarray(label, np.uint8)
+    if label.shape == tuple(size):
+        return label
+    resized = Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(resized)
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
+    """Lays pictures out in rows, with a caption above each column.
+
+    Args:
+      rows: uint8 [H, W, 3] each, of any sizes; every row as long as `captions`.
+      captions: one a column.
+
+    Returns:
+      uint8 [H', W', 3].
+
+    Raises:
+      ValueError: there are no rows, or a row has another length than `captions`.
+    """
+    if not rows or any(len(row) != len(captions) for row in rows):
+        lengths = [len(row) for row in rows]
+        raise ValueError(f"a grid of {len(captions)} columns cannot hold rows of {lengths}")
+    font = ImageFont.load_default()
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    widths = [
+        max(max(row[i].shape[1] for row in rows), int(font.getlength(caption)) + 1)
+        for i, caption in enumerate(captions)
+    ]
+    lefts = np.cumsum([_MARGIN] + [width + _MARGIN for width in widths])
+    tops = np.cumsum([_CAPTION_HEIGHT + _MARGIN] + [height + _MARGIN for height in heights])
+    canvas = np.full((tops[-1], lefts[-1], 3), _BACKGROUND, np.uint8)
+    for top, row in zip(tops, rows):
+        for left, cell in zip(lefts, row):
+            canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for left, caption in zip(lefts, captions):
+        draw.text((int(left), 2), caption, fill=(0, 0, 0), font=font)
+    return np.asarray(picture)
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] as a PNG file, with its folder; a reader never sees half of it."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)
+
+
+class EvaluationPictures:
+    """Collects the first examples of an evaluation: image, ground truth, one column a network."""
+
+    def __init__(self, num_pictures: int):
+        """Collects up to `num_pictures` rows."""
+        self._num_pictures = num_pictures
+        self._rows: list[list[np.ndarray]] = []
+        self._captions = ["image", "ground truth"]
+
+    def observe(self, batch: EvalBatch, predictions: Mapping[str, np.ndarray]) -> bool:
+        """Takes rows from one batch (see `evaluate.Observer`); returns whether it wants more.
+
+        Args:
+          batch: of NumPy arrays [D, B/D, ...].
+          predictions: {network: uint8 [D, B/D, Hl, Wl]}.
+        """
+        self._captions = ["image", "ground truth", *predictions]
+        for at in np.ndindex(batch.index.shape):
+            if len(self._rows) < self._num_pictures and batch.index[at] >= 0:
+                image = batch.image[at][tuple(map(slice, batch.size[at]))]
+                part = tuple(map(slice, batch.label_size[at]))
+                labels = [batch.label[at], *(labels[at] for labels in predictions.values())]
+                self._rows.append([image, *(overlay(image, label[part]) for label in labels)])
+        return len(self._rows) < self._num_pictures
+
+    def picture(self) -> np.ndarray | None:
+        """Returns the grid of all rows, or None if there are none."""
+        return grid(self._rows, self._captions) if self._rows else None
+
+
+def unlabeled_picture(
+    weak: np.ndarray,
+    weak_label: np.ndarray,
+    strong: np.ndarray,
+    strong_label: np.ndarray,
+    truth: np.ndarray,
+) -> np.ndarray:
+    """Shows what the student is taught on unlabelled images.
+
+    Args:
+      weak: x^w, [B, H, W, 3] in 0..255.
+      weak_label: the teacher's pseudo segments as label maps, [B, h, w].
+      strong: x^s, like `weak`.
+      strong_label: its segments, like `weak_label`.
+      truth: [B, H, W], 255 everywhere if unknown, which leaves its column out.
+
+    Returns:
+      uint8 [H', W', 3].
+    """
+    known = bool((truth != VOID).any())
+    captions = ["weak view", *(["ground truth"] if known else []), "pseudo segments"]
+    captions += ["strong view", "strong segments"]
+    rows = []
+    for x, x_label, s, s_label, t in zip(weak, weak_label, strong, strong_label, truth):
+        x, s = (np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in (x, s))
+        row = [x, *([overlay(x, t)] if known else []), overlay(x, x_label)]
+        rows.append([*row, s, overlay(s, s_label)])
+    return grid(rows, captions)

@@ -1,0 +1,175 @@
+"""Checkpoints come back bit for bit, and a wrong one is refused in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base
+from rc2l_jax.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.rundir import check_run_config, write_json
+from rc2l_jax.structs import TrainState
+
+
+def make_state(step: int = 0, width: int = 3, names: tuple[str, ...] = ("head",)) -> TrainState:
+    """A state with everything that real ones have: empty nodes, named tuples, a key."""
+    make = lambda seed: {  # noqa: E731
+        name: {"kernel": jax.random.normal(jax.random.PRNGKey(seed), (2, width))} for name in names
+    }
+    params = make(step)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(1, 0, 9))
+    )
+    return TrainState(
+        step=jnp.int32(step),
+        key=jax.random.PRNGKey(step + 7),
+        params=params,
+        batch_stats={"norm": {"mean": jnp.full((2,), step, jnp.float32)}},
+        teacher_params=make(step + 1),
+        teacher_batch_stats={"norm": {"mean": jnp.full((2,), -step, jnp.float32)}},
+        opt_state=optimizer.init(params),
+    )
+
+
+def metadata(best_step: int | None = None) -> dict:
+    best = None if best_step is None else {"step": best_step, "student_miou": 0.5}
+    return {"config": {"seed": 0}, "best": best, "losses": {"total": 1.5}}
+
+
+def save_all(
+    workdir: Path, states: list[TrainState], keep: int = 2, best: int | None = None
+) -> None:
+    with Checkpoints(workdir, keep) as checkpoints:
+        for state in states:
+            checkpoints.save(state, metadata(best))
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    saved = make_state(5)
+    save_all(tmp_path, [saved], best=5)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, data = checkpoints.restore(make_state(0))
+    assert data == metadata(5)
+    assert jax.tree.structure(restored) == jax.tree.structure(saved)
+    for new, old in zip(jax.tree.leaves(restored), jax.tree.leaves(saved)):
+        assert new.dtype == old.dtype
+        np.testing.assert_array_equal(new, old)
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    save_all(tmp_path, [make_state(i) for i in (1, 2, 3, 4, 5)], keep=2, best=1)
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        assert checkpoints.steps() == [1, 4, 5]
+        assert checkpoints.latest_step() == 5
+        restored, _ = checkpoints.restore(make_state(0), step=4)
+        checkpoints.save(make_state(6), metadata(best_step=6))
+    assert int(restored.step) == 4
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        assert checkpoints.steps() == [5, 6]
+
+
+def test_networks_alone_can_be_read(tmp_path):
+    saved = make_state(3)
+    save_all(tmp_path, [saved])
+    # Another optimiser: what is not asked for must not matter.
+    template = make_state(0).replace(opt_state=())
+    with Checkpoints(tmp_path) as checkpoints:
+        step, networks, _ = checkpoints.restore_networks(template)
+    assert step == 3
+    np.testing.assert_array_equal(
+        networks["student"]["params"]["head"]["kernel"], saved.params["head"]["kernel"]
+    )
+    np.testing.assert_array_equal(
+        networks["teacher"]["params"]["head"]["kernel"], saved.teacher_params["head"]["kernel"]
+    )
+    assert networks["teacher"]["batch_stats"]["norm"]["mean"][0] == -3
+
+
+def test_batch_stats_may_be_empty(tmp_path):
+    empty = {"batch_stats": {}, "teacher_batch_stats": {}}
+    save_all(tmp_path, [make_state(3).replace(**empty)])
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(make_state(0).replace(**empty))
+        _, networks, _ = checkpoints.restore_networks(make_state(0).replace(**empty))
+    assert restored.batch_stats == {}
+    assert networks["student"]["batch_stats"] == {}
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (make_state(0, width=4), "params/head/kernel is [2, 3] there and [2, 4] here"),
+        (make_state(0, names=("head", "neck")), "params/neck/kernel is absent there and [2, 3]"),
+    ],
+)
+def test_another_model_is_named(tmp_path, template, words):
+    save_all(tmp_path, [make_state(3)])
+    with Checkpoints(tmp_path) as checkpoints:
+        for restore in (checkpoints.restore, checkpoints.restore_networks):
+            with pytest.raises(CheckpointError) as error:
+                restore(template)
+            assert words in str(error.value)
+            assert "\n" not in str(error.value)
+
+
+def test_missing_checkpoints_are_named_and_nothing_is_created(tmp_path):
+    with Checkpoints(tmp_path / "none") as checkpoints:
+        assert checkpoints.latest_step() is None
+        with pytest.raises(CheckpointError, match="holds no checkpoint: train first"):
+            checkpoints.restore(make_state(0))
+    assert not (tmp_path / "none").exists()
+    save_all(tmp_path, [make_state(3)])
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(CheckpointError, match="step 7, only 3"),
+    ):
+        checkpoints.restore(make_state(0), step=7)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    save_all(tmp_path, [make_state(3)])
+    for path in (tmp_path / "checkpoints" / "3" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError) as error:
+        checkpoints.restore(make_state(0))
+    assert "checkpoints/3 cannot be read" in str(error.value)
+
+
+def test_a_run_directory_keeps_its_config(tmp_path):
+    config = base.get_config()
+    check_run_config(tmp_path, config)  # nothing there yet
+    write_json(tmp_path / "config.json", config.to_dict())
+    check_run_config(tmp_path, config)
+    config.log_every_steps += 1
+    config.data.dir = "/elsewhere"
+    check_run_config(tmp_path, config)
+    config.model.num_queries = 20
+    config.learning_rate = 1.0
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(CheckpointError) as error:
+        check_run_config(tmp_path, config)
+    assert "model.num_queries was 50 and is now 20" in str(error.value)
+    assert "learning_rate was 0.0001 and is now 1.0" in str(error.value)
+    assert "log_every_steps" not in str(error.value)
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config.json is not JSON"):
+        check_run_config(tmp_path, base.get_config())
+
+
+def test_json_is_replaced_whole(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

@@ -1,0 +1,433 @@
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from ml_collections import ConfigDict
+from peer_weights import from_transformers
+from transformers import (
+    DetrConfig,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
+    ResNetConfig,
+)
+
+from configs import base
+from rc2l_jax.models import build_model, resnet
+from rc2l_jax.models.pixel_decoder import upsample_nearest
+from rc2l_jax.models.transformer import TransformerDecoder, sine_position
+from rc2l_jax.structs import Predictions
+
+TINY = {
+    "tiny_basic": resnet.Architecture(bottleneck=False, depths=(1, 2, 1, 2)),
+    "tiny_bottleneck": resnet.Architecture(bottleneck=True, depths=(1, 1, 1, 3)),
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, architecture in TINY.items():
+        monkeypatch.setitem(resnet.BACKBONES, name, architecture)
+
+
+def tiny_config(**model: object) -> ConfigDict:
+    config = base.get_config()
+    config.data.num_classes = 5
+    config.model.update(
+        backbone="tiny_basic",
+        backbone_width=8,
+        num_queries=7,
+        pixel_dim=32,
+        mask_dim=24,
+        hidden_dim=40,
+        num_heads=4,
+        ffn_dim=48,
+        num_decoder_layers=3,
+    )
+    config.model.update(model)
+    return config
+
+
+def images(height: int, width: int, batch: int = 2) -> jax.Array:
+    return jax.random.normal(jax.random.key(1), (batch, height, width, 3))
+
+
+def count(tree: object) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def shapes(tree: object) -> dict[str, tuple[int, ...]]:
+    return {key: x.shape for key, x in flax.traverse_util.flatten_dict(tree, sep="/").items()}
+
+
+def init_shapes(config: ConfigDict, height: int = 64, width: int = 64) -> dict:
+    model = build_model(config)
+
+    def init(key: jax.Array) -> dict:
+        return model.init(key, jnp.zeros((1, height, width, 3)), train=False)
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+# Against transformers.
+
+
+def peer_model(config: ConfigDict, device: str = "cpu") -> MaskFormerForInstanceSegmentation:
+    architecture = resnet.BACKBONES[config.model.backbone]
+    width = config.model.backbone_width
+    backbone = ResNetConfig(
+        depths=list(architecture.depths),
+        embedding_size=width,
+        hidden_sizes=[width * 2**i * (4 if architecture.bottleneck else 1) for i in range(4)],
+        layer_type="bottleneck" if architecture.bottleneck else "basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    decoder = DetrConfig(
+        d_model=config.model.hidden_dim,
+        num_queries=config.model.num_queries,
+        decoder_layers=config.model.num_decoder_layers,
+        decoder_ffn_dim=config.model.ffn_dim,
+        decoder_attention_heads=config.model.num_heads,
+        encoder_attention_heads=config.model.num_heads,
+    )
+    peer_config = MaskFormerConfig(
+        backbone_config=backbone,
+        decoder_config=decoder,
+        fpn_feature_size=config.model.pixel_dim,
+        mask_feature_size=config.model.mask_dim,
+        num_labels=config.data.num_classes,
+    )
+    with torch.device(device):
+        return MaskFormerForInstanceSegmentation(peer_config).eval()
+
+
+def randomize(peer: MaskFormerForInstanceSegmentation) -> None:
+    """Gives every array a value that matters: no zero biases, no unit variances."""
+    generator = torch.Generator().manual_seed(0)
+    for key, tensor in peer.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.ndim == 1:
+            tensor.normal_(0, 0.1, generator=generator)
+        elif "queries_embedder" in key:
+            tensor.normal_(0, 1, generator=generator)
+        else:
+            tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+
+
+@torch.no_grad()
+def peer_predictions(peer: MaskFormerForInstanceSegmentation, x: jax.Array) -> Predictions:
+    """Every layer's predictions. The peer's own auxiliary outputs skip the final LayerNorm (or feed
+    it back into the next layer), which the original does not: so its layers are read directly."""
+    decoder = peer.model.transformer_module.decoder
+    outputs: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        for layer in decoder.layers
+    ]
+    result = peer(torch.from_numpy(np.array(x).transpose(0, 3, 1, 2)))
+    for hook in hooks:
+        hook.remove()
+    queries = decoder.layernorm(torch.stack(outputs))
+    pixel_features = result.pixel_decoder_last_hidden_state
+    masks = torch.einsum("lbnc,bchw->lbnhw", peer.mask_embedder(queries), pixel_features)
+    classes = peer.class_predictor(queries)
+    # The hooks saw what the peer predicts from.
+    assert torch.allclose(classes[-1], result.class_queries_logits, atol=1e-5)
+    assert torch.allclose(masks[-1], result.masks_queries_logits, atol=1e-5)
+    return Predictions(
+        class_logits=classes.numpy(),
+        mask_logits=masks.numpy(),
+        pixel_features=pixel_features.permute(0, 2, 3, 1).numpy(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "hidden_dim", "size"),
+    [
+        ("tiny_basic", 40, (70, 102)),
+        ("tiny_basic", 64, (33, 97)),  # res5 has 64 channels: no input projection
+        ("tiny_bottleneck", 40, (64, 96)),
+        ("tiny_bottleneck", 40, (70, 102)),
+        ("tiny_bottleneck", 40, (131, 31)),
+    ],
+)
+def test_every_layer_agrees_with_transformers(
+    backbone: str, hidden_dim: int, size: tuple[int, int]
+) -> None:
+    config = tiny_config(backbone=backbone, hidden_dim=hidden_dim)
+    peer = peer_model(config)
+    randomize(peer)
+    variables = from_transformers(peer.state_dict())
+    expected_shapes = init_shapes(config)
+    assert shapes(variables) == shapes(expected_shapes)
+
+    x = images(*size)
+    model = build_model(config)
+    ours = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+    theirs = peer_predictions(peer, x)
+
+    layers = config.model.num_decoder_layers
+    grid = tuple(-(-side // 4) for side in size)
+    assert ours.class_logits.shape == (layers, 2, 7, 6)
+    assert ours.mask_logits.shape == (layers, 2, 7, *grid)
+    assert ours.pixel_features.shape == (2, *grid, 24)
+    for name in ("class_logits", "mask_logits", "pixel_features"):
+        want = getattr(theirs, name)
+        assert np.std(want) > 0.1, "the comparison would be vacuous"
+        np.testing.assert_allclose(getattr(ours, name), want, atol=1e-4, rtol=0, err_msg=name)
+    # The layers are distinct, so comparing each of them means something.
+    assert np.abs(np.diff(theirs.class_logits, axis=0)).max() > 0.1
+
+
+def test_eval_mode_batch_norm_agrees_with_frozen_norm() -> None:
+    config = tiny_config(backbone="tiny_bottleneck")
+    peer = peer_model(config)
+    randomize(peer)
+    x = images(64, 64, batch=1)
+    frozen = build_model(config).apply(from_transformers(peer.state_dict()), x, train=False)
+    config.model.norm = "batch"
+    weights = from_transformers(peer.state_dict(), norm="batch")
+    batch = build_model(config).apply(weights, x, train=False)
+    np.testing.assert_allclose(batch.mask_logits, frozen.mask_logits, atol=1e-4)
+    np.testing.assert_allclose(batch.class_logits, frozen.class_logits, atol=1e-4)
+
+
+def test_paper_model_has_the_peers_parameter_count() -> None:
+    config = base.get_config()
+    assert (config.model.backbone, config.model.num_queries) == ("resnet101", 50)
+    ours = init_shapes(config)
+    frozen = flax.traverse_util.flatten_dict(ours["batch_stats"])
+    affine = sum(x.size for path, x in frozen.items() if path[-1] in ("scale", "bias"))
+    peer = peer_model(config, device="meta")
+    theirs = sum(parameter.numel() for parameter in peer.parameters())
+    # The peer counts its batch norms' scale and bias, which are constants here.
+    assert count(ours["params"]) + affine == theirs == 60_254_038
+    assert count(ours["batch_stats"]) == 2 * affine
+
+
+def test_upsampling_reads_the_pixels_torch_reads() -> None:
+    for size, target in [((3, 4), (6, 8)), ((4, 5), (7, 9)), ((1, 1), (2, 1)), ((3, 5), (8, 11))]:
+        x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+        want = torch.nn.functional.interpolate(
+            torch.from_numpy(x.transpose(0, 3, 1, 2)), size=target, mode="nearest"
+        )
+        got = upsample_nearest(jnp.asarray(x), *target)
+        np.testing.assert_array_equal(got, want.numpy().transpose(0, 2, 3, 1))
+
+
+# Structure.
+
+
+@pytest.mark.parametrize("norm", resnet.NORMS)
+@pytest.mark.parametrize("stem", resnet.STEMS)
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+def test_param_tree(backbone: str, stem: str, norm: str) -> None:
+    tree = init_shapes(tiny_config(backbone=backbone, stem=stem, norm=norm))
+    assert set(tree["params"]) == {
+        "backbone",
+        "pixel_decoder",
+        "transformer",
+        "query_embed",
+        "class_head",
+        "mask_head",
+    }
+    assert set(tree) == ({"params"} if norm == "group" else {"params", "batch_stats"})
+    leaves = {"params": {"scale", "bias"}, "batch_stats": {"mean", "var"}}
+    if norm == "frozen":
+        leaves["batch_stats"] |= {"scale", "bias"}
+    modules: dict[str, set[str]] = {}
+    for collection in tree:
+        flat = flax.traverse_util.flatten_dict(tree[collection])
+        for (*path, leaf), array in flat.items():
+            assert array.dtype == jnp.float32
+            modules.setdefault("/".join(path), set()).add(leaf)
+            if path and "norm" in path[-1]:
+                assert leaf in leaves[collection]
+            else:
+                assert not any("norm" in part for part in path)
+                assert leaf in ("kernel", "bias", "query_embed")
+    convolutions = sum("backbone" in name and "conv" in name for name in modules)
+    norms = sum("backbone" in name and "norm" in name for name in modules)
+    shortcuts = 3 + (resnet.BACKBONES[backbone].bottleneck or stem == "deeplab")
+    stem_depth = {"basic": 1, "deeplab": 3}[stem]
+    per_block = 3 if resnet.BACKBONES[backbone].bottleneck else 2
+    depth = sum(resnet.BACKBONES[backbone].depths)
+    assert convolutions == norms == stem_depth + per_block * depth + shortcuts
+
+
+@pytest.mark.parametrize("size", [(64, 64), (70, 102), (1, 5)])
+@pytest.mark.parametrize("stem", resnet.STEMS)
+def test_backbone_strides_round_up(stem: str, size: tuple[int, int]) -> None:
+    model = resnet.ResNet(backbone="resnet50", width=8, stem=stem, norm="group")
+
+    def features(key: jax.Array) -> tuple[jax.Array, ...]:
+        return model.init_with_output(key, jnp.zeros((2, *size, 3)), train=False)[0]
+
+    outputs = jax.eval_shape(features, jax.random.key(0))
+    want = []
+    for level, channels in zip(range(2, 6), (32, 64, 128, 256), strict=True):
+        want.append((2, *(-(-side // 2**level) for side in size), channels))
+    assert [output.shape for output in outputs] == want
+
+
+def test_deeplab_dilates_res5_and_keeps_its_stride() -> None:
+    seen: list[tuple[str, object, object]] = []
+
+    def record(call: Callable, args: tuple, kwargs: dict, context: object) -> object:
+        module = context.module
+        if type(module).__name__ == "Conv" and module.kernel_size == (3, 3):
+            seen.append(("/".join(module.path), module.strides, module.kernel_dilation))
+        return call(*args, **kwargs)
+
+    model = resnet.ResNet(backbone="resnet50", width=8, stem="deeplab", norm="frozen")
+    with flax.linen.intercept_methods(record):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images(32, 32))
+    dilated = {path: dilation for path, _, dilation in seen if dilation != 1}
+    assert dilated == {"res5_1/conv2": 2, "res5_2/conv2": 4}
+    assert ("res5_0/conv2", 2, 1) in seen
+    assert [path for path, stride, _ in seen if stride == 2] == [
+        "stem_conv1",
+        "res3_0/conv2",
+        "res4_0/conv2",
+        "res5_0/conv2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("channels", "smallest", "groups"),
+    [(256, 1, 32), (64, 2, 32), (48, 1, 24), (32, 1, 32), (32, 2, 16), (36, 1, 18), (5, 2, 1)],
+)
+def test_group_count(channels: int, smallest: int, groups: int) -> None:
+    assert resnet.group_count(channels, smallest) == groups
+
+
+def test_sine_position_tells_rows_and_columns_apart() -> None:
+    code = np.asarray(sine_position(3, 5, 16)).reshape(3, 5, 16)
+    assert (code[:, :1, :8] == code[..., :8]).all()
+    assert (code[:1, :, 8:] == code[..., 8:]).all()
+    assert len(np.unique(code.reshape(15, 16), axis=0)) == 15
+    # The last row's fastest wave has come full circle.
+    np.testing.assert_allclose(code[-1, 0, :2], [0.0, 1.0], atol=1e-5)
+
+
+# Behaviour.
+
+
+def test_bfloat16_keeps_float32_parameters_and_outputs() -> None:
+    config = tiny_config(backbone="tiny_bottleneck", norm="group")
+    x = images(64, 96)
+    model = build_model(config)
+    variables = jax.jit(lambda k: model.init(k, x, train=False))(jax.random.key(0))
+    full = model.apply(variables, x, train=False)
+    config.dtype = "bfloat16"
+    half_model = build_model(config)
+    half_shapes = jax.eval_shape(lambda k: half_model.init(k, x, train=False), jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half_shapes)} == {jnp.dtype("float32")}
+    half, recorded = half_model.apply(
+        variables, x, train=False, capture_intermediates=True, mutable=["intermediates"]
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
+    # Everything inside is bfloat16, apart from what feeds a softmax or is an output.
+    inside = flax.traverse_util.flatten_dict(recorded["intermediates"], sep="/")
+    wide = {
+        path
+        for path, values in inside.items()
+        if any(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(values))
+    }
+    assert {path for path in wide if "Dropout_0" not in path} == {"__call__", "class_head/__call__"}
+    for name in ("class_logits", "mask_logits"):
+        a, b = getattr(full, name), getattr(half, name)
+        assert not np.array_equal(a, b)
+        np.testing.assert_allclose(a, b, atol=0.1 * float(jnp.std(a)) + 0.05)
+
+
+@pytest.mark.parametrize("norm", resnet.NORMS)
+def test_train_mode(norm: str) -> None:
+    model = build_model(tiny_config(norm=norm, stem="deeplab"), axis_name=None)
+    x = images(64, 64)
+    variables = jax.jit(lambda k: model.init(k, x, train=False))(jax.random.key(0))
+    params, stats = variables["params"], variables.get("batch_stats", {})
+
+    @jax.jit
+    def step(params: dict, seed: int) -> tuple[dict, dict]:
+        def loss(params: dict) -> tuple[jax.Array, dict]:
+            out, new = model.apply(
+                {"params": params, "batch_stats": stats},
+                x,
+                train=True,
+                rngs={"dropout": jax.random.key(seed)},
+                mutable=["batch_stats"],
+            )
+            total = jnp.mean(out.class_logits**2) + jnp.mean((out.mask_logits - 1) ** 2)
+            return total, (new.get("batch_stats", {}), out)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradients, (new_stats, out) = step(params, 0)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    # Behind a scale that starts at zero a branch has no gradient yet; every other kernel learns.
+    still = {
+        path
+        for path, leaf in flax.traverse_util.flatten_dict(gradients, sep="/").items()
+        if not np.abs(leaf).max() > 0 and path.endswith("kernel")
+    }
+    assert all("/conv" in path and norm != "frozen" for path in still), still
+    assert not np.array_equal(out.class_logits, step(params, 1)[1][1].class_logits), (
+        "dropout is off"
+    )
+
+    if norm == "batch":
+        first = new_stats["backbone"]["stem_norm1"]
+        want = x_after_first_convolution(params, x)
+        np.testing.assert_allclose(first["mean"], 0.1 * want.mean((0, 1, 2)), atol=1e-5)
+        np.testing.assert_allclose(first["var"], 0.9 + 0.1 * want.var((0, 1, 2)), atol=1e-4)
+    else:
+        assert jax.tree.all(jax.tree.map(np.array_equal, new_stats, stats))
+
+
+def x_after_first_convolution(params: dict, x: jax.Array) -> np.ndarray:
+    kernel = params["backbone"]["stem_conv1"]["kernel"]
+    out = torch.nn.functional.conv2d(
+        torch.from_numpy(np.array(x).transpose(0, 3, 1, 2)),
+        torch.from_numpy(np.array(kernel).transpose(3, 2, 0, 1)),
+        stride=2,
+        padding=1,
+    )
+    return out.numpy().transpose(0, 2, 3, 1)
+
+
+def test_residual_branches_start_as_nothing_unless_frozen() -> None:
+    for norm, start in [("group", 0.0), ("batch", 0.0), ("frozen", 1.0)]:
+        model = resnet.ResNet(backbone="tiny_bottleneck", width=4, stem="basic", norm=norm)
+        variables = jax.jit(lambda k, m=model: m.init(k, images(32, 32), train=False))(
+            jax.random.key(0)
+        )
+        scales = variables["batch_stats" if norm == "frozen" else "params"]["res2_0"]
+        assert (scales["norm3"]["scale"] == start).all()
+        assert (scales["norm2"]["scale"] == 1.0).all()
+        assert (scales["shortcut_norm"]["scale"] == 1.0).all()
+
+
+def test_unknown_names_are_refused_with_the_choices() -> None:
+    for key, value, choice in [
+        ("model.backbone", "resnet19", "resnet101"),
+        ("model.stem", "fancy", "deeplab"),
+        ("model.norm", "layer", "frozen"),
+        ("dtype", "float16", "bfloat16"),
+    ]:
+        config = tiny_config()
+        config.update_from_flattened_dict({key: value})
+        with pytest.raises(ValueError, match=rf"{key} = '{value}'.*{choice}"):
+            build_model(config)
+
+
+def test_widths_that_do_not_fit_are_refused() -> None:
+    decoder = TransformerDecoder(hidden_dim=42, num_heads=4, ffn_dim=8, num_layers=1, dropout=0.0)
+    with pytest.raises(ValueError, match=r"model\.hidden_dim = 42 .* model\.num_heads = 4"):
+        decoder.init(jax.random.key(0), jnp.zeros((1, 2, 2, 8)), jnp.zeros((3, 42)), train=False)
