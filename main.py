@@ -8,7 +8,7 @@ python main.py --config=configs/shapes.py --mode=check
 import re
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data.errors import DataError
@@ -36,6 +36,8 @@ def main(argv: list[str]) -> None:
     """Runs one mode, after the flags are parsed."""
     if len(argv) > 1:
         fail(f"unknown argument {argv[1]!r}: flags start with --")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell every step they take
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
     if mode in ("train", "eval") and not workdir:
         fail("--workdir is missing: the directory where the run is kept")

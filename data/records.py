@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from absl import logging
 
 from data.errors import DataError
 from data.host_tf import tf
@@ -50,6 +51,14 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
     # Nothing is downloaded, so there are no checksums to look for. Without this line TFDS needs
     # importlib_resources, which it does not declare.
     url_infos: Mapping[str, Any] = {}
+
+    def __init__(self, **kwargs):
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not built in
+        try:
+            super().__init__(**kwargs)
+        finally:
+            logging.set_verbosity(verbosity)
 
     def examples(self, split: str) -> Iterator[tuple[Example, bytes, bytes]]:
         """Yields (example, encoded image, PNG mask or b"") of one split, in a fixed order.

@@ -48,13 +48,41 @@ def _color_augment_one(key: jax.Array, image: jax.Array) -> jax.Array:
     order, *draws = jax.random.split(key, 9)
     apply = [jax.random.bernoulli(k) for k in draws[:4]]
     uniform = lambda k, low, high: jax.random.uniform(k, (), minval=low, maxval=high)  # noqa: E731
-    delta = jnp.where(apply[0], uniform(draws[4], -BRIGHTNESS_DELTA, BRIGHTNESS_DELTA), 0.0)
+    brightness = jnp.where(apply[0], uniform(draws[4], -BRIGHTNESS_DELTA, BRIGHTNESS_DELTA), 0.0)
     contrast = jnp.where(apply[1], uniform(draws[5], *CONTRAST_RANGE), 1.0)
     saturation = jnp.where(apply[2], uniform(draws[6], *SATURATION_RANGE), 1.0)
     hue = jnp.where(apply[3], uniform(draws[7], -HUE_DELTA, HUE_DELTA), 0.0)
 
-    contrast_first = jax.random.bernoulli(order)
-    image = _clip(image + delta)
+    return distort_color(
+        image,
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        contrast_first=jax.random.bernoulli(order),
+    )
+
+
+def distort_color(
+    image: jax.Array,
+    *,
+    brightness: jax.Array | float,
+    contrast: jax.Array | float,
+    saturation: jax.Array | float,
+    hue: jax.Array | float,
+    contrast_first: jax.Array | bool,
+) -> jax.Array:
+    """SSD's photometric distortion at given factors, clipped to 0..255 after each operation.
+
+    Args:
+      image: float32 [..., 3] in 0..255, RGB.
+      brightness: added.
+      contrast: factor of every channel.
+      saturation: factor of HSV's saturation.
+      hue: turn of HSV's hue, as a share of the circle.
+      contrast_first: contrast before saturation and hue, or after.
+    """
+    image = _clip(image + brightness)
     image = jnp.where(contrast_first, _clip(image * contrast), image)
     image = _shift_hue_and_saturation(image, hue, saturation)
     return jnp.where(contrast_first, image, _clip(image * contrast))
@@ -100,7 +128,8 @@ def cutmix_boxes(
       probability: chance that an image has a box at all.
       min_area: of the box, as a share of the image.
       max_area: likewise.
-      max_aspect: the longest side over the shortest, drawn log-uniformly either way.
+      max_aspect: the longest side over the shortest (as shares of the image's), drawn
+        log-uniformly either way; less where a box of that area would not fit.
 
     Returns:
       bool [B, h, w], True inside the box.
@@ -110,7 +139,8 @@ def cutmix_boxes(
     def one(key: jax.Array) -> jax.Array:
         k_apply, k_area, k_aspect, k_row, k_column = jax.random.split(key, 5)
         area = jax.random.uniform(k_area, (), minval=min_area, maxval=max_area)
-        log_aspect = jnp.log(max_aspect) * jax.random.uniform(k_aspect, (), minval=-1.0)
+        bound = jnp.minimum(jnp.log(max_aspect), -jnp.log(area))  # no side above the image's
+        log_aspect = bound * jax.random.uniform(k_aspect, (), minval=-1.0)
         tall = jnp.clip(jnp.round(h * jnp.sqrt(area * jnp.exp(log_aspect))), 1, h)
         wide = jnp.clip(jnp.round(w * jnp.sqrt(area * jnp.exp(-log_aspect))), 1, w)
         top = jnp.floor(jax.random.uniform(k_row) * (h - tall + 1))

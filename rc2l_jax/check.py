@@ -1,8 +1,9 @@
-"""`--mode=check` and `--mode=prepare`: looks at a config and its data before anything is trained."""
+"""`--mode=check` and `--mode=prepare`: config and data, before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,7 +51,10 @@ def check(config: ConfigDict) -> None:
         for problem in error.problems:
             print(problem)
         raise DataError(f"{len(error.problems)} problem(s) found in the data") from error
-    print_subsets(config, dataset, subsets)
+    for name, used in describe_subsets(config, dataset, subsets).items():
+        print(f"{name}: {used['examples']} examples ({used['split']}), {used['checksum']}")
+    if subsets.overlap:
+        print(f"{len(subsets.overlap)} examples of both count as labelled only")
     names = ("labeled", "evaluation")
     shares = [class_shares(dataset, getattr(subsets, name)) for name in names]
     print(f"{'share of pixels':24}" + "".join(f"{name:>12}" for name in names))
@@ -62,19 +66,26 @@ def check(config: ConfigDict) -> None:
     print("config and data are fine")
 
 
-def print_subsets(config: ConfigDict, dataset: Dataset, subsets: splits.Subsets) -> None:
-    """Prints how many examples each split text names, with a checksum to compare runs by."""
+def describe_subsets(
+    config: ConfigDict, dataset: Dataset, subsets: splits.Subsets
+) -> dict[str, dict[str, Any]]:
+    """Returns what each split text of a run names.
+
+    Returns:
+      {"labeled": {"split", "examples": their number, "checksum": to compare runs by},
+      "unlabeled": ..., "evaluation": ...}; without "unlabeled" in supervised training.
+    """
     texts = {
         "labeled": config.data.labeled_split,
         "unlabeled": config.data.unlabeled_split,
         "evaluation": config.data.eval_split,
     }
-    for name, text in texts.items():
-        if keys := getattr(subsets, name):
-            sum_ = splits.checksum(keys, dataset.ids())
-            print(f"{name}: {len(keys)} examples of {dataset.name} ({text}), checksum {sum_}")
-    if subsets.overlap:
-        print(f"{len(subsets.overlap)} examples of both count as labelled only")
+    ids = dataset.ids()
+    return {
+        name: {"split": text, "examples": len(keys), "checksum": splits.checksum(keys, ids)}
+        for name, text in texts.items()
+        if (keys := getattr(subsets, name))
+    }
 
 
 def class_shares(dataset: Dataset, keys: Sequence[Key]) -> np.ndarray:

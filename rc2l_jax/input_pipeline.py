@@ -4,22 +4,14 @@ The training batch of a step is a pure function of (config, seed, step, process,
 processes). Step s covers the example positions s * batch .. (s + 1) * batch - 1 of an endless
 sequence; a position gives the epoch, the example (a permutation keyed by seed and epoch) and the
 seed of its geometry. Starting at any step is therefore exact and costs nothing.
-
-Threads make the next few batches ahead of time. Each reads its batch's records in Python and hands
-them to one tf.data pipeline; no Python runs inside tf.data, because a process that ends while
-TensorFlow waits for Python may hang for ever.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -32,16 +24,14 @@ from data.records import Dataset
 from data.splits import Key
 from rc2l_jax import host_augment
 from rc2l_jax.host_augment import IMAGE_PAD, Geometry
+from rc2l_jax.host_loader import Order, ahead, batched
 from rc2l_jax.structs import VOID, Batch, EvalBatch
 
 # Streams draw from separate random numbers.
 _LABELED, _UNLABELED = 0, 1
 _NUM_STREAMS = 2
 _EVAL_MULTIPLE = 32  # evaluation images are padded to a multiple of the largest stride
-_MAX_THREADS = 8
-_AHEAD = 2  # batches in preparation, besides one a thread
 
-_T = TypeVar("_T")
 Arrays = tuple[np.ndarray, ...]
 
 
@@ -112,7 +102,7 @@ def train_batches(
         name: str, number: int, keys: Sequence[Key], labels: bool
     ) -> Callable[[int], Arrays]:
         size = _local_size(config, name, num_devices, process_count)
-        order = _Order(tuple(keys), config.seed * _NUM_STREAMS + number)
+        order = Order(tuple(keys), config.seed * _NUM_STREAMS + number)
 
         def make(step: int) -> Arrays:
             positions = (step * process_count + process_index) * size + np.arange(size)
@@ -133,7 +123,7 @@ def train_batches(
         fields = ("image", "label", "valid")
         return Batch(**dict(zip((*fields, *(f"unlabeled_{f}" for f in fields)), arrays)))
 
-    return _ahead(make, itertools.count(start_step))
+    return ahead(make, itertools.count(start_step))
 
 
 def eval_batches(
@@ -176,7 +166,7 @@ def eval_batches(
         arrays = (image, size, label, label_size, index)
         return EvalBatch(*(_split_devices(array, num_devices) for array in arrays))
 
-    return _ahead(make, range(-(-len(keys) // (local * process_count))))
+    return ahead(make, range(-(-len(keys) // (local * process_count))))
 
 
 def open_subsets(config: ConfigDict, *, with_unlabeled: bool) -> tuple[Dataset, splits.Subsets]:
@@ -197,28 +187,7 @@ def open_subsets(config: ConfigDict, *, with_unlabeled: bool) -> tuple[Dataset, 
     return dataset, splits.resolve_all(*texts, dataset.ids())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Order:
-    """The endless sequence of one stream's examples: every epoch in an order of its own."""
-
-    keys: tuple[Key, ...]
-    seed: int
-
-    def keys_at(self, positions: np.ndarray) -> list[Key]:
-        epochs, places = np.divmod(positions, len(self.keys))
-        return [
-            self.keys[_permutation(len(self.keys), self.seed, int(e))[p]]
-            for e, p in zip(epochs, places)
-        ]
-
-
-@functools.lru_cache(maxsize=16)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    """int64 [count]. Philox's raw output is fixed for ever, unlike Generator's methods."""
-    key = np.array([seed, epoch], np.int64).view(np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
-
-
+@functools.lru_cache(maxsize=4)  # tracing takes a second
 def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
     """(encoded images, encoded labels, seeds [B, 2]) -> (image, label, valid)."""
 
@@ -227,7 +196,7 @@ def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
         ids = host_augment.decode_label(label, tf.shape(pixels)[:2])
         return host_augment.training_view(pixels, ids, seed, geometry)
 
-    return _batched(view)
+    return batched(view)
 
 
 def _evaluation_view(
@@ -254,20 +223,7 @@ def _evaluation_view(
         pixels = host_augment.pad_to(pixels, image_size, IMAGE_PAD)
         return pixels, size, host_augment.pad_to(ids, label_size, VOID), extent
 
-    return _batched(view)
-
-
-def _batched(view: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Applies a function of one example to a batch, its examples in parallel."""
-
-    @tf.function(reduce_retracing=True)
-    def apply(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        examples = tf.data.Dataset.from_tensor_slices(batch)
-        views = examples.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        size = tf.shape(batch[0], tf.int64)[0]
-        return views.batch(size).get_single_element()
-
-    return apply
+    return batched(view)
 
 
 def _fetch(dataset: Dataset, keys: Sequence[Key], labels: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -286,26 +242,9 @@ def _run(
     except tf.errors.InvalidArgumentError as error:
         names = ", ".join(f"{split}/{dataset.examples[split][index].id}" for split, index in keys)
         raise DataError(
-            f"one of {names} cannot be decoded ({error.message}); the records in {dataset.path} "
-            "are damaged: delete that folder and run --mode=prepare."
+            f"one of {names} cannot be decoded: the records in {dataset.path} are damaged; "
+            "delete that folder and run --mode=prepare."
         ) from error
-
-
-def _ahead(make: Callable[[int], _T], numbers: Iterable[int]) -> Iterator[_T]:
-    """make(number) for each number, in order; threads work on the next ones meanwhile."""
-    threads = min(os.cpu_count() or 1, _MAX_THREADS)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="input")
-    pending: collections.deque = collections.deque()
-    remaining = iter(numbers)
-    try:
-        for number in remaining:
-            pending.append(pool.submit(make, number))
-            if len(pending) == threads + _AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _no_images(crop: int) -> Callable[[int], Arrays]:

@@ -41,8 +41,10 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
-def describe_run(config: ConfigDict, workdir: Path, state: TrainState) -> None:
-    """Prints what runs where."""
+def describe_run(
+    config: ConfigDict, workdir: Path, state: TrainState, subsets: Mapping[str, Any]
+) -> None:
+    """Prints what runs where, and on what (see `check.describe_subsets`)."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"run directory {workdir}")
@@ -51,12 +53,21 @@ def describe_run(config: ConfigDict, workdir: Path, state: TrainState) -> None:
         f"{jax.process_count()} process(es); Python {platform.python_version()}, "
         f"jax {jax.__version__}, flax {flax.__version__}"
     )
-    say(f"{config.model.backbone} MaskFormer, {parameters:,} parameters; data {config.data.name}")
+    say(f"{config.model.backbone} MaskFormer, {parameters:,} parameters")
+    counts = ", ".join(f"{entry['examples']} {name}" for name, entry in subsets.items())
+    say(f"{config.data.name}: {counts} examples")
 
 
-def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
     """Replaces what JSON cannot hold (nan, infinities) by None."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
+
+
+def losses_of(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """Returns every loss term of a log, by its name."""
+    prefix = "loss/"
+    terms = {name: value for name, value in metrics.items() if name.startswith(prefix)}
+    return finite({name.removeprefix(prefix): value for name, value in terms.items()})
 
 
 class Clock:

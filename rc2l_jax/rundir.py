@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from rc2l_jax.checkpoints import CheckpointError
@@ -46,34 +45,35 @@ def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, t
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def check_run_config(workdir: Path, config: ConfigDict) -> None:
+def check_run_config(workdir: Path, config: ConfigDict) -> list[str]:
     """Refuses to go on with a run of another config, before anything is written.
 
     Args:
-      workdir: the run directory, which need not exist.
+      workdir: the run directory, which need not exist. Without a checkpoint in it there is nothing
+        to go on with, and the config may have changed freely.
       config: of the run to start or go on with.
+
+    Returns:
+      A phrase for each key that has changed and may.
 
     Raises:
       CheckpointError: the directory's config.json differs in a key that matters, or is damaged.
     """
     path = workdir / "config.json"
-    if not path.is_file():
-        return
+    if not path.is_file() or not any((workdir / "checkpoints").glob("*")):
+        return []
     try:
         stored = json.loads(path.read_text())
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
     differing = differing_keys(stored, config)
-    refused = [
-        describe_change(key, *pair) for key, pair in differing.items() if key not in CHANGEABLE
-    ]
-    if refused:
+    phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
+    if refused := [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]:
         raise CheckpointError(
             f"{workdir} belongs to a run of another config: {'; '.join(refused)}. "
             "Use another --workdir, or that run's config"
         )
-    for key, pair in differing.items():
-        logging.warning("Going on with %s", describe_change(key, *pair))
+    return list(phrases.values())
 
 
 def describe_change(key: str, old: Any, new: Any) -> str:

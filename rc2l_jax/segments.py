@@ -12,12 +12,14 @@ from rc2l_jax.structs import VOID, Segments
 def nearest_downsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Samples [..., H, W] at `size` = (h, w) as torch's `interpolate(mode="nearest")` does.
 
-    This is how MaskFormer brings target masks to the mask grid: pixel floor(i * H / h) is taken.
+    This is how MaskFormer brings target masks to the mask grid: pixel floor(i * H / h) is taken,
+    in float32 as there: in float64 a few sizes (106 -> 26, for one) come out differently.
     """
     rows, columns = (
-        np.floor(np.arange(small) * (large / small)).astype(np.int32)
+        np.floor(np.arange(small, dtype=np.float32) * (np.float32(large) / np.float32(small)))
         for small, large in zip(size, x.shape[-2:])
     )
+    rows, columns = rows.astype(np.int32), columns.astype(np.int32)
     return x[..., rows, :][..., columns]
 
 
@@ -97,7 +99,8 @@ def pseudo_segments(
     competes = (classes != no_object) & (score > score_threshold)
     masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
 
-    bids = jnp.where(competes, score, -1.0)[:, :, None, None] * masks
+    # What does not compete bids below any mask, also one of 0 or, not competing, of NaN.
+    bids = jnp.where(competes[:, :, None, None], score[:, :, None, None] * masks, -1.0)
     winner = bids.argmax(1)  # [B, h, w]
     is_winner = winner[:, None] == jnp.arange(classes.shape[1])[:, None, None]
     won = is_winner & (masks >= mask_threshold) & competes[:, :, None, None] & valid[:, None]
@@ -156,8 +159,8 @@ def merge_same_class(segments: Segments) -> Segments:
     joined = (same & first[:, :, None]).astype(jnp.float32)  # [B, M (into), M (from)]
     masks = jnp.where(valid[:, :, None, None], segments.masks, False).astype(jnp.float32)
     area = masks.sum((2, 3))
-    score = jnp.einsum("bij,bj->bi", joined, jnp.where(valid, segments.score, 0.0) * area)
-    total = jnp.einsum("bij,bj->bi", joined, area)
+    score = (joined * (jnp.where(valid, segments.score, 0.0) * area)[:, None]).sum(-1)
+    total = (joined * area[:, None]).sum(-1)
     return segments.replace(
         classes=jnp.where(first, classes, 0),
         masks=jnp.einsum("bij,bjhw->bihw", joined, masks) > 0,

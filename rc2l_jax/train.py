@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -11,20 +12,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from clu import metric_writers
 from ml_collections import ConfigDict
 
-from rc2l_jax import input_pipeline  # before clu: it keeps TensorFlow off the accelerator
-
-# isort: split
-from clu import metric_writers
-
+from rc2l_jax import input_pipeline
+from rc2l_jax.check import describe_subsets
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
 from rc2l_jax.metrics import accumulate, summarize
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.optimizer import create_optimizer
-from rc2l_jax.report import Clock, Report, describe, describe_run, finite, say
+from rc2l_jax.report import Clock, Report, describe, describe_run, finite, losses_of, say
 from rc2l_jax.rundir import check_run_config, check_same_model, write_json
 from rc2l_jax.segments import label_map
 from rc2l_jax.structs import AXIS, Batch, TrainState
@@ -49,6 +48,7 @@ class Run:
       config: see `configs/base.py`.
       model: of student and teacher.
       class_names: K names.
+      views: see `parallel_views`.
       checkpoints, report: of the run directory.
       best: see `evaluate.better`; None before the first evaluation.
       metrics: of the last logged steps.
@@ -58,18 +58,12 @@ class Run:
     config: ConfigDict
     model: MaskFormer
     class_names: tuple[str, ...]
+    views: Callable[[TrainState, Batch], tuple[jax.Array, ...]]
     checkpoints: Checkpoints
     report: Report
     best: dict[str, Any] | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     nonfinite_steps: int = 0
-
-    @property
-    def losses(self) -> dict[str, float | None]:
-        """Every loss term at the last logged step."""
-        prefix = "loss/"
-        terms = {k: v for k, v in self.metrics.items() if k.startswith(prefix)}
-        return finite({name.removeprefix(prefix): value for name, value in terms.items()})
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -90,24 +84,28 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     """
     workdir = Path(workdir).expanduser().absolute()
     validate(config, jax.device_count())
-    check_run_config(workdir, config)
-    # Also opens every split: what is wrong with one must show before anything is written.
-    class_names = input_pipeline.dataset_info(config).class_names
-    input_pipeline.open_subsets(config, with_unlabeled=config.unsup_weight > 0)
+    for change in check_run_config(workdir, config):
+        say(f"note: {change}")
+    # What is wrong with the data must show before anything is written.
+    data, subsets = input_pipeline.open_subsets(config, with_unlabeled=config.unsup_weight > 0)
     with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
         step = checkpoints.latest_step()
         if step is not None and step >= config.num_steps:
             return finished_run(config, workdir, step)
+        used = describe_subsets(config, data, subsets)
         if jax.process_index() == 0:
             write_json(workdir / "config.json", config.to_dict())
-        with metric_writers.ensure_flushes(writer := create_writer(workdir)):
+            write_json(workdir / "splits.json", used)
+        with contextlib.closing(create_writer(workdir)) as writer:
             report = Report(workdir, writer)
+            report.rewind(step or 0)
             model, optimizer, state = create_train_state(config)
-            describe_run(config, workdir, state)
-            run = Run(config, model, class_names, checkpoints, report)
+            describe_run(config, workdir, state, used)
+            views = parallel_views(model, config)
+            run = Run(config, model, data.class_names, views, checkpoints, report)
             if step is not None:
                 state = resume(run, state)
-            train(run, state, parallel_train_step(model, optimizer, config))
+            train(run, replicate(state), parallel_train_step(model, optimizer, config))
     return json.loads((workdir / "results.json").read_text())
 
 
@@ -128,11 +126,15 @@ def finished_run(config: ConfigDict, workdir: Path, step: int) -> dict[str, Any]
 def resume(run: Run, template: TrainState) -> TrainState:
     """Returns the newest checkpoint's state, and puts `run` back to where it was."""
     state, metadata = run.checkpoints.restore(template)
-    step = int(state.step)
     run.best, run.metrics = metadata["best"], metadata["metrics"]
-    run.report.rewind(step)
-    say(f"resuming from the checkpoint of step {step}")
+    say(f"resuming from the checkpoint of step {int(state.step)}")
     return state
+
+
+def replicate(state: TrainState, num_devices: int | None = None) -> TrainState:
+    """Puts a state on the first local devices just as the step returns it: one compilation less."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:num_devices]), (AXIS,))
+    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def train(
@@ -220,7 +222,7 @@ def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
     run.report.picture(step, "evaluation", picture)
     run.report.picture(step, "unlabeled", picture_unlabeled(run, state, batch))
     run.report.evaluation(step, scores, run.metrics)
-    run.report.results(build_results(run.config, step, scores, run.best, run.losses))
+    run.report.results(build_results(run.config, step, scores, run.best, losses_of(run.metrics)))
 
 
 def evaluate_networks(
@@ -234,17 +236,28 @@ def evaluate_networks(
     return {name: score(x, class_names) for name, x in confusions.items()}, pictures.picture()
 
 
-def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:
-    """Shows the unlabelled images of the first device's batch as the next step would see them."""
-    if not run.config.num_pictures or not batch.unlabeled_image.shape[1]:
-        return None
+def parallel_views(
+    model: MaskFormer, config: ConfigDict
+) -> Callable[[TrainState, Batch], tuple[jax.Array, ...]]:
+    """Lifts over devices what a step makes of unlabelled images, for pictures.
+
+    Returns:
+      A function of state and batch to the weak view, its segments as label maps, the strong view
+      and its segments: [D, B/D, ...] each.
+    """
 
     def views(state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:
-        x = unlabeled_views(state, batch, step_keys(state), run.model, run.config)
+        x = unlabeled_views(state, batch, step_keys(state), model, config)
         return x.weak, label_map(x.weak_segments), x.strong, label_map(x.segments)
 
-    outputs = jax.pmap(views, axis_name=AXIS, in_axes=(None, 0))(state, batch)
-    shown = [np.asarray(x.addressable_shards[0].data)[0] for x in outputs]
+    return jax.pmap(views, axis_name=AXIS, in_axes=(None, 0))
+
+
+def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:
+    """Shows the unlabelled images of the first device as the next step would see them."""
+    if not run.config.num_pictures or not batch.unlabeled_image.shape[1]:
+        return None
+    shown = [np.asarray(x.addressable_shards[0].data)[0] for x in run.views(state, batch)]
     shown.append(batch.unlabeled_label[0])
     return unlabeled_picture(*(x[: run.config.num_pictures] for x in shown))
 
@@ -276,10 +289,9 @@ def evaluate_checkpoint(
     report = Report(workdir, writer=None)
     class_names = input_pipeline.dataset_info(config).class_names
     scores, picture = evaluate_networks(model, networks, config, class_names)
-    run = Run(config, model, (), checkpoints, report, metadata["best"], metadata["metrics"])
     report.picture(step, "evaluation", picture)
-    best = run.best or better(None, step, scores)
-    results = build_results(config, step, scores, best, run.losses)
+    best = metadata["best"] or better(None, step, scores)
+    results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
     say(f"{workdir}, step {step}, {config.data.name} {config.data.eval_split}: {describe(scores)}")
     return results

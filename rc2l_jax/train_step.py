@@ -56,61 +56,75 @@ def train_step(
       config: see `configs/base.py`.
 
     Returns:
-      The next state, and metrics as (sum, count) over all devices.
+      The next state, and metrics as (sum, count) over all devices. A step with a non-finite loss
+      or gradient changes nothing but the step number.
     """
-    keys = step_keys(state)
-    labeled, target, label_dropped = labeled_view(batch, keys.color, config)
-    num_labeled, has_unlabeled = labeled.shape[0], batch.unlabeled_image.shape[0] > 0
-    views = unlabeled_views(state, batch, keys, model, config) if has_unlabeled else None
-    alpha = objective.unsup_weight(state.step, config)
-
-    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-        images = jnp.concatenate([labeled, views.strong]) if has_unlabeled else labeled
-        predictions, batch_stats = student_forward(model, params, state, images, keys.dropout)
-        pairs = [(_images(predictions, slice(num_labeled)), target)]
-        if has_unlabeled:
-            on_strong = _images(predictions, slice(num_labeled, None))
-            pairs.append((_unlabeled_layers(on_strong, config), views.segments))
-        assignments, finite = objective.match_all(pairs, config)
-
-        terms = objective.label_terms(*pairs[0], assignments[0], config)
-        label_total = objective.weighted_total(terms, objective.label_weights(config))  # Eq. 1
-        unlabel, unlabel_total = {}, jnp.zeros(())
-        if has_unlabeled:
-            unlabel = objective.unlabel_terms(*pairs[1], assignments[1], config)
-            weights = objective.unlabel_weights(config)
-            unlabel_total = objective.weighted_total(unlabel, weights)  # Eq. 2
-        total = label_total + alpha * unlabel_total  # Eq. 3
-        losses = {"total": total, "label": label_total, "unlabel": unlabel_total}
-        return total, (batch_stats, losses, _last_layer(terms, unlabel), finite)
-
-    grads, (batch_stats, losses, terms, match_finite) = jax.grad(loss_fn, has_aux=True)(
-        state.params
-    )
+    loss_fn = functools.partial(total_loss, state=state, batch=batch, model=model, config=config)
+    grads, (batch_stats, losses, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
     grads, losses = jax.lax.pmean((grads, losses), AXIS)
-    new_state, updates = apply_gradients(state, grads, batch_stats, optimizer, config)
+    updated, updates = apply_gradients(state, grads, batch_stats, optimizer, config)
     finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(losses["total"])
-    # A step with a non-finite loss or gradient changes nothing but the step number.
-    new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state)
+    new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
     new_state = new_state.replace(step=state.step + 1)
 
-    sums = terms | {
-        "match/nonfinite": _mean_of(~match_finite),
-        "label/dropped_segments": _mean_of(label_dropped),
-    }
     scalars = {f"loss/{name}": value for name, value in losses.items()} | {
         "grad_norm": optax.global_norm(grads),
         "update_norm": optax.global_norm(updates),
         "learning_rate": learning_rate_schedule(config)(state.step),
-        "unsup_weight": alpha,
+        "unsup_weight": objective.unsup_weight(state.step, config),
         "nonfinite_steps": ~finite,
     }
+    metrics = jax.lax.psum(jax.tree.map(jnp.float32, metrics), AXIS)
+    if "pseudo/classes" in metrics:
+        classes_present = metrics.pop("pseudo/classes") > 0  # [K]
+        scalars["pseudo/classes"] = classes_present.sum()
+    return new_state, metrics | {k: (jnp.float32(v), jnp.ones(())) for k, v in scalars.items()}
+
+
+def total_loss(
+    params: Any, state: TrainState, batch: Batch, model: MaskFormer, config: ConfigDict
+) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array], dict[str, Any]]]:
+    """Eq. 3 on one device's share of the batch, to be averaged over devices with `pmean`.
+
+    Args:
+      params: the student's.
+      state: for everything else: teacher, batch statistics, step and key.
+      batch: see `train_step`.
+      model: the architecture.
+      config: see `configs/base.py`.
+
+    Returns:
+      The loss, and (new batch statistics, losses by name, metrics to be summed over devices).
+    """
+    keys = step_keys(state)
+    labeled, target, label_dropped = labeled_view(batch, keys.color, config)
+    images, num_labeled = labeled, labeled.shape[0]
+    has_unlabeled = batch.unlabeled_image.shape[0] > 0
     if has_unlabeled:
-        sums |= _pseudo_metrics(views, batch, config)
-        presence = jax.lax.psum(class_presence(views.weak_segments, config.data.num_classes), AXIS)
-        scalars["pseudo/classes"] = (presence > 0).sum()
-    sums = jax.lax.psum(jax.tree.map(jnp.float32, sums), AXIS)
-    return new_state, sums | {name: (jnp.float32(x), jnp.ones(())) for name, x in scalars.items()}
+        views = unlabeled_views(state, batch, keys, model, config)
+        images = jnp.concatenate([labeled, views.strong])
+
+    predictions, batch_stats = student_forward(model, params, state, images, keys.dropout)
+    pairs = [(_images(predictions, slice(num_labeled)), target)]
+    if has_unlabeled:
+        on_strong = _images(predictions, slice(num_labeled, None))
+        pairs.append((_unlabeled_layers(on_strong, config), views.segments))
+    assignments, finite = objective.match_all(pairs, config)
+
+    terms = objective.label_terms(*pairs[0], assignments[0], config)
+    label_loss = objective.weighted_total(terms, objective.label_weights(config))  # Eq. 1
+    metrics = _last_layer("loss/label", terms) | {
+        "match/nonfinite": _mean_of(~finite),
+        "label/dropped_segments": _mean_of(label_dropped),
+    }
+    unlabel_loss = jnp.zeros(())
+    if has_unlabeled:
+        terms = objective.unlabel_terms(*pairs[1], assignments[1], config)
+        unlabel_loss = objective.weighted_total(terms, objective.unlabel_weights(config))  # Eq. 2
+        metrics |= _last_layer("loss/unlabel", terms) | _pseudo_metrics(views, batch, config)
+    loss = label_loss + objective.unsup_weight(state.step, config) * unlabel_loss  # Eq. 3
+    losses = {"total": loss, "label": label_loss, "unlabel": unlabel_loss}
+    return loss, (batch_stats, losses, metrics)
 
 
 def student_forward(
@@ -164,18 +178,16 @@ def _unlabeled_layers(predictions: Predictions, config: ConfigDict) -> Predictio
     )
 
 
-def _last_layer(label: objective.Terms, unlabel: objective.Terms) -> dict[str, Mean]:
+def _last_layer(prefix: str, terms: objective.Terms) -> dict[str, Mean]:
     """Terms as reported: of the last decoder layer, which is the one used at inference."""
-    named = {f"loss/label_{k}": v for k, v in label.items()}
-    named |= {f"loss/unlabel_{k}": v for k, v in unlabel.items()}
-    return jax.tree.map(lambda per_layer: per_layer[-1], named)
+    return {f"{prefix}_{k}": jax.tree.map(lambda x: x[-1], v) for k, v in terms.items()}
 
 
 def _mean_of(values: jax.Array) -> Mean:
     return values.sum(), values.size
 
 
-def _pseudo_metrics(views: UnlabeledViews, batch: Batch, config: ConfigDict) -> dict[str, Mean]:
+def _pseudo_metrics(views: UnlabeledViews, batch: Batch, config: ConfigDict) -> dict[str, Any]:
     grid = views.weak_segments.known.shape[1:]
     metrics = pseudo_label_metrics(
         views.weak_segments,
@@ -183,4 +195,7 @@ def _pseudo_metrics(views: UnlabeledViews, batch: Batch, config: ConfigDict) -> 
         nearest_downsample(batch.unlabeled_valid, grid),
         num_classes=config.data.num_classes,
     )
-    return metrics | {"pseudo/dropped_segments": _mean_of(views.dropped)}
+    return metrics | {
+        "pseudo/dropped_segments": _mean_of(views.dropped),
+        "pseudo/classes": class_presence(views.weak_segments, config.data.num_classes),
+    }

@@ -15,6 +15,7 @@ VOID_COLOR = (224, 224, 224)
 _BACKGROUND = 255
 _MARGIN = 4
 _CAPTION_HEIGHT = 16
+_ENLARGE_TO = 192  # pixels
 
 
 def palette() -> np.ndarray:
@@ -76,6 +77,9 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
         lengths = [len(row) for row in rows]
         raise ValueError(f"a grid of {len(captions)} columns cannot hold rows of {lengths}")
     font = ImageFont.load_default()
+    # Small pictures are enlarged, all by the same whole factor.
+    factor = max(1, _ENLARGE_TO // max(max(cell.shape) for row in rows for cell in row))
+    rows = [[cell.repeat(factor, 0).repeat(factor, 1) for cell in row] for row in rows]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
     widths = [
         max(max(row[i].shape[1] for row in rows), int(font.getlength(caption)) + 1)

@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
 import torch
 
 _BACKBONE = "model.pixel_level_module.encoder."
@@ -30,7 +28,7 @@ _RULES = (
     (_PIXEL + r"mask_projection", "pixel_decoder/mask_features"),
     (r"model\.transformer_module\.input_projection", "transformer/input_projection"),
     (_DECODER + r"layernorm", "transformer/output_norm"),
-    (_DECODER + r"layers\.(\d+)\.", r"transformer/layers/\1/"),
+    (_DECODER + r"layers\.(\d+)\.", r"transformer/layer\1/"),
     (r"/self_attn_layer_norm", "/self_attention_norm"),
     (r"/encoder_attn_layer_norm", "/cross_attention_norm"),
     (r"/final_layer_norm", "/ffn_norm"),
@@ -87,7 +85,5 @@ def from_transformers(
         node = variables[collection]
         for part in (*parents, name):
             node = node.setdefault(part, {})
-        node[leaf] = (
-            value.transpose(2, 3, 1, 0) if value.ndim == 4 else np.ascontiguousarray(value.T)
-        )
+        node[leaf] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
     return variables

@@ -13,7 +13,7 @@ import pytest
 
 from configs import base
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
-from rc2l_jax.rundir import check_run_config, write_json
+from rc2l_jax.rundir import check_run_config, check_same_model, write_json
 from rc2l_jax.structs import TrainState
 
 
@@ -144,12 +144,16 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_a_run_directory_keeps_its_config(tmp_path):
     config = base.get_config()
-    check_run_config(tmp_path, config)  # nothing there yet
+    assert check_run_config(tmp_path, config) == []  # nothing there yet
     write_json(tmp_path / "config.json", config.to_dict())
-    check_run_config(tmp_path, config)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    assert check_run_config(tmp_path, config) == []
     config.log_every_steps += 1
     config.data.dir = "/elsewhere"
-    check_run_config(tmp_path, config)
+    assert sorted(check_run_config(tmp_path, config)) == [
+        "data.dir was '' and is now '/elsewhere'",
+        "log_every_steps was 100 and is now 101",
+    ]
     config.model.num_queries = 20
     config.learning_rate = 1.0
     before = (tmp_path / "config.json").read_text()
@@ -161,10 +165,28 @@ def test_a_run_directory_keeps_its_config(tmp_path):
     assert (tmp_path / "config.json").read_text() == before
 
 
+def test_without_a_checkpoint_a_config_may_be_mended(tmp_path):
+    config = base.get_config()
+    write_json(tmp_path / "config.json", config.to_dict())
+    config.batch_size = 8
+    assert check_run_config(tmp_path, config) == []
+
+
 def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config.json is not JSON"):
         check_run_config(tmp_path, base.get_config())
+
+
+def test_evaluation_refuses_a_model_that_only_looks_the_same(tmp_path):
+    config = base.get_config()
+    stored = json.loads(json.dumps(config.to_dict()))
+    config.data.eval_split, config.model.dropout, config.num_steps = "test", 0.0, 1
+    check_same_model(stored, config, tmp_path)
+    config.model.num_heads = 4  # changes no shape
+    with pytest.raises(CheckpointError, match=r"model.num_heads was 8 and is now 4"):
+        check_same_model(stored, config, tmp_path)
 
 
 def test_json_is_replaced_whole(tmp_path):

@@ -1,12 +1,14 @@
-"""Draws one `shapes` example: a textured scene with 1-4 objects whose class is their shape.
+"""Draws one `shapes` example: a textured scene with 1-3 objects whose class is their shape.
 
-Colour, texture, light, size, rotation and occlusion are random and say nothing about the class, so
-a network must learn outlines: easy with many labels, hard with few. NumPy only; an example is a
-pure function of (seed, split, index, image_size). The constants below set the difficulty; lengths
+A class is its shape; its hue leans towards the class's own, as colours of things do, but overlaps
+its neighbours'. Texture, light, size, rotation and occlusion are random. NumPy only; an example is
+a pure function of (seed, split, index, image_size). The constants below set the difficulty; lengths
 are in pixels of a 64x64 image and grow with `image_size`.
 """
 
 from __future__ import annotations
+
+import colorsys
 
 import numpy as np
 
@@ -18,23 +20,27 @@ VOID = 255
 REFERENCE_SIZE = 64
 
 # Objects.
-MIN_OBJECTS, MAX_OBJECTS = 1, 4
-MIN_DIAMETER, MAX_DIAMETER = 18.0, 44.0  # log-uniform, of the circumscribed circle
-MAX_STRETCH = 1.25  # the longer axis over the shorter
-MIN_INSIDE = 0.7  # share of an object's area within the image
-MIN_VISIBLE = 0.6  # share of it that later objects must leave uncovered
+MIN_OBJECTS, MAX_OBJECTS = 1, 3
+MIN_DIAMETER, MAX_DIAMETER = 22.0, 46.0  # log-uniform, of the circumscribed circle
+MAX_STRETCH = 1.15  # the longer axis over the shorter
+MAX_ROTATION = 25.0  # degrees either way
+MIN_INSIDE = 0.8  # share of an object's area within the image
+MIN_VISIBLE = 0.7  # share of it that later objects must leave uncovered
 PLACEMENT_TRIES = 12
-MIN_CONTRAST = 55.0  # Euclidean RGB distance between an object's and the background's mean colour
-OBJECT_TEXTURE = 0.55  # how far an object's second colour is from its first, 0..1
-SHADING = 0.35  # depth of the light on an object
+HUE_DEVIATION = 25.0  # degrees around the class's hue; the classes' hues are 60 degrees apart
+MIN_SATURATION, MIN_BRIGHTNESS = 0.5, 0.45  # of an object's colour; at most 1
+MIN_CONTRAST = 80.0  # Euclidean RGB distance between an object's and the background's mean colour
+OBJECT_TEXTURE = 0.25  # how far an object's second colour is from its first, 0..1
+SHADING = 0.2  # depth of the light on an object
 
 # Scene.
-BACKGROUND_TEXTURE = 0.6
-MAX_BLOBS = 4  # soft clutter
-MAX_LINES = 3  # thin clutter
-LIGHT_GRADIENT = 0.4
+BACKGROUND_TEXTURE = 0.25
+BACKGROUND_SATURATION = 0.35  # 0: grey; 1: any colour an object may have
+MAX_BLOBS = 2  # soft clutter
+MAX_LINES = 2  # thin clutter
+LIGHT_GRADIENT = 0.3
 MAX_BLUR = 0.8  # standard deviation, pixels of the image
-MIN_NOISE, MAX_NOISE = 2.0, 12.0  # standard deviation, 0..255
+MIN_NOISE, MAX_NOISE = 1.0, 6.0  # standard deviation, 0..255
 
 
 def draw(seed: int, split: str, index: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +60,7 @@ def draw(seed: int, split: str, index: int, image_size: int) -> tuple[np.ndarray
     image = _background(rng, image_size)
     label = np.zeros((image_size, image_size), np.uint8)
     for class_id, distance in _place_objects(rng, image_size):
-        image = _paint_object(rng, image, distance)
+        image = _paint_object(rng, image, class_id, distance)
         mask = distance <= 0
         label[_next_to(mask)] = VOID
         label[mask] = class_id
@@ -63,17 +69,23 @@ def draw(seed: int, split: str, index: int, image_size: int) -> tuple[np.ndarray
 
 def _background(rng: np.random.Generator, size: int) -> Field:
     """Two textures joined along a soft border, with clutter and a light gradient: [H, W, 3]."""
-    first = textures.textured(rng, size, rng.uniform(30, 225, 3), BACKGROUND_TEXTURE)
-    second = textures.textured(rng, size, rng.uniform(30, 225, 3), BACKGROUND_TEXTURE)
+    first = textures.textured(rng, size, _muted(rng), BACKGROUND_TEXTURE)
+    second = textures.textured(rng, size, _muted(rng), BACKGROUND_TEXTURE)
     border = textures.smooth_noise(rng, size, 3) + textures.ramp(rng, size)
     sharpness = rng.uniform(4, 40)
     image = textures.mix(first, second, textures.sigmoid(sharpness * (border - border.mean())))
     for _ in range(rng.integers(MAX_BLOBS + 1)):
-        image = textures.mix(image, rng.uniform(20, 235, 3), _blob(rng, size))
+        image = textures.mix(image, _muted(rng), _blob(rng, size))
     for _ in range(rng.integers(MAX_LINES + 1)):
-        image = textures.mix(image, rng.uniform(20, 235, 3), _line(rng, size))
+        image = textures.mix(image, _muted(rng), _line(rng, size))
     light = 1 + LIGHT_GRADIENT * rng.uniform(-1, 1) * (textures.ramp(rng, size) - 0.5)
     return image * light[..., None]
+
+
+def _muted(rng: np.random.Generator) -> np.ndarray:
+    """A colour [3] of the background: greyer than objects, so that they stand out."""
+    colour = rng.uniform(30, 225, 3)
+    return colour.mean() + BACKGROUND_SATURATION * (colour - colour.mean())
 
 
 def _blob(rng: np.random.Generator, size: int) -> Field:
@@ -127,19 +139,27 @@ def _random_object(rng: np.random.Generator, class_id: int, size: int) -> tuple[
     pose = outlines.Pose(
         centre=rng.uniform(0.1 * size, 0.9 * size, 2),
         radius=radius,
-        angle=rng.uniform(0, 2 * np.pi),
+        angle=np.radians(rng.uniform(-MAX_ROTATION, MAX_ROTATION)),
         stretch=np.exp(rng.uniform(-1, 1) * np.log(MAX_STRETCH) / 2),
     )
     name = CLASS_NAMES[class_id]
     return outlines.signed_distance(name, pose, size), outlines.AREA[name] * radius**2
 
 
-def _paint_object(rng: np.random.Generator, image: Field, distance: Field) -> Field:
+def _object_colour(rng: np.random.Generator, class_id: int) -> np.ndarray:
+    """A colour float [3], 0..255, whose hue leans towards the class's."""
+    class_hue = 360.0 * (class_id - 1) / (len(CLASS_NAMES) - 1)
+    hue = (class_hue + HUE_DEVIATION * rng.normal()) / 360.0 % 1.0
+    saturation, brightness = rng.uniform(MIN_SATURATION, 1), rng.uniform(MIN_BRIGHTNESS, 1)
+    return 255.0 * np.array(colorsys.hsv_to_rgb(hue, saturation, brightness))
+
+
+def _paint_object(rng: np.random.Generator, image: Field, class_id: int, distance: Field) -> Field:
     """Paints one object, its light and its shadow over the image [H, W, 3]."""
     size = len(image)
     below = image[distance <= 0].mean(axis=0)
     for _ in range(PLACEMENT_TRIES):
-        colour = rng.uniform(15, 240, 3)
+        colour = _object_colour(rng, class_id)
         if np.linalg.norm(colour - below) >= MIN_CONTRAST:
             break
     fill = textures.textured(rng, size, colour, OBJECT_TEXTURE)

@@ -8,6 +8,8 @@ Pixels that no pseudo segment covers are unknown, not negative: `segments.known`
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,10 @@ from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
 
 # Keeps square roots and divisions away from zero where a mask or a feature vanishes.
 _EPSILON = 1e-6
+
+# In full float32: accelerators multiply float32 matrices in fewer bits by default, and similarities
+# are divided by a temperature next.
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def region_mask_contrast(
@@ -41,7 +47,7 @@ def region_mask_contrast(
     student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known  # [B, M, h, w]
     target = _target_masks(segments) * known
     # d(m^s_j, m^t_i) = 2 |m_j n m_i| / (|m_j| + |m_i|), for all pairs: [B, j, i].
-    shared = jnp.einsum("bjhw,bihw->bji", student, target)
+    shared = _einsum("bjhw,bihw->bji", student, target)
     size = student.sum((2, 3))[:, :, None] + target.sum((2, 3))[:, None, :]
     similarity = 2.0 * shared / jnp.maximum(size, _EPSILON)
     return _contrast(similarity, segments, assignment, temperature, denominator)
@@ -70,7 +76,7 @@ def region_feature_contrast(
     student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known
     region = _unit(masked_average(student, pixel_features))  # Eq. 6: r^s [B, M, C]
     target = _unit(masked_average(_target_masks(segments) * known, pixel_features))  # Eq. 7: r^t
-    cosine = jnp.einsum("bjc,bic->bji", region, target)
+    cosine = _einsum("bjc,bic->bji", region, target)
     return _contrast(cosine, segments, assignment, temperature, denominator)
 
 
@@ -126,7 +132,7 @@ def semantic_union(
     if union == "semantic":
         index = jnp.broadcast_to(classes[:, None, :], probabilities.shape[:2] + classes.shape[1:])
         of_class = jnp.take_along_axis(probabilities, index, axis=2)  # [B, N, M]
-        return jnp.minimum(jnp.einsum("bnm,bnhw->bmhw", of_class, masks), 1.0)
+        return jnp.minimum(_einsum("bnm,bnhw->bmhw", of_class, masks), 1.0)
     predicted = probabilities.argmax(-1)  # [B, N]
     has_class = predicted[:, :, None] == classes[:, None, :]  # [B, N, M]
     return jax.vmap(
@@ -196,7 +202,7 @@ def mask_consistency(
 
 def masked_average(masks: jax.Array, features: jax.Array) -> jax.Array:
     """GAP of Eqs. 6-7: features [B, h, w, C] averaged under masks [B, M, h, w] -> [B, M, C]."""
-    total = jnp.einsum("bmhw,bhwc->bmc", masks, features)
+    total = _einsum("bmhw,bhwc->bmc", masks, features)
     return total / (masks.sum((2, 3)) + _EPSILON)[:, :, None]
 
 
@@ -207,7 +213,7 @@ def _contrast(
     temperature: float,
     denominator: str,
 ) -> Mean:
-    """-log softmax of the positive pair over the pairs with the image's other matched queries.
+    """-log of the positive pair's share among the pairs with the image's matched queries.
 
     Args:
       similarity: [B, j (matched query of slot j), i (pseudo segment)].
@@ -221,14 +227,15 @@ def _contrast(
     logits = similarity / temperature
     other = active[:, :, None] & ~jnp.eye(slots, dtype=bool)  # [B, j, i]
     has_negative = active & other.any(1)  # [B, i]; a single segment has nothing to contrast with
-    pairs = other | jnp.eye(slots, dtype=bool) if denominator == "with_positive" else other
     # Where there is nothing to sum, sum over everything instead and drop the result below: the
     # gradient of logsumexp over an empty set is NaN.
-    pairs = jnp.where(has_negative[:, None, :], pairs, True)
-    log_denominator = jax.nn.logsumexp(logits, axis=1, where=pairs)
+    negatives = jnp.where(has_negative[:, None, :], other, True)
     positive = jnp.diagonal(logits, axis1=1, axis2=2)
-    loss = jnp.where(has_negative, log_denominator - positive, 0.0)
-    return loss.sum(), _count(segments)
+    loss = jax.nn.logsumexp(logits, axis=1, where=negatives) - positive
+    if denominator == "with_positive":
+        # log((e^p + sum e^n) / e^p) = log(1 + e^loss): never below 0, not even by rounding.
+        loss = jax.nn.softplus(loss)
+    return jnp.where(has_negative, loss, 0.0).sum(), _count(segments)
 
 
 def _active(segments: Segments, assignment: Assignment) -> jax.Array:

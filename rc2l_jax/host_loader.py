@@ -1,0 +1,83 @@
+"""Order of the examples, and threads that make batches ahead of time.
+
+Each thread reads its batch's records in Python and hands them to one tf.data pipeline. No Python
+runs inside tf.data: a process that ends while TensorFlow waits for Python may hang for ever.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from data.host_tf import tf
+from data.splits import Key
+
+_MAX_THREADS = 8
+_AHEAD = 2  # batches in preparation, besides one a thread
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The endless sequence of one stream's examples: every epoch in an order of its own.
+
+    Attributes:
+      keys: the examples of an epoch.
+      seed: two streams with different seeds have unrelated orders.
+    """
+
+    keys: tuple[Key, ...]
+    seed: int
+
+    def keys_at(self, positions: np.ndarray) -> list[Key]:
+        """The examples at some positions of the sequence, int64 [B]."""
+        epochs, places = np.divmod(positions, len(self.keys))
+        return [
+            self.keys[_permutation(len(self.keys), self.seed, int(e))[p]]
+            for e, p in zip(epochs, places)
+        ]
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """int64 [count]. Philox's raw output is fixed for ever, unlike Generator's methods."""
+    key = np.array([seed, epoch], np.int64).view(np.uint64)
+    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+
+
+def batched(view: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Turns a function of one example's tensors into one of a batch; examples run in parallel."""
+
+    @tf.function(reduce_retracing=True)
+    def apply(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        examples = tf.data.Dataset.from_tensor_slices(batch)
+        views = examples.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        size = tf.shape(batch[0], tf.int64)[0]
+        return views.batch(size).get_single_element()
+
+    return apply
+
+
+def ahead(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
+    """Yields make(number) for each number, in order, while threads work on the next ones.
+
+    What `make` raises is raised in place of its result.
+    """
+    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="input")
+    pending: collections.deque = collections.deque()
+    # No clean-up: a pool that is dropped ends its threads, even while Python shuts down.
+    for number in numbers:
+        pending.append(pool.submit(make, number))
+        if len(pending) == threads + _AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

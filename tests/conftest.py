@@ -1,0 +1,19 @@
+"""Settings that must be there before JAX starts, and what several test files share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Eight virtual devices, as a host of a pod has; a pmap over fewer uses the first ones.
+# Compilation, not running, is what the tests' tiny models cost: spare the expensive part of it.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
+sys.path.insert(0, str(Path(__file__).parents[1]))

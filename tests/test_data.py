@@ -1,0 +1,378 @@
+"""data/: split texts, folder layout, masks, prepared records, drawn shapes, the check command."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import base
+from data import DataError, catalog, layout, masks, splits
+from data.shapes import drawing
+from rc2l_jax import check, input_pipeline
+
+SHARED = Path(__file__).parents[2] / "shared"
+CAMVID = SHARED / "camvid"
+IDS = {"train": [f"t{i:03d}" for i in range(100)], "val": [f"v{i:02d}" for i in range(10)]}
+
+
+def folder_config(root, prepared, **data):
+    """A run on a folder with CamVid's layout."""
+    config = base.get_config()
+    config.batch_size, config.unlabeled_batch_size, config.eval_batch_size = 2, 2, 2
+    config.data.update(
+        name="camvid", dir=str(root), prepared_dir=str(prepared), num_classes=11, crop_size=32,
+        eval_short_edge=32, labeled_split="train#2@0", unlabeled_split="train#rest2@0",
+    )  # fmt: skip
+    config.data.update(data)
+    return config
+
+
+def write_folder(root, num_train=5, num_val=3, size=(24, 32)):
+    """A folder with CamVid's layout; example i of a split shows class i everywhere."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", num_train), ("val", num_val)):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+            Image.fromarray(pixels).save(root / "images" / split / f"{split}{i}.png")
+            mask = np.full(size, i, np.uint8)
+            mask[0] = 255
+            Image.fromarray(mask).save(root / "labels" / split / f"{split}{i}.png")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "data")
+
+
+# Split texts.
+
+
+def resolve(text):
+    return splits.resolve(text, IDS, "config.data.labeled_split")
+
+
+def test_a_drawn_part_and_its_rest_divide_the_split():
+    part, rest = resolve("train#46@0"), resolve("train#rest46@0")
+    assert len(part) == 46
+    assert sorted(part + rest) == [("train", i) for i in range(100)]
+    assert set(resolve("train#23@0")) < set(part)
+    assert resolve("train#46@1") != part
+
+
+def test_drawn_parts_are_the_same_on_every_platform():
+    # sha256("0/t000") etc. do not depend on any library; a change here changes published splits.
+    assert [i for _, i in resolve("train#5@0")] == [30, 73, 89, 90, 93]
+    assert splits.checksum(resolve("train#46@0"), IDS) == "b1192ce3142b6945"
+
+
+def test_lists_tolerate_the_formats_people_have(tmp_path):
+    file = tmp_path / "half.txt"
+    file.write_bytes(
+        b"\xef\xbb\xbft003\r\n\r\nJPEGImages/t001.jpg SegmentationClass/t001.png\r\n"
+        b"/images/train/v02.png\t/segmentation/v02.png"
+    )
+    assert resolve(str(file)) == (("train", 1), ("train", 3), ("val", 2))
+
+
+def test_published_lists_are_read_as_their_readme_says():
+    folder = SHARED / "splits" / "cps" / "pascal"
+    names = ("pseudoseg_labeled_1-2.txt", "pseudoseg_unlabeled_1-2.txt")
+    lists = [(folder / name).read_text().split() for name in names]
+    ids = {"train": sorted({*lists[0], *lists[1]}), "val": ["other"]}
+    subsets = splits.resolve_all(str(folder / names[0]), str(folder / names[1]), "val", ids)
+    assert len(ids["train"]) == 1464
+    assert len(subsets.labeled) == 732
+    assert len(subsets.unlabeled) == 732
+    assert len(subsets.overlap) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "neither a split"),
+        ("training", "neither a split .train, val."),
+        ("train#46", "neither a split"),
+        ("train#101@0", "asks for 101 examples of 'train', which has 100"),
+        ("train#0@0", "names no example"),
+        ("train#rest100@0", "names no example"),
+        ("test#4@0", "no split 'test'"),
+        ("no/such/list.txt", "nor a list file that exists"),
+    ],
+)
+def test_split_texts_that_are_refused(text, message):
+    with pytest.raises(DataError, match=message) as caught:
+        resolve(text)
+    assert "config.data.labeled_split" in str(caught.value)
+
+
+def test_a_list_with_unknown_ids_names_their_count_and_the_first_five(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("t001\n" + "".join(f"x{i}\n" for i in range(7)))
+    with pytest.raises(DataError, match=r"7 ids are not .*: x0, x1, x2, x3, x4, \.\.\.;"):
+        resolve(str(file))
+
+
+def test_an_id_of_two_splits_is_ambiguous_and_an_empty_list_is_empty(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("a\n")
+    with pytest.raises(DataError, match="1 ids occur in several splits: a"):
+        splits.resolve(str(file), {"train": ["a"], "val": ["a"]}, "key")
+    file.write_text("\r\n\n")
+    with pytest.raises(DataError, match="names no example"):
+        resolve(str(file))
+
+
+def test_labelled_wins_over_unlabelled():
+    subsets = splits.resolve_all("train#10@0", "train", "val", IDS)
+    assert set(subsets.overlap) == set(subsets.labeled)
+    assert set(subsets.labeled) | set(subsets.unlabeled) == {("train", i) for i in range(100)}
+    assert not set(subsets.labeled) & set(subsets.unlabeled)
+    with pytest.raises(DataError, match="names labelled examples only"):
+        splits.resolve_all("train", "train#5@0", "val", IDS)
+
+
+def test_training_on_evaluation_examples_is_refused():
+    with pytest.raises(DataError) as caught:
+        splits.resolve_all("val#2@0", "val#rest2@0", "val", IDS)
+    assert [p.split(" and ")[0] for p in caught.value.problems] == [
+        "config.data.labeled_split",
+        "config.data.unlabeled_split",
+    ]
+    assert "share 8 examples" in caught.value.problems[1]
+
+
+# Masks and folders.
+
+
+def save(path, array, mode=None):
+    Image.fromarray(np.asarray(array, np.uint8), mode).save(path)
+
+
+def test_palette_masks_are_stored_as_ids(tmp_path):
+    file = tmp_path / "mask.png"
+    image = Image.fromarray(np.array([[0, 1], [10, 255]], np.uint8), "P")
+    image.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
+    image.save(file)
+    content, error = masks.normalize_mask(file.read_bytes(), file, (2, 2), 11)
+    assert error == ""
+    assert Image.open(file).mode == "P"
+    np.testing.assert_array_equal(masks.decode_mask(content), [[0, 1], [10, 255]])
+
+
+BAD_MASKS = {
+    "rgb": (np.zeros((24, 32, 3)), "mode RGB, not class ids"),
+    "out_of_range": (np.full((24, 32), 11), r"ids \[11\] are neither classes 0..10 nor 255"),
+    "size": (np.zeros((12, 32)), "32x12 and its image 32x24"),
+    "missing": (None, "missing mask"),
+    "truncated": (b"\x89PNG\r\n\x1a\n", "cannot be read as an image"),
+}
+
+
+def spoil(path, content):
+    if content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save(path, content)
+
+
+@pytest.mark.parametrize("kind", BAD_MASKS)
+def test_a_bad_mask_fails_where_it_is_read_and_only_there(folder, tmp_path, kind):
+    content, message = BAD_MASKS[kind]
+    spoil(folder / "labels" / "train" / "train3.png", content)
+    config = folder_config(folder, tmp_path / "prepared")
+    listed = tmp_path / "list.txt"
+    listed.write_text("train3\ntrain4\n")
+    config.data.labeled_split, config.data.unlabeled_split = str(listed), "train"
+    with pytest.raises(DataError, match=message) as caught:
+        input_pipeline.train_batches(config, 0, 1)
+    assert "train3.png" in str(caught.value)
+    listed.write_text("train0\ntrain1\n")  # now it is unlabelled
+    assert next(input_pipeline.train_batches(config, 0, 1)).image.shape == (1, 2, 32, 32, 3)
+
+
+def test_a_bad_mask_fails_evaluation(folder, tmp_path):
+    spoil(folder / "labels" / "val" / "val1.png", BAD_MASKS["rgb"][0])
+    with pytest.raises(DataError, match=r"eval_split: .*val1\.png: the mask has mode RGB"):
+        input_pipeline.eval_batches(folder_config(folder, tmp_path / "prepared"), "val", 1)
+
+
+def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tmp_path):
+    whole = (folder / "images" / "train" / "train0.png").read_bytes()
+    (folder / "images" / "train" / "train0.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "images" / "train" / "train2.png").write_bytes(b"")
+    (folder / "images" / "train" / "train1.jpg").write_bytes(whole)
+    config = folder_config(folder, tmp_path / "prepared")
+    with pytest.raises(DataError) as caught:
+        input_pipeline.dataset_info(config)
+    assert [("train0.png" in p, "train2.png" in p) for p in caught.value.problems] == [
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
+    assert "has the same name as train1" in caught.value.problems[1]
+    assert [f for f in (tmp_path / "prepared").rglob("*") if f.is_file()] == []
+    (folder / "images" / "train" / "train1.jpg").unlink()
+    for name in ("train0.png", "train2.png"):
+        (folder / "images" / "train" / name).write_bytes(whole)
+    assert input_pipeline.dataset_info(config).num_examples == {"train": 5, "val": 3}
+
+
+def test_missing_folders_and_empty_splits_are_named(folder, tmp_path):
+    with pytest.raises(DataError, match=r"no such folder; set config.data.dir"):
+        layout.check_layout(tmp_path / "nowhere", ("train", "val"))
+    for file in (folder / "images" / "val").iterdir():
+        file.unlink()
+    os.rename(folder / "labels" / "train", folder / "labels" / "training")
+    with pytest.raises(DataError) as caught:
+        layout.check_layout(folder, ("train", "val"))
+    assert len(caught.value.problems) == 2
+    assert "split 'val' is empty" in caught.value.problems[0]
+    assert f"{folder / 'labels' / 'train'}: no such folder" in caught.value.problems[1]
+
+
+def test_config_values_that_name_no_data(folder, tmp_path):
+    with pytest.raises(DataError, match=r"config.data.dir is not set"):
+        catalog.open_dataset(folder_config("", tmp_path).data)
+    with pytest.raises(DataError, match="'cityscape' is not a data set; use one of: camvid, shap"):
+        catalog.open_dataset(folder_config(folder, tmp_path, name="cityscape").data)
+    with pytest.raises(DataError, match="num_classes = 21, but camvid has 11"):
+        catalog.open_dataset(folder_config(folder, tmp_path / "p", num_classes=21).data)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot create the folder for prepared records"):
+        catalog.open_dataset(folder_config(folder, tmp_path / "file" / "p").data)
+
+
+def test_changed_files_are_prepared_anew(folder, tmp_path):
+    data = folder_config(folder, tmp_path / "prepared").data
+    first = catalog.open_dataset(data)
+    assert catalog.open_dataset(data).path == first.path
+    save(folder / "labels" / "train" / "train0.png", np.full((24, 32), 7))
+    second = catalog.open_dataset(data)
+    assert second.path != first.path
+    _, (mask,) = second.fetch([("train", 0)], labels=True)
+    assert np.unique(masks.decode_mask(mask)).tolist() == [7]
+
+
+def test_fetch_gives_the_records_asked_for_in_any_order(folder, tmp_path):
+    dataset = catalog.open_dataset(folder_config(folder, tmp_path / "prepared").data)
+    keys = [("val", 2), ("train", 4), ("train", 0), ("val", 2)]
+    images, labels = dataset.fetch(keys, labels=True)
+    assert [int(masks.decode_mask(label)[-1, 0]) for label in labels] == [2, 4, 0, 2]
+    assert images[1] == (folder / "images" / "train" / "train4.png").read_bytes()
+    assert dataset.fetch(keys, labels=False)[1] == [b""] * 4
+
+
+def test_camvid_has_its_published_counts(tmp_path):
+    config = folder_config(CAMVID, tmp_path, labeled_split="train", unlabeled_split="")
+    info = input_pipeline.dataset_info(config)
+    assert info.num_examples == {"train": 367, "val": 101}
+    assert info.class_names[0] == "sky"
+    assert info.class_names[10] == "bicyclist"
+    dataset = catalog.open_dataset(config.data)
+    examples = [e for split in dataset.examples.values() for e in split]
+    assert {(e.height, e.width, e.label_error) for e in examples} == {(360, 480, "")}
+    keys = [("train", i) for i in range(0, 367, 10)] + [("val", i) for i in range(0, 101, 10)]
+    shares = 100 * check.class_shares(dataset, keys)
+    published = [15.8, 24.1, 1.0, 29.3, 6.7, 11.2, 1.1, 1.4, 4.6, 0.6, 0.5]
+    np.testing.assert_allclose(shares[:11], published, rtol=0.35, atol=0.5)
+
+
+# Drawn shapes.
+
+
+def test_drawing_is_a_pure_function_of_its_arguments():
+    image, label = drawing.draw(0, "train", 3, 64)
+    again, label_again = drawing.draw(0, "train", 3, 64)
+    np.testing.assert_array_equal(image, again)
+    np.testing.assert_array_equal(label, label_again)
+    for other in ((1, "train", 3, 64), (0, "val", 3, 64), (0, "train", 4, 64)):
+        assert (drawing.draw(*other)[0] != image).mean() > 0.5
+
+
+def test_objects_have_a_void_border_and_are_large_enough():
+    counts = np.zeros(7, int)
+    for index in range(60):
+        image, label = drawing.draw(0, "train", index, 64)
+        assert image.dtype == label.dtype == np.uint8
+        present = np.setdiff1d(np.unique(label), [255])
+        assert present.max() <= 6
+        counts[present] += 1
+        for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+            rolled = np.roll(label, shift, axis=(0, 1))[1:-1, 1:-1]
+            inner = label[1:-1, 1:-1]
+            differ = (rolled != inner) & (rolled != 255) & (inner != 255)
+            assert not differ.any(), f"example {index}: two ids touch without void between them"
+    assert counts[0] == 60
+    assert (counts[1:] >= 5).all(), counts
+
+
+def test_colour_hints_at_the_class_but_does_not_give_it_away():
+    rng = np.random.default_rng(0)
+    guesses = []
+    for class_id in range(1, 7):
+        for _ in range(200):
+            red, green, blue = drawing._object_colour(rng, class_id)
+            hue = np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue))
+            guesses.append(1 + round(hue / 60) % 6 == class_id)
+    assert 0.5 < np.mean(guesses) < 0.9
+
+
+def shapes_config(prepared, **shapes):
+    config = folder_config("", prepared, name="shapes", num_classes=7, labeled_split="train#4@0")
+    config.data.unlabeled_split = "train#rest4@0"
+    config.data.shapes.update({"image_size": 32, "num_train": 12, "num_val": 3} | shapes)
+    return config
+
+
+def test_shapes_are_prepared_once_for_each_set_of_arguments(tmp_path):
+    dataset = catalog.open_dataset(shapes_config(tmp_path).data)
+    assert {split: len(e) for split, e in dataset.examples.items()} == {"train": 12, "val": 3}
+    _, (mask,) = dataset.fetch([("val", 1)], labels=True)
+    np.testing.assert_array_equal(masks.decode_mask(mask), drawing.draw(0, "val", 1, 32)[1])
+    assert catalog.open_dataset(shapes_config(tmp_path).data).path == dataset.path
+    assert catalog.open_dataset(shapes_config(tmp_path, seed=1).data).path != dataset.path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("image_size", 8), ("num_train", 0), ("num_val", 0), ("seed", -1)]
+)
+def test_shapes_arguments_that_are_refused(tmp_path, key, value):
+    with pytest.raises(DataError, match=f"config.data.shapes.{key} = {value}"):
+        catalog.open_dataset(shapes_config(tmp_path, **{key: value}).data)
+
+
+# The check command.
+
+
+def test_check_reports_counts_and_the_histogram(folder, tmp_path, capsys):
+    config = folder_config(folder, tmp_path / "prepared")
+    listed = tmp_path / "list.txt"
+    listed.write_text("train0\ntrain4\n")
+    config.data.labeled_split, config.data.unlabeled_split = str(listed), "train"
+    check.check(config)
+    printed = capsys.readouterr().out
+    assert "labeled: 2 examples" in printed
+    assert "unlabeled: 3 examples" in printed
+    assert "evaluation: 3 examples" in printed
+    row = next(line.split() for line in printed.splitlines() if line.startswith("pavement"))
+    assert row == ["pavement", "47.917%", "0.000%"]  # one of two images, 23 of its 24 rows
+    assert "no labelled example shows building, pole, road, tree" in printed
+
+
+def test_check_lists_every_problem(folder, tmp_path, capsys):
+    spoil(folder / "labels" / "train" / "train0.png", BAD_MASKS["rgb"][0])
+    spoil(folder / "labels" / "train" / "train1.png", None)
+    spoil(folder / "labels" / "val" / "val2.png", BAD_MASKS["size"][0])
+    config = folder_config(folder, tmp_path / "prepared", labeled_split="train")
+    config.data.unlabeled_split, config.unsup_weight = "", 0.0
+    with pytest.raises(DataError, match="3 problem"):
+        check.check(config)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("train0.png", "train1.png", "val2.png"))

@@ -1,0 +1,85 @@
+"""Progress lines, and files that a resumed run does not fill twice."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from rc2l_jax import report
+
+
+class Writer:
+    """Keeps what it is given."""
+
+    def __init__(self):
+        self.scalars: dict = {}
+        self.images: dict = {}
+
+    def write_scalars(self, step, scalars):
+        self.scalars[step] = scalars
+
+    def write_images(self, step, images):
+        self.images[step] = images
+
+
+def scores(student: float) -> dict:
+    return {
+        "student": {"miou": student, "iou": {"sky": student, "road": None}},
+        "teacher": {"miou": None, "iou": {"sky": None, "road": None}},
+    }
+
+
+def test_progress_line(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(report.time, "perf_counter", lambda: now[0])
+    clock = report.Clock(100, 1500)
+    assert clock.line(100, 2.0) == "step 100/1500  6%  loss 2"
+    now[0] += 25.0
+    assert clock.rate(300) == 8.0
+    line = "step 300/1500  20%  loss 1.234  steps/s 8  ETA 0:02:30"
+    assert clock.line(300, 1.2341) == line
+    clock.restart(300)
+    assert clock.rate(300) is None
+
+
+def test_evaluations_are_appended_and_taken_back(tmp_path, capsys):
+    writer = Writer()
+    run = report.Report(tmp_path, writer)
+    run.rewind(0)  # nothing there yet
+    for step in (1, 2, 3):
+        run.evaluation(step, scores(step / 10), {"loss/total": float("nan"), "grad_norm": 1.0})
+    assert "step 2  student mIoU 0.2000  teacher mIoU none" in capsys.readouterr().out
+    assert writer.scalars[3] == {"eval/student/miou": 0.3, "eval/student/iou/sky": 0.3}
+    with (tmp_path / "evaluations.jsonl").open("a") as file:
+        file.write('{"step": 4, "stud')  # a crash in the middle of a line
+    run.rewind(2)
+    lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines == report.read_evaluations(tmp_path)
+    assert lines[1] == {
+        "step": 2,
+        "student_miou": 0.2,
+        "teacher_miou": None,
+        "student_iou": {"sky": 0.2, "road": None},
+        "teacher_iou": {"sky": None, "road": None},
+        "metrics": {"loss/total": None, "grad_norm": 1.0},
+    }
+
+
+def test_pictures_go_to_a_file_and_to_the_writer(tmp_path):
+    writer = Writer()
+    run = report.Report(tmp_path, writer)
+    picture = np.zeros((4, 5, 3), np.uint8)
+    run.picture(7, "evaluation", picture)
+    run.picture(8, "evaluation", None)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == [
+        "step_00000007_evaluation.png"
+    ]
+    assert writer.images.keys() == {7}
+    assert writer.images[7]["figures/evaluation"].shape == (1, 4, 5, 3)
+
+
+def test_losses_are_named_without_their_prefix():
+    metrics = {"loss/total": 1.0, "loss/label_dice": float("inf"), "grad_norm": 3.0}
+    assert report.losses_of(metrics) == {"total": 1.0, "label_dice": None}

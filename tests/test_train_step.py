@@ -1,0 +1,216 @@
+"""DESIGN's invariants 1-6 and 8 on whole steps."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from rc2l_jax.metrics import summarize
+from rc2l_jax.train import replicate
+from rc2l_jax.train_state import create_train_state
+from rc2l_jax.train_step import parallel_train_step, total_loss
+
+ROOT = Path(__file__).parents[1]
+
+
+class Setup:
+    """A compiled step and copies of the state it starts from (the step takes its state away)."""
+
+    def __init__(self, **overrides):
+        self.config = tiny.config(**overrides)
+        self.model, self.optimizer, state = create_train_state(self.config)
+        self._start = jax.tree.map(np.asarray, state)
+        self.step = parallel_train_step(self.model, self.optimizer, self.config)
+
+    def start(self, num_devices: int = 1):
+        state = jax.tree.map(jnp.array, self._start)
+        return replicate(state, num_devices)
+
+    def run(self, steps: int, num_devices: int = 1, batch_fn=tiny.batch, state=None):
+        state = self.start(num_devices) if state is None else state
+        losses = []
+        for i in range(int(state.step), int(state.step) + steps):
+            state, metrics = self.step(state, batch_fn(num_devices, seed=i))
+            losses.append(summarize(jax.tree.map(np.asarray, metrics)))
+        return jax.tree.map(np.asarray, state), losses
+
+
+@pytest.fixture(scope="module")
+def setup() -> Setup:
+    """The whole method with everything on that is random."""
+    return Setup(model__dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Setup:
+    """Without what depends on the number of devices: dropout and CutMix partners.
+
+    Batch norm in the backbone, so that batch statistics are compared too.
+    """
+    return Setup(model__norm="batch", cutmix__probability=0.0)
+
+
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+@pytest.mark.slow
+def test_two_runs_are_bit_identical_and_every_term_is_there(setup):
+    state, losses = setup.run(3)
+    again, losses_again = setup.run(3)
+    assert losses == losses_again
+    assert same(state, again)
+    terms = {"label_class", "label_focal", "label_dice", "label", "unlabel", "total"}
+    terms |= {"unlabel_rcc", "unlabel_smc", "unlabel_rmc", "unlabel_rfc"}
+    assert {f"loss/{term}" for term in terms} <= set(losses[-1])
+    assert all(np.isfinite(v) for v in losses[-1].values())
+    assert losses[-1]["pseudo/segments"] > 0
+
+
+@pytest.mark.slow
+def test_continuing_from_a_copied_state_is_bit_identical(setup):
+    whole, losses = setup.run(4)
+    half, _ = setup.run(2)
+    rest, rest_losses = setup.run(2, state=replicate(jax.tree.map(jnp.array, half), 1))
+    assert losses[2:] == rest_losses
+    assert same(whole, rest)
+
+
+@pytest.mark.slow
+def test_the_step_compiles_once(setup, caplog):
+    compiled = Setup(unsup__smc_weight=3.0)  # a program no other test has compiled
+    jax.config.update("jax_log_compiles", True)
+    try:
+        with caplog.at_level(logging.WARNING, logger="jax"):
+            compiled.run(4)
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    lines = [r.getMessage() for r in caplog.records]
+    steps = [line for line in lines if line.startswith("Compiling") and "_fun" in line]
+    assert len(steps) == 1, lines
+
+
+@pytest.mark.slow
+def test_one_device_equals_eight(plain):
+    one, losses_one = plain.run(2, num_devices=1)
+    eight, losses_eight = plain.run(2, num_devices=8)
+    assert losses_one[0].keys() == losses_eight[0].keys()
+    for name, value in losses_one[0].items():
+        np.testing.assert_allclose(losses_eight[0][name], value, rtol=2e-4, atol=2e-5, err_msg=name)
+    # The second step's loss depends on every gradient of the first.
+    np.testing.assert_allclose(
+        losses_one[1]["loss/total"], losses_eight[1]["loss/total"], rtol=5e-3
+    )
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4)  # noqa: E731
+    jax.tree.map(close, one.batch_stats, eight.batch_stats)
+
+
+@pytest.mark.slow
+def test_one_device_and_eight_have_the_same_gradients(plain):
+    def gradients(num_devices):
+        loss = lambda p, s, b: total_loss(p, s, b, plain.model, plain.config)  # noqa: E731
+        mean = jax.pmap(
+            lambda s, b: jax.lax.pmean(jax.grad(loss, has_aux=True)(s.params, s, b)[0], "batch"),
+            axis_name="batch",
+            in_axes=(None, 0),
+            out_axes=None,
+        )
+        return mean(plain.start(num_devices), tiny.batch(num_devices))
+
+    one, eight = gradients(1), gradients(8)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(eight)):
+        error = np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-3)
+        assert error < 1e-3, (jax.tree_util.keystr(path), error)
+
+
+@pytest.mark.slow
+def test_eight_devices_run_many_steps_with_the_host_matcher(plain):
+    _, losses = plain.run(10, num_devices=8)
+    assert [x["match/nonfinite"] for x in losses] == [0.0] * 10
+
+
+@pytest.mark.slow
+def test_no_gradient_reaches_the_teacher(plain):
+    def loss(teacher, state, batch):
+        state = state.replace(teacher_params=teacher)
+        return total_loss(state.params, state, batch, plain.model, plain.config)[0]
+
+    grad = jax.pmap(
+        lambda s, b: jax.grad(loss)(s.teacher_params, s, b), axis_name="batch", in_axes=(None, 0)
+    )(plain.start(), tiny.batch(1))
+    assert all((g == 0).all() for g in jax.tree.leaves(grad))
+
+
+def empty_batch(num_devices: int, seed: int = 0):
+    batch = tiny.batch(num_devices, seed=seed)
+    return batch.replace(
+        label=np.full_like(batch.label, 255),
+        unlabeled_valid=np.zeros_like(batch.unlabeled_valid),  # leaves no pixel to a segment
+    )
+
+
+@pytest.mark.slow
+def test_nothing_to_learn_from_is_finite_and_zero(setup):
+    state, (losses,) = setup.run(1, batch_fn=empty_batch)
+    assert losses["loss/label_focal"] == losses["loss/label_dice"] == 0.0
+    # What is left is Eq. 1's push of every query to no-object.
+    assert np.isfinite(losses["loss/label_class"]) and losses["loss/label_class"] > 0
+    assert losses["loss/unlabel"] == 0.0
+    assert losses["pseudo/segments"] == 0.0
+    assert losses["nonfinite_steps"] == 0.0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_changes_nothing(setup):
+    before, _ = setup.run(1)
+    poisoned = jax.tree.map(jnp.array, before)
+    poisoned = poisoned.replace(
+        params={**poisoned.params, "query_embed": poisoned.params["query_embed"].at[0].set(jnp.nan)}
+    )
+    after, (metrics,) = setup.run(1, state=replicate(poisoned, 1))
+    assert metrics["nonfinite_steps"] == 1.0 and metrics["match/nonfinite"] > 0
+    assert after.step == before.step + 1
+    assert same(after.teacher_params, before.teacher_params)
+    assert same(after.opt_state, before.opt_state)
+
+
+@pytest.mark.slow
+def test_supervised_only_sees_no_unlabeled_image_and_consistency_only_its_own_term():
+    supervised = Setup(unsup_weight=0.0)
+    no_images = lambda d, seed=0: tiny.batch(d, unlabeled=0, seed=seed)  # noqa: E731
+    state, (losses,) = supervised.run(1, batch_fn=no_images)
+    assert losses["loss/unlabel"] == 0.0 and not any(k.startswith("pseudo") for k in losses)
+    assert losses["loss/total"] == losses["loss/label"]
+    # After the first step the teacher is the student: the EMA's warm-up starts at 0.
+    assert same(state.params, state.teacher_params)
+
+
+@pytest.mark.slow
+def test_burn_in_and_ramp(setup):
+    ramped = Setup(unsup_start_step=1, unsup_ramp_steps=2, unsup_weight=4.0)
+    _, losses = ramped.run(4)
+    assert [x["unsup_weight"] for x in losses] == [0.0, 2.0, 4.0, 4.0]
+    for x in losses:
+        expected = x["loss/label"] + x["unsup_weight"] * x["loss/unlabel"]
+        np.testing.assert_allclose(x["loss/total"], expected, rtol=1e-5)
+
+
+def test_the_step_imports_no_tensorflow_and_opens_no_connection():
+    code = """
+import socket, sys
+def refuse(*args, **kwargs): raise AssertionError("a connection was opened")
+socket.socket.connect = refuse
+import rc2l_jax.train_step, configs.base
+assert not [m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tensorflow_datasets")]
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

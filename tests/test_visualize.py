@@ -1,0 +1,108 @@
+"""Pictures show what they should, at the places where they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rc2l_jax import visualize
+from rc2l_jax.structs import VOID, EvalBatch
+
+
+def count(picture: np.ndarray, color) -> int:
+    """Pixels of one colour, below the captions."""
+    return int((picture[16:] == color).all(-1).sum())
+
+
+def test_palette_is_pascal_voc():
+    colors = visualize.palette()
+    expected = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
+    for label, color in expected.items():
+        assert tuple(colors[label]) == color
+    assert tuple(colors[VOID]) == visualize.VOID_COLOR
+    assert len({tuple(color) for color in colors[:254]}) == 254
+
+
+def test_overlay_mixes_image_and_label_at_any_label_size():
+    image = np.full((4, 4, 3), 100, np.uint8)
+    label = np.array([[0, 1], [2, VOID]], np.uint8)
+    mixed = visualize.overlay(image, label, opacity=0.5)
+    assert mixed.shape == image.shape
+    np.testing.assert_array_equal(mixed[0, 0], [50, 50, 50])
+    np.testing.assert_array_equal(mixed[1, 3], [114, 50, 50])
+    np.testing.assert_array_equal(mixed[3, 0], [50, 114, 50])
+    np.testing.assert_array_equal(mixed[3, 3], [162, 162, 162])
+    np.testing.assert_array_equal(visualize.overlay(image, label, opacity=0.0), image)
+
+
+def test_grid_holds_every_cell_and_caption():
+    rows = [
+        [np.full((200, 100, 3), 10, np.uint8), np.full((200, 120, 3), 20, np.uint8)],
+        [np.full((90, 100, 3), 30, np.uint8), np.full((90, 120, 3), 40, np.uint8)],
+    ]
+    picture = visualize.grid(rows, ["left", "right"])
+    for value, area in ((10, 200 * 100), (20, 200 * 120), (30, 90 * 100), (40, 90 * 120)):
+        assert count(picture, value) == area
+    band = picture[:16]
+    assert (band < 128).any(), "no caption was drawn"
+
+
+def test_small_pictures_are_enlarged():
+    picture = visualize.grid([[np.full((64, 64, 3), 10, np.uint8)]], ["x"])
+    assert count(picture, 10) == 192 * 192
+
+
+@pytest.mark.parametrize("rows", [[], [[np.zeros((2, 2, 3), np.uint8)]]])
+def test_grid_refuses_what_does_not_fit(rows):
+    with pytest.raises(ValueError, match="2 columns"):
+        visualize.grid(rows, ["a", "b"])
+
+
+def eval_batch() -> EvalBatch:
+    label = np.full((1, 3, 64, 64), VOID, np.uint8)
+    label[:, :, :40, :50] = 1
+    return EvalBatch(
+        image=np.full((1, 3, 32, 32, 3), 200, np.uint8),
+        size=np.array([[[20, 25], [20, 25], [0, 0]]], np.int32),
+        label=label,
+        label_size=np.array([[[40, 50], [40, 50], [0, 0]]], np.int32),
+        index=np.array([[0, 1, -1]], np.int32),
+    )
+
+
+def test_evaluation_pictures_crop_padding_and_leave_out_fill():
+    pictures = visualize.EvaluationPictures(5)
+    assert pictures.picture() is None
+    batch = eval_batch()
+    assert pictures.observe(batch, {"student": np.zeros_like(batch.label)}), "3 rows are missing"
+    picture = pictures.picture()
+    factor = 192 // 25
+    assert count(picture, 200) == 2 * 20 * 25 * factor**2  # two images, cropped
+    truth, student = np.rint(0.4 * 200 + 0.6 * 128), np.rint(0.4 * 200)
+    assert count(picture, [truth, student, student]) == 2 * 20 * 25 * factor**2
+    assert count(picture, student) == 2 * 20 * 25 * factor**2
+
+
+def test_evaluation_pictures_stop_at_the_number_asked_for():
+    pictures = visualize.EvaluationPictures(1)
+    batch = eval_batch()
+    assert not pictures.observe(batch, {"student": np.zeros_like(batch.label)})
+    assert count(pictures.picture(), 200) == 20 * 25 * (192 // 25) ** 2
+
+
+def test_unlabeled_picture_shows_ground_truth_only_where_it_is_known():
+    views = np.full((1, 64, 64, 3), 90.4, np.float32)
+    labels = np.full((1, 16, 16), VOID, np.uint8)
+    unknown = np.full((1, 64, 64), VOID, np.uint8)
+    without = visualize.unlabeled_picture(views, labels, views, labels, unknown)
+    with_truth = visualize.unlabeled_picture(views, labels, views, labels, unknown * 0)
+    assert with_truth.shape[1] > without.shape[1]
+    assert count(without, 90) == 2 * 192 * 192
+
+
+def test_png_comes_back(tmp_path):
+    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    visualize.save_png(tmp_path / "a" / "b.png", picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a" / "b.png")), picture)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.png"]
