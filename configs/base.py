@@ -62,7 +62,10 @@ def get_config() -> ConfigDict:
     config.pseudo.min_area = 4  # [D] pixels of the mask grid
     config.pseudo.merge_same_class = True  # [D] one segment a class, as in the ground truth
 
-    # Strong view: one box a image, as a share of its area.
+    # Strong view x^s. [P] "all weak data augmentation methods and CutMix": geometry is the weak
+    # view's, so that the masks fit; colours are drawn anew, or kept (False).
+    config.strong_color = True  # [D]
+    # CutMix: one box an image, as a share of its area.
     config.cutmix = ConfigDict()
     config.cutmix.probability = 1.0  # [D]
     config.cutmix.min_area = 0.25  # [D]
@@ -79,7 +82,7 @@ def get_config() -> ConfigDict:
     config.unsup.rmc_temperature = 0.5  # [D] tau_m of Eq. 5
     config.unsup.rfc_temperature = 0.5  # [D] tau_f of Eq. 8
     config.unsup.contrast_denominator = "with_positive"  # [D] or "paper", unbounded below
-    config.unsup.union = "semantic"  # [D] Union of Eq. 10; or "max"
+    config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
     config.unsup.focal_weight = 1.0  # [D] inside L_mask of SMC and of the consistency baseline
     config.unsup.dice_weight = 1.0  # [D] likewise
     config.unsup.rcc_no_object = True  # [D] push unmatched queries to no-object, as Eq. 1 does

@@ -19,7 +19,7 @@ _CHOICES = {
     "matcher": ("host", "device"),
     "dtype": ("float32", "bfloat16"),
     "unsup.contrast_denominator": ("with_positive", "paper"),
-    "unsup.union": ("semantic", "max"),
+    "unsup.union": ("normalized", "semantic", "max"),
     "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     "model.stem": ("basic", "deeplab"),
     "model.norm": ("frozen", "batch", "group"),

@@ -26,6 +26,7 @@ class Keys(NamedTuple):
 
     color: jax.Array
     unlabeled_color: jax.Array
+    strong_color: jax.Array
     box: jax.Array
     partner: jax.Array
     dropout: jax.Array
@@ -88,6 +89,9 @@ def unlabeled_views(
     """Weak view -> teacher -> pseudo segments; then CutMix of the view and of its segments."""
     weak = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.unlabeled_color, config)
     weak_segments, dropped = teacher_segments(state, weak, batch.unlabeled_valid, model, config)
+    strong = weak
+    if config.strong_color:
+        strong = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.strong_color, config)
 
     num_images, grid = weak.shape[0], weak_segments.known.shape[1:]
     first = jax.lax.axis_index(AXIS) * num_images
@@ -111,7 +115,7 @@ def unlabeled_views(
     return UnlabeledViews(
         weak=weak,
         weak_segments=weak_segments,
-        strong=augment.cutmix_images(weak, box, partner),
+        strong=augment.cutmix_images(strong, box, partner),
         segments=segments,
         dropped=dropped + mix_dropped,
     )

@@ -60,6 +60,7 @@ TERMS = {
     "rcc": functools.partial(_rcc, no_object_weight=0.0),
     "rcc_no_object": functools.partial(_rcc, no_object_weight=NO_OBJECT_WEIGHT),
     "smc_semantic": functools.partial(_smc, union="semantic"),
+    "smc_normalized": functools.partial(_smc, union="normalized"),
     "smc_max": functools.partial(_smc, union="max"),
     "consistency": _consistency,
 }
@@ -185,11 +186,15 @@ def smc_reference(x, segments, union):
         for c in {int(segments.classes[b, m]) for m in slots}:
             target = sum(_target(segments, b, m) for m in slots if segments.classes[b, m] == c)
             student = torch.zeros(GRID, dtype=torch.float64)
+            of_any = torch.zeros(GRID, dtype=torch.float64)
             for query in range(NUM_QUERIES):
-                if union == "semantic":
+                if union in ("semantic", "normalized"):
                     student = student + p[query, c] * masks[query]
+                    of_any = of_any + (1 - p[query, -1]) * masks[query]
                 elif int(p[query].argmax()) == c:
                     student = torch.maximum(student, masks[query])
+            if union == "normalized":
+                student = student / of_any.clamp(min=1.0)
             total = total + _l_mask(student.clamp(1e-6, ALMOST_ONE), target, known)
             count += 1.0
     return total, count
@@ -213,6 +218,7 @@ REFERENCES = {
     "rcc": lambda *a: rcc_reference(*a, no_object_weight=0.0),
     "rcc_no_object": lambda *a: rcc_reference(*a, no_object_weight=NO_OBJECT_WEIGHT),
     "smc_semantic": lambda x, s, a: smc_reference(x, s, "semantic"),
+    "smc_normalized": lambda x, s, a: smc_reference(x, s, "normalized"),
     "smc_max": lambda x, s, a: smc_reference(x, s, "max"),
     "consistency": consistency_reference,
 }
@@ -425,5 +431,7 @@ def test_semantic_union_of_drawn_masks():
     wanted = jnp.array([[0, 1]])
     semantic = region.semantic_union(classes, masks, wanted, "semantic")
     np.testing.assert_allclose(semantic[0, :, 0], [[0.6, 1.0, 0], [0.4, 0.9, 0]], atol=1e-6)
+    normalized = region.semantic_union(classes, masks, wanted, "normalized")
+    np.testing.assert_allclose(normalized[0, :, 0], [[0.6, 0.55, 0], [0.4, 0.45, 0]], atol=1e-6)
     largest = region.semantic_union(classes, masks, wanted, "max")
     np.testing.assert_allclose(largest[0, :, 0], [[1, 1, 0], [0, 0, 0]], atol=1e-6)

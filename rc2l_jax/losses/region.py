@@ -122,6 +122,9 @@ def semantic_union(
       mask_logits: [B, N, h, w].
       classes: int32 [B, M].
       union: "semantic": sum_i p_i(c) m_i, MaskFormer's semantic inference, at most 1;
+        "normalized": the same, divided by the sum over all classes where that exceeds 1. Where
+        "semantic" reaches 1 its gradient ends, and a pixel that is confidently of a wrong class
+        is not corrected; here the classes go on competing for it;
         "max": the largest mask among the queries whose best class is c (0 if there is none).
 
     Returns:
@@ -129,10 +132,14 @@ def semantic_union(
     """
     probabilities = jax.nn.softmax(class_logits.astype(jnp.float32))
     masks = jax.nn.sigmoid(mask_logits)
-    if union == "semantic":
+    if union in ("semantic", "normalized"):
         index = jnp.broadcast_to(classes[:, None, :], probabilities.shape[:2] + classes.shape[1:])
         of_class = jnp.take_along_axis(probabilities, index, axis=2)  # [B, N, M]
-        return jnp.minimum(_einsum("bnm,bnhw->bmhw", of_class, masks), 1.0)
+        total = _einsum("bnm,bnhw->bmhw", of_class, masks)
+        if union == "semantic":
+            return jnp.minimum(total, 1.0)
+        of_any = _einsum("bn,bnhw->bhw", probabilities[..., :-1].sum(-1), masks)
+        return total / jnp.maximum(of_any, 1.0)[:, None]
     predicted = probabilities.argmax(-1)  # [B, N]
     has_class = predicted[:, :, None] == classes[:, None, :]  # [B, N, M]
     return jax.vmap(

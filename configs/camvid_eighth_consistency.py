@@ -1,0 +1,16 @@
+"""The consistency baseline (Table 3, row 1) on `camvid_eighth.py`: L_mask on matched pairs only.
+
+python main.py --config=configs/camvid_eighth_consistency.py --workdir=runs/camvid_consistency
+"""
+
+from ml_collections import ConfigDict
+
+from configs import camvid_eighth
+
+
+def get_config() -> ConfigDict:
+    config = camvid_eighth.get_config()
+    config.unsup.consistency_weight = config.unsup.smc_weight
+    for term in ("rcc", "smc", "rmc", "rfc"):
+        config.unsup[f"{term}_weight"] = 0.0
+    return config

@@ -1,0 +1,11 @@
+"""The quickstart's labelled images alone: what RC²L is compared with."""
+
+from ml_collections import ConfigDict
+
+from configs import shapes
+
+
+def get_config() -> ConfigDict:
+    config = shapes.get_config()
+    config.unsup_weight = 0.0
+    return config
