@@ -57,8 +57,10 @@ def get_config() -> ConfigDict:
 
     # Teacher predictions -> pseudo segments.
     config.pseudo = ConfigDict()
-    config.pseudo.score_threshold = 0.7  # [D] a query's class probability
-    config.pseudo.mask_threshold = 0.5  # [D] a pixel's mask probability
+    config.pseudo.source = "query"  # [D] a segment a winning query; "semantic": a class
+    config.pseudo.score_threshold = 0.7  # [D] "query": the query's class probability
+    config.pseudo.mask_threshold = 0.5  # [D] "query": a pixel's mask probability
+    config.pseudo.pixel_threshold = 0.7  # [D] "semantic": a pixel's class probability
     config.pseudo.min_area = 4  # [D] pixels of the mask grid
     config.pseudo.merge_same_class = True  # [D] one segment a class, as in the ground truth
 

@@ -18,6 +18,7 @@ from configs import base
 _CHOICES = {
     "matcher": ("host", "device"),
     "dtype": ("float32", "bfloat16"),
+    "pseudo.source": ("query", "semantic"),
     "unsup.contrast_denominator": ("with_positive", "paper"),
     "unsup.union": ("normalized", "semantic", "max"),
     "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -57,6 +58,7 @@ _RANGES = {
     "loss.focal_gamma": (0, math.inf),
     "pseudo.score_threshold": (0, 1),
     "pseudo.mask_threshold": (0, 1),
+    "pseudo.pixel_threshold": (0, 1),
     "pseudo.min_area": (0, math.inf),
     "cutmix.probability": (0, 1),
     "cutmix.max_area": (0, 1),

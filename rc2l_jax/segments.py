@@ -110,6 +110,48 @@ def pseudo_segments(
     return keep_largest(segments, max_segments, min_area)
 
 
+def semantic_segments(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    valid: jax.Array,
+    *,
+    max_segments: int,
+    pixel_threshold: float,
+    min_area: int,
+) -> tuple[Segments, jax.Array]:
+    """The teacher's pseudo label z^t from its semantic inference: one segment a class.
+
+    Where several queries share an object, each alone is unsure and none wins a whole segment;
+    their sum, which is what inference uses, still names the class.
+
+    Args:
+      class_logits: float32 [B, N, K+1].
+      mask_logits: float32 [B, N, h, w].
+      valid: bool [B, h, w], False on padding.
+      max_segments: M. If more classes are present, the largest win.
+      pixel_threshold: a pixel is covered if sum_i p_i(c) m_i of its best class exceeds this.
+      min_area: smaller segments are dropped; in pixels of the mask grid.
+
+    Returns:
+      As `pseudo_segments`; the score is the mean over the segment, at most 1.
+    """
+    probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))[..., :-1]
+    masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
+    semantic = jnp.einsum("bnk,bnhw->bkhw", probabilities, masks)
+    classes = jnp.broadcast_to(jnp.arange(semantic.shape[1]), semantic.shape[:2])
+    best = semantic.argmax(1)[:, None] == classes[:, :, None, None]
+    won = best & (semantic > pixel_threshold) & valid[:, None]
+    total = jnp.where(won, jnp.minimum(semantic, 1.0), 0.0).sum((2, 3))
+    segments = Segments(
+        classes=classes,
+        masks=won,
+        valid=won.any((2, 3)),
+        score=total / jnp.maximum(won.sum((2, 3)), 1),
+        known=valid,
+    )
+    return keep_largest(segments, max_segments, min_area)
+
+
 def keep_largest(
     segments: Segments, max_segments: int, min_area: int
 ) -> tuple[Segments, jax.Array]:

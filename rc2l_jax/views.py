@@ -17,6 +17,7 @@ from rc2l_jax.segments import (
     merge_same_class,
     nearest_downsample,
     pseudo_segments,
+    semantic_segments,
 )
 from rc2l_jax.structs import AXIS, Batch, Segments, TrainState
 
@@ -127,15 +128,20 @@ def teacher_segments(
     """The teacher (EMA parameters, inference mode) on x^w -> z^t; no gradient passes from here."""
     teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
     predictions = model.apply(teacher, augment.normalize(weak), train=False)
-    segments, dropped = pseudo_segments(
-        predictions.class_logits[-1],
-        predictions.mask_logits[-1],
-        nearest_downsample(valid, predictions.mask_logits.shape[-2:]),
-        max_segments=config.max_segments,
-        score_threshold=config.pseudo.score_threshold,
-        mask_threshold=config.pseudo.mask_threshold,
-        min_area=config.pseudo.min_area,
-    )
+    last = predictions.class_logits[-1], predictions.mask_logits[-1]
+    on_grid = nearest_downsample(valid, predictions.mask_logits.shape[-2:])
+    common = {"max_segments": config.max_segments, "min_area": config.pseudo.min_area}
+    if config.pseudo.source == "semantic":
+        threshold = config.pseudo.pixel_threshold
+        segments, dropped = semantic_segments(*last, on_grid, pixel_threshold=threshold, **common)
+    else:
+        segments, dropped = pseudo_segments(
+            *last,
+            on_grid,
+            score_threshold=config.pseudo.score_threshold,
+            mask_threshold=config.pseudo.mask_threshold,
+            **common,
+        )
     if config.pseudo.merge_same_class:
         segments = merge_same_class(segments)
     return jax.lax.stop_gradient(segments), dropped

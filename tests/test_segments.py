@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -362,3 +363,23 @@ def test_cutmix_without_a_box_changes_nothing():
     np.testing.assert_array_equal(label_map(got), labels)
     got, _ = run(segments_of(labels, 5), np.ones_like(box), partner)
     np.testing.assert_array_equal(label_map(got), labels[partner])
+
+
+def test_semantic_segments_add_up_queries_of_a_class():
+    """Two queries, each only 0.5 sure of class 0, cover pixel 0 together; class 1 has pixel 2."""
+    on, off = 30.0, -30.0
+    classes = jnp.log(jnp.array([[[0.5, 0.1, 0.4], [0.4, 0.2, 0.4], [0.05, 0.9, 0.05]]]))
+    masks = jnp.array([[[[on, on, off, off]], [[on, off, off, off]], [[off, off, on, on]]]])
+    valid = jnp.array([[[True, True, True, False]]])
+    segments, dropped = sg.semantic_segments(
+        classes, masks, valid, max_segments=2, pixel_threshold=0.7, min_area=1
+    )
+    np.testing.assert_array_equal(sg.label_map(segments), [[[0, 255, 1, 255]]])
+    np.testing.assert_array_equal(segments.known, [[[True, False, True, False]]])
+    np.testing.assert_allclose(np.sort(segments.score[0]), [0.9, 0.9], atol=1e-6)
+    assert segments.valid.all() and dropped[0] == 0
+    one, dropped = sg.semantic_segments(
+        classes, masks, valid, max_segments=1, pixel_threshold=0.4, min_area=1
+    )
+    np.testing.assert_array_equal(sg.label_map(one), [[[0, 0, 255, 255]]])
+    assert dropped[0] == 1
