@@ -65,8 +65,15 @@ def get_config() -> ConfigDict:
     config.pseudo.merge_same_class = True  # [D] one segment a class, as in the ground truth
 
     # Strong view x^s. [P] "all weak data augmentation methods and CutMix": geometry is the weak
-    # view's, so that the masks fit; colours are drawn anew, or kept (False).
-    config.strong_color = True  # [D]
+    # view's, so that the masks fit.
+    config.strong_color = "same"  # [D] colours of the weak view; "weak": drawn anew; "jitter"
+    config.jitter = ConfigDict()  # for "jitter"; numbers of UniMatch's strong views
+    config.jitter.probability = 0.8
+    config.jitter.brightness = 0.5
+    config.jitter.contrast = 0.5
+    config.jitter.saturation = 0.5
+    config.jitter.hue = 0.25  # of the circle
+    config.jitter.grayscale = 0.2  # probability
     # CutMix: one box an image, as a share of its area.
     config.cutmix = ConfigDict()
     config.cutmix.probability = 1.0  # [D]

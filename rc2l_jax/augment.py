@@ -88,6 +88,55 @@ def distort_color(
     return jnp.where(contrast_first, image, _clip(image * contrast))
 
 
+def color_jitter(
+    keys: jax.Array,
+    images: jax.Array,
+    valid: jax.Array,
+    *,
+    probability: float,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    grayscale: float,
+) -> jax.Array:
+    """Strong colour augmentation of semi-supervised segmentation (as UniMatch's strong views).
+
+    Args:
+      keys: [B, 2], a key an image.
+      images: uint8 [B, H, W, 3], RGB.
+      valid: bool [B, H, W], False on padding.
+      probability: chance that an image is jittered.
+      brightness: a factor is drawn from 1 - brightness to 1 + brightness; `contrast` (about the
+        image's mean grey) and `saturation` likewise.
+      contrast: see `brightness`.
+      saturation: see `brightness`.
+      hue: largest turn of the hue either way, as a share of the circle.
+      grayscale: chance that an image loses its colours, jittered or not.
+
+    Returns:
+      float32 [B, H, W, 3] in 0..255; padding stays grey.
+    """
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        k_apply, k_gray, k_factors = jax.random.split(key, 3)
+        b, c, s, h = jax.random.uniform(k_factors, (4,), minval=-1.0)
+        jittered = _clip(image * (1.0 + brightness * b))
+        mean = _luminance(jittered).mean()
+        jittered = _clip(mean + (jittered - mean) * (1.0 + contrast * c))
+        jittered = _shift_hue_and_saturation(jittered, hue * h, 1.0 + saturation * s)
+        image = jnp.where(jax.random.bernoulli(k_apply, probability), jittered, image)
+        gray = jnp.broadcast_to(_luminance(image)[..., None], image.shape)
+        return jnp.where(jax.random.bernoulli(k_gray, grayscale), gray, image)
+
+    jittered = jax.vmap(one)(keys, images.astype(jnp.float32))
+    return jnp.where(valid[..., None], jittered, PADDING_VALUE)
+
+
+def _luminance(image: jax.Array) -> jax.Array:
+    return image @ jnp.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's
+
+
 def _clip(image: jax.Array) -> jax.Array:
     return jnp.clip(image, 0.0, 255.0)
 

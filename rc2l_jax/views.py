@@ -51,6 +51,17 @@ def colored(images: jax.Array, valid: jax.Array, key: jax.Array, config: ConfigD
     return augment.color_augment(augment.image_keys(key, images.shape[0], first), images, valid)
 
 
+def strong_colored(batch: Batch, weak: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
+    """The strong view [B, H, W, 3] before CutMix: see `strong_color` in the config."""
+    images, valid = batch.unlabeled_image, batch.unlabeled_valid
+    if config.strong_color == "weak":
+        return colored(images, valid, key, config)
+    if config.strong_color == "jitter":
+        keys = augment.image_keys(key, images.shape[0], jax.lax.axis_index(AXIS) * images.shape[0])
+        return augment.color_jitter(keys, images, valid, **config.jitter)
+    return weak
+
+
 def labeled_view(
     batch: Batch, key: jax.Array, config: ConfigDict
 ) -> tuple[jax.Array, Segments, jax.Array]:
@@ -90,9 +101,7 @@ def unlabeled_views(
     """Weak view -> teacher -> pseudo segments; then CutMix of the view and of its segments."""
     weak = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.unlabeled_color, config)
     weak_segments, dropped = teacher_segments(state, weak, batch.unlabeled_valid, model, config)
-    strong = weak
-    if config.strong_color:
-        strong = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.strong_color, config)
+    strong = strong_colored(batch, weak, keys.strong_color, config)
 
     num_images, grid = weak.shape[0], weak_segments.known.shape[1:]
     first = jax.lax.axis_index(AXIS) * num_images

@@ -226,3 +226,32 @@ def test_images_and_labels_are_cut_by_the_same_box():
     np.testing.assert_array_equal(
         nearest_downsample(mixed, (4, 6)), np.where(box, small[partner], small)
     )
+
+
+JITTER = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.25}
+
+
+def test_jitter_changes_colours_only_with_its_probability_and_keeps_padding_grey():
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    valid = np.ones((4, 8, 8), bool)
+    valid[:, :, 6:] = False
+    keys = jax.random.split(jax.random.PRNGKey(0), 4)
+    jitter = jax.jit(augment.color_jitter)
+    never = np.asarray(jitter(keys, images, valid, probability=0.0, grayscale=0.0, **JITTER))
+    np.testing.assert_array_equal(never[:, :, :6], images[:, :, :6])
+    always = np.asarray(jitter(keys, images, valid, probability=1.0, grayscale=0.0, **JITTER))
+    assert (np.abs(always - never)[:, :, :6].mean((1, 2, 3)) > 5).all()
+    assert always.min() >= 0 and always.max() <= 255
+    for result in (never, always):
+        assert (result[:, :, 6:] == 128).all()
+
+
+def test_a_greyscale_image_has_pillows_luminance():
+    from PIL import Image
+
+    image = np.random.default_rng(1).integers(0, 256, (1, 6, 5, 3), dtype=np.uint8)
+    keys = jax.random.split(jax.random.PRNGKey(0), 1)
+    valid = np.ones((1, 6, 5), bool)
+    gray = augment.color_jitter(keys, image, valid, probability=0.0, grayscale=1.0, **JITTER)
+    expected = np.asarray(Image.fromarray(image[0]).convert("L"), np.float32)
+    np.testing.assert_allclose(gray[0], np.repeat(expected[..., None], 3, -1), atol=1.0)

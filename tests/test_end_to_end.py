@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TINY = {
     "num_steps": 12,
+    "warmup_steps": 2,
     "batch_size": 2,
     "unlabeled_batch_size": 2,
     "log_every_steps": 4,
