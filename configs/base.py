@@ -64,6 +64,8 @@ def get_config() -> ConfigDict:
     config.pseudo.min_area = 4  # [D] pixels of the mask grid
     config.pseudo.merge_same_class = True  # [D] one segment a class, as in the ground truth
 
+    # Weak view x^w. [P] "short edge resize, random crop, random flip, and color augmentation".
+    config.weak_color = True  # False: the teacher sees the image's own colours
     # Strong view x^s. [P] "all weak data augmentation methods and CutMix": geometry is the weak
     # view's, so that the masks fit.
     config.strong_color = "same"  # [D] colours of the weak view; "weak": drawn anew; "jitter"

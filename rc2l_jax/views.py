@@ -99,7 +99,9 @@ def unlabeled_views(
     state: TrainState, batch: Batch, keys: Keys, model: MaskFormer, config: ConfigDict
 ) -> UnlabeledViews:
     """Weak view -> teacher -> pseudo segments; then CutMix of the view and of its segments."""
-    weak = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.unlabeled_color, config)
+    weak = batch.unlabeled_image.astype(jnp.float32)
+    if config.weak_color:
+        weak = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.unlabeled_color, config)
     weak_segments, dropped = teacher_segments(state, weak, batch.unlabeled_valid, model, config)
     strong = strong_colored(batch, weak, keys.strong_color, config)
 

@@ -17,3 +17,13 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def one_device_to_configs(monkeypatch):
+    """Configs are validated for one device, as on a user's machine; pmap still has all eight."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)

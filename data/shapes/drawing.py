@@ -1,7 +1,7 @@
 """Draws one `shapes` example: a textured scene with 1-3 objects whose class is their shape.
 
-A class is its shape; its hue leans towards the class's own, as colours of things do, but overlaps
-its neighbours'. Texture, light, size, rotation and occlusion are random. NumPy only; an example is
+A class is its shape; its hue leans towards the class's own, as colours of things do, and rarely is
+a neighbour's. Texture, light, size, rotation and occlusion are random. NumPy only; an example is
 a pure function of (seed, split, index, image_size). The constants below set the difficulty; lengths
 are in pixels of a 64x64 image and grow with `image_size`.
 """
