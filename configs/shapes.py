@@ -1,4 +1,9 @@
-"""Quickstart."""
+"""Quickstart: drawn images, 128 of 1,000 labelled, a small network from scratch.
+
+    python main.py --config=configs/shapes.py --workdir=runs/shapes
+
+Two CPU cores; time and score are in the README.
+"""
 
 from ml_collections import ConfigDict
 
