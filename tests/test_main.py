@@ -88,14 +88,14 @@ def test_a_mistake_leaves_no_traceback_and_no_noise():
 
 def test_check_counts_examples_and_classes(command_line, capsys):
     small = [
-        "--config.data.shapes.num_train=70",
+        "--config.data.shapes.num_train=130",
         "--config.data.shapes.num_val=3",
         "--config.data.prepared_dir={tmp}",
     ]
     command_line([SHAPES, "--mode=check", *small])
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("labeled: 64 examples (train#64@0)") for line in lines)
-    assert any(line.startswith("unlabeled: 6 examples") for line in lines)
+    assert any(line.startswith("labeled: 128 examples (train#128@0)") for line in lines)
+    assert any(line.startswith("unlabeled: 2 examples") for line in lines)
     shares = {
         line.split()[0]: [float(x.rstrip("%")) for x in line.split()[1:]]
         for line in lines
