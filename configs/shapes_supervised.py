@@ -1,6 +1,6 @@
 """The quickstart's labelled images alone: what RC²L is compared with.
 
-    python main.py --config=configs/shapes_supervised.py --workdir=runs/shapes_supervised
+python main.py --config=configs/shapes_supervised.py --workdir=runs/shapes_supervised
 """
 
 from ml_collections import ConfigDict
