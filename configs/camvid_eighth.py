@@ -7,44 +7,28 @@ DIR holds images/{train,val}/NAME.jpg and labels/{train,val}/NAME.png.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import small
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = small.get_config()
     config.num_steps = 3_000
     config.batch_size = 4
     config.unlabeled_batch_size = 4
-    config.log_every_steps = 50
     config.eval_every_steps = 500
     config.checkpoint_every_steps = 500
-    config.learning_rate = 1e-3
-    config.backbone_lr_multiplier = 1.0
     config.warmup_steps = 100
-    config.grad_clip_norm = 1.0
-    config.unsup_weight = 1.0
     config.unsup_start_step = 1_000
     config.unsup_ramp_steps = 500
     config.max_segments = 12
 
-    config.model.backbone = "resnet18"
-    config.model.backbone_width = 16
-    config.model.norm = "group"
     config.model.num_queries = 16
-    config.model.pixel_dim = 32
-    config.model.mask_dim = 32
-    config.model.hidden_dim = 64
-    config.model.num_heads = 4
-    config.model.ffn_dim = 128
-    config.model.num_decoder_layers = 3
-    config.model.dropout = 0.0
 
     config.data.name = "camvid"
     config.data.dir = "../shared/camvid"
     config.data.num_classes = 11
     config.data.labeled_split = "train#46@0"
     config.data.unlabeled_split = "train#rest46@0"
-    config.data.diagnostic_labels = True
     config.data.crop_size = 96
     config.data.min_scale = 1.0
     config.data.max_scale = 2.0

@@ -7,23 +7,17 @@ Two CPU cores; time and score are in the README.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import small
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = small.get_config()
     config.num_steps = 1_400
     config.batch_size = 8
     config.unlabeled_batch_size = 8
-    config.log_every_steps = 50
     config.eval_every_steps = 350
     config.checkpoint_every_steps = 350
-    config.learning_rate = 1e-3
-    config.weight_decay = 1e-4
-    config.backbone_lr_multiplier = 1.0
     config.warmup_steps = 50
-    config.grad_clip_norm = 1.0
-    config.unsup_weight = 1.0
     config.unsup_start_step = 500  # from scratch the teacher must know something first
     config.unsup_ramp_steps = 200
     config.max_segments = 8
@@ -33,23 +27,12 @@ def get_config() -> ConfigDict:
     config.unsup.rmc_weight = 0.5
     config.unsup.rfc_weight = 0.5
 
-    config.model.backbone = "resnet18"
-    config.model.backbone_width = 16
-    config.model.norm = "group"
     config.model.num_queries = 8
-    config.model.pixel_dim = 32
-    config.model.mask_dim = 32
-    config.model.hidden_dim = 64
-    config.model.num_heads = 4
-    config.model.ffn_dim = 128
-    config.model.num_decoder_layers = 3
-    config.model.dropout = 0.0
 
     config.data.name = "shapes"
     config.data.num_classes = 7
     config.data.labeled_split = "train#128@0"
     config.data.unlabeled_split = "train#rest128@0"
-    config.data.diagnostic_labels = True
     config.data.crop_size = 64
     config.data.min_scale = 0.8
     config.data.max_scale = 1.5

@@ -1,0 +1,28 @@
+"""What the small experiments share: a network that trains from scratch on two CPU cores."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.log_every_steps = 50
+    config.learning_rate = 1e-3
+    config.backbone_lr_multiplier = 1.0  # nothing is pretrained
+    config.grad_clip_norm = 1.0
+    config.unsup_weight = 1.0
+
+    config.model.backbone = "resnet18"
+    config.model.backbone_width = 16
+    config.model.norm = "group"
+    config.model.pixel_dim = 32
+    config.model.mask_dim = 32
+    config.model.hidden_dim = 64
+    config.model.num_heads = 4
+    config.model.ffn_dim = 128
+    config.model.num_decoder_layers = 3
+    config.model.dropout = 0.0
+
+    config.data.diagnostic_labels = True
+    return config
