@@ -61,6 +61,7 @@ def get_config() -> ConfigDict:
     config.pseudo.score_threshold = 0.7  # [D] "query": the query's class probability
     config.pseudo.mask_threshold = 0.5  # [D] "query": a pixel's mask probability
     config.pseudo.pixel_threshold = 0.7  # [D] "semantic": a pixel's class probability
+    config.pseudo.class_alignment = 0.0  # [D] see `class_balance`; 1: as often as in the labels
     config.pseudo.min_area = 4  # [D] pixels of the mask grid
     config.pseudo.merge_same_class = True  # [D] one segment a class, as in the ground truth
 
@@ -94,8 +95,10 @@ def get_config() -> ConfigDict:
     config.unsup.rfc_temperature = 0.5  # [D] tau_f of Eq. 8
     config.unsup.contrast_denominator = "with_positive"  # [D] or "paper", unbounded below
     config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
-    config.unsup.focal_weight = 1.0  # [D] inside L_mask of SMC and of the consistency baseline
-    config.unsup.dice_weight = 1.0  # [D] likewise
+    # Inside L_mask of SMC and of the consistency baseline. [D] 20 to 1, so that beta_2 L_mask is
+    # MaskFormer's own 20 focal + 1 dice; dice at 20 drives wrong pseudo segments into the student.
+    config.unsup.focal_weight = 1.0
+    config.unsup.dice_weight = 0.05
     config.unsup.rcc_no_object = True  # [D] push unmatched queries to no-object, as Eq. 1 does
     config.unsup.deep_supervision = False  # [D] True: the losses act on every decoder layer
 

@@ -18,14 +18,9 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 350
     config.checkpoint_every_steps = 350
     config.warmup_steps = 50
-    config.unsup_start_step = 500  # from scratch the teacher must know something first
-    config.unsup_ramp_steps = 200
+    config.unsup_start_step = 300  # from scratch the teacher must know something first
+    config.unsup_ramp_steps = 100
     config.max_segments = 8
-    config.strong_color = "weak"
-
-    config.unsup.smc_weight = 5.0  # gentler than the paper's: this teacher is often wrong
-    config.unsup.rmc_weight = 0.5
-    config.unsup.rfc_weight = 0.5
 
     config.model.num_queries = 8
 

@@ -13,6 +13,17 @@ def get_config() -> ConfigDict:
     config.grad_clip_norm = 1.0
     config.unsup_weight = 1.0
 
+    # A teacher from scratch is confidently wrong, and learning from itself it loses one class after
+    # another. What keeps it right: it sees the images' own colours; only pixels that all its
+    # queries together are sure of count; classes come as often as in the labels.
+    config.weak_color = False
+    config.strong_color = "weak"
+    config.pseudo.source = "semantic"
+    config.pseudo.pixel_threshold = 0.9
+    config.pseudo.class_alignment = 1.0
+    config.unsup.rmc_weight = 0.5
+    config.unsup.rfc_weight = 0.5
+
     config.model.backbone = "resnet18"
     config.model.backbone_width = 16
     config.model.norm = "group"

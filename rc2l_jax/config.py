@@ -60,6 +60,7 @@ _RANGES = {
     "pseudo.score_threshold": (0, 1),
     "pseudo.mask_threshold": (0, 1),
     "pseudo.pixel_threshold": (0, 1),
+    "pseudo.class_alignment": (0, 1),
     "pseudo.min_area": (0, math.inf),
     "jitter.probability": (0, 1),
     "jitter.brightness": (0, 1),

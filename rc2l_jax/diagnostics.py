@@ -39,9 +39,3 @@ def pseudo_label_metrics(
         "pseudo/accuracy": (right.sum(), judged.sum()),
         "pseudo/pixel_accuracy": (right_pixels.sum(), votes.sum()),
     }
-
-
-def class_presence(segments: Segments, num_classes: int) -> jax.Array:
-    """float32 [K], how many segments each class has."""
-    one_hot = jax.nn.one_hot(segments.classes, num_classes)
-    return jnp.where(segments.valid[:, :, None], one_hot, 0.0).sum((0, 1))

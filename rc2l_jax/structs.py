@@ -110,6 +110,8 @@ class TrainState:
       params, batch_stats: the student.
       teacher_params, teacher_batch_stats: the EMA teacher (Eq. 4).
       opt_state: of the optimiser, over `params`.
+      class_shares: float32 [2, K], moving averages of each class's share of the labelled segments
+        and of what the teacher says about unlabelled images (see `class_balance`).
     """
 
     step: jax.Array
@@ -119,6 +121,7 @@ class TrainState:
     teacher_params: Any
     teacher_batch_stats: Any
     opt_state: Any
+    class_shares: jax.Array
 
 
 def gather_queries(per_query: jax.Array, assignment: Assignment) -> jax.Array:

@@ -50,7 +50,16 @@ def initial_state(
         teacher_params=copy(params),
         teacher_batch_stats=copy(batch_stats),
         opt_state=optimizer.init(params),
+        class_shares=jnp.full((2, config.data.num_classes), 1.0 / config.data.num_classes),
     )
+
+
+def ema_decay(decay: float, step: jax.Array) -> jax.Array:
+    """tau warmed up: at most 1 - 1 / (step + 1), `step` being the steps done before this one.
+
+    So the first averages are of what was seen so far and not mostly of the initial value.
+    """
+    return jnp.minimum(decay, 1.0 - 1.0 / (step.astype(jnp.float32) + 1.0))
 
 
 def ema_update(teacher: Any, student: Any, decay: float, step: jax.Array) -> Any:
@@ -60,8 +69,7 @@ def ema_update(teacher: Any, student: Any, decay: float, step: jax.Array) -> Any
       teacher: a tree of float32 arrays.
       student: the same tree, already updated by this step.
       decay: tau.
-      step: steps done before this one; tau is at most 1 - 1 / (step + 1), so that the first
-        teachers are an average of the students so far and not mostly the initialisation.
+      step: see `ema_decay`.
     """
-    tau = jnp.minimum(decay, 1.0 - 1.0 / (step.astype(jnp.float32) + 1.0))
+    tau = ema_decay(decay, step)
     return jax.tree.map(lambda t, s: tau * t + (1.0 - tau) * s, teacher, student)

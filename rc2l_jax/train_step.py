@@ -17,12 +17,13 @@ from ml_collections import ConfigDict
 
 from rc2l_jax import objective
 from rc2l_jax.augment import normalize
-from rc2l_jax.diagnostics import class_presence, pseudo_label_metrics
+from rc2l_jax.class_balance import segment_counts, update_shares
+from rc2l_jax.diagnostics import pseudo_label_metrics
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.optimizer import learning_rate_schedule
 from rc2l_jax.segments import nearest_downsample
 from rc2l_jax.structs import AXIS, Batch, Mean, Predictions, TrainState
-from rc2l_jax.train_state import ema_update
+from rc2l_jax.train_state import ema_decay, ema_update
 from rc2l_jax.views import UnlabeledViews, labeled_view, step_keys, unlabeled_views
 
 
@@ -62,7 +63,11 @@ def train_step(
     loss_fn = functools.partial(total_loss, state=state, batch=batch, model=model, config=config)
     grads, (batch_stats, losses, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
     grads, losses = jax.lax.pmean((grads, losses), AXIS)
+    metrics = jax.lax.psum(jax.tree.map(jnp.float32, metrics), AXIS)
     updated, updates = apply_gradients(state, grads, batch_stats, optimizer, config)
+    rate = 1.0 - ema_decay(config.ema_decay, state.step)
+    shares = update_shares(state.class_shares, metrics.pop("class_counts"), rate)
+    updated = updated.replace(class_shares=shares)
     finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(losses["total"])
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
     new_state = new_state.replace(step=state.step + 1)
@@ -74,7 +79,6 @@ def train_step(
         "unsup_weight": objective.unsup_weight(state.step, config),
         "nonfinite_steps": ~finite,
     }
-    metrics = jax.lax.psum(jax.tree.map(jnp.float32, metrics), AXIS)
     if "pseudo/classes" in metrics:
         classes_present = metrics.pop("pseudo/classes") > 0  # [K]
         scalars["pseudo/classes"] = classes_present.sum()
@@ -117,11 +121,15 @@ def total_loss(
         "match/nonfinite": _mean_of(~finite),
         "label/dropped_segments": _mean_of(label_dropped),
     }
+    labeled_counts = segment_counts(target, config.data.num_classes)
+    teacher_counts = jnp.zeros_like(labeled_counts)
     unlabel_loss = jnp.zeros(())
     if has_unlabeled:
         terms = objective.unlabel_terms(*pairs[1], assignments[1], config)
         unlabel_loss = objective.weighted_total(terms, objective.unlabel_weights(config))  # Eq. 2
+        teacher_counts = views.class_counts
         metrics |= _last_layer("loss/unlabel", terms) | _pseudo_metrics(views, batch, config)
+    metrics["class_counts"] = jnp.stack([labeled_counts, teacher_counts])
     loss = label_loss + objective.unsup_weight(state.step, config) * unlabel_loss  # Eq. 3
     losses = {"total": loss, "label": label_loss, "unlabel": unlabel_loss}
     return loss, (batch_stats, losses, metrics)
@@ -197,5 +205,5 @@ def _pseudo_metrics(views: UnlabeledViews, batch: Batch, config: ConfigDict) -> 
     )
     return metrics | {
         "pseudo/dropped_segments": _mean_of(views.dropped),
-        "pseudo/classes": class_presence(views.weak_segments, config.data.num_classes),
+        "pseudo/classes": segment_counts(views.weak_segments, config.data.num_classes),
     }

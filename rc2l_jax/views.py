@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rc2l_jax import augment
+from rc2l_jax.class_balance import align_classes, query_counts
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.segments import (
     cutmix_segments,
@@ -86,6 +87,7 @@ class UnlabeledViews:
       strong: x^s, float32 [B, H, W, 3] in 0..255.
       segments: pseudo segments of x^s, masks [B, M, h, w].
       dropped: int32 [B], segments that found no slot.
+      class_counts: float32 [K], the teacher's (`class_balance.query_counts`), before alignment.
     """
 
     weak: jax.Array
@@ -93,6 +95,7 @@ class UnlabeledViews:
     strong: jax.Array
     segments: Segments
     dropped: jax.Array
+    class_counts: jax.Array
 
 
 def unlabeled_views(
@@ -102,7 +105,9 @@ def unlabeled_views(
     weak = batch.unlabeled_image.astype(jnp.float32)
     if config.weak_color:
         weak = colored(batch.unlabeled_image, batch.unlabeled_valid, keys.unlabeled_color, config)
-    weak_segments, dropped = teacher_segments(state, weak, batch.unlabeled_valid, model, config)
+    weak_segments, dropped, class_counts = teacher_segments(
+        state, weak, batch.unlabeled_valid, model, config
+    )
     strong = strong_colored(batch, weak, keys.strong_color, config)
 
     num_images, grid = weak.shape[0], weak_segments.known.shape[1:]
@@ -130,29 +135,45 @@ def unlabeled_views(
         strong=augment.cutmix_images(strong, box, partner),
         segments=segments,
         dropped=dropped + mix_dropped,
+        class_counts=class_counts,
     )
 
 
 def teacher_segments(
     state: TrainState, weak: jax.Array, valid: jax.Array, model: MaskFormer, config: ConfigDict
-) -> tuple[Segments, jax.Array]:
-    """The teacher (EMA parameters, inference mode) on x^w -> z^t; no gradient passes from here."""
+) -> tuple[Segments, jax.Array, jax.Array]:
+    """The teacher (EMA parameters, inference mode) on x^w -> z^t; no gradient passes from here.
+
+    Returns:
+      Segments [B, M, h, w], int32 [B] how many found no slot, and the teacher's class counts [K].
+    """
     teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
     predictions = model.apply(teacher, augment.normalize(weak), train=False)
-    last = predictions.class_logits[-1], predictions.mask_logits[-1]
-    on_grid = nearest_downsample(valid, predictions.mask_logits.shape[-2:])
-    common = {"max_segments": config.max_segments, "min_area": config.pseudo.min_area}
-    if config.pseudo.source == "semantic":
-        threshold = config.pseudo.pixel_threshold
-        segments, dropped = semantic_segments(*last, on_grid, pixel_threshold=threshold, **common)
-    else:
-        segments, dropped = pseudo_segments(
-            *last,
-            on_grid,
-            score_threshold=config.pseudo.score_threshold,
-            mask_threshold=config.pseudo.mask_threshold,
-            **common,
-        )
+    class_logits, mask_logits = jax.lax.stop_gradient(
+        (predictions.class_logits[-1], predictions.mask_logits[-1])
+    )
+    aligned = align_classes(class_logits, state.class_shares, config.pseudo.class_alignment)
+    on_grid = nearest_downsample(valid, mask_logits.shape[-2:])
+    segments, dropped = _segments(aligned, mask_logits, on_grid, config)
     if config.pseudo.merge_same_class:
         segments = merge_same_class(segments)
-    return jax.lax.stop_gradient(segments), dropped
+    return segments, dropped, query_counts(class_logits)
+
+
+def _segments(
+    class_logits: jax.Array, mask_logits: jax.Array, valid: jax.Array, config: ConfigDict
+) -> tuple[Segments, jax.Array]:
+    pseudo = config.pseudo
+    common = {"max_segments": config.max_segments, "min_area": pseudo.min_area}
+    if pseudo.source == "semantic":
+        return semantic_segments(
+            class_logits, mask_logits, valid, pixel_threshold=pseudo.pixel_threshold, **common
+        )
+    return pseudo_segments(
+        class_logits,
+        mask_logits,
+        valid,
+        score_threshold=pseudo.score_threshold,
+        mask_threshold=pseudo.mask_threshold,
+        **common,
+    )

@@ -34,6 +34,7 @@ def make_state(step: int = 0, width: int = 3, names: tuple[str, ...] = ("head",)
         teacher_params=make(step + 1),
         teacher_batch_stats={"norm": {"mean": jnp.full((2,), -step, jnp.float32)}},
         opt_state=optimizer.init(params),
+        class_shares=jnp.full((2, 4), (step + 1) / 4),
     )
 
 

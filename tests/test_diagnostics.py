@@ -67,10 +67,3 @@ def test_nothing_predicted():
     for name in ("coverage", "score", "accuracy", "pixel_accuracy", "segments"):
         assert got[f"pseudo/{name}"][0] == 0
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(got))
-
-
-def test_class_presence():
-    segments, _, _ = drawn(True)
-    np.testing.assert_array_equal(diagnostics.class_presence(segments, 5), [1, 1, 1, 1, 0])
-    twice = segments.replace(classes=np.array([[3, 1, 3], [9, 3, 9]], np.int32))
-    np.testing.assert_array_equal(diagnostics.class_presence(twice, 5), [0, 1, 0, 3, 0])
