@@ -12,11 +12,11 @@ from configs import small
 
 def get_config() -> ConfigDict:
     config = small.get_config()
-    config.num_steps = 1_400
+    config.num_steps = 1_200
     config.batch_size = 8
     config.unlabeled_batch_size = 8
-    config.eval_every_steps = 350
-    config.checkpoint_every_steps = 350
+    config.eval_every_steps = 300
+    config.checkpoint_every_steps = 300
     config.warmup_steps = 50
     config.unsup_start_step = 300  # from scratch the teacher must know something first
     config.unsup_ramp_steps = 100
