@@ -182,9 +182,11 @@ def test_loss_and_every_gradient_are_the_peers(both):
     for path, got in grads.items():
         want = names.to_ours(path, expected[names.TRANSFORMERS.name_of(path)].grad.numpy())
         size = np.linalg.norm(want)
-        # Softmax ignores what is added to all keys: the gradient of a key's bias is only rounding.
-        if path.endswith("/key/bias"):
-            assert np.linalg.norm(got) < 1e-5 * largest and size < 1e-5 * largest
+        if size < 1e-6 * largest:
+            # Only rounding. Softmax ignores what is added to all keys; and the first
+            # self-attention reads queries whose content is zero, so its weights do not matter.
+            assert path.endswith("/key/bias") or "layer0/self_attention" in path, path
+            assert np.linalg.norm(got) < 1e-5 * largest
             continue
         assert np.linalg.norm(got - want) < 1e-3 * size, (path, size)
         compared += 1
