@@ -8,13 +8,17 @@ Reads each directory's evaluations.jsonl, prints Markdown, and draws the picture
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rc2l_jax.report import read_evaluations
 
 NETWORKS = {"student": ":", "teacher": "-"}  # line styles
 
@@ -34,13 +38,11 @@ def main() -> None:
 
 
 def read(workdir: Path) -> list[dict]:
-    """A run's evaluations, by step; a step that was evaluated twice counts with its last."""
-    path = workdir / "evaluations.jsonl"
-    if not path.exists():
-        raise SystemExit(f"{path}: no such file; is {workdir} a run directory?")
-    lines = (json.loads(line) for line in path.read_text().splitlines())
-    by_step = {line["step"]: line for line in lines}
-    return [by_step[step] for step in sorted(by_step)]
+    """A run's evaluations, by step."""
+    evaluations = read_evaluations(workdir)
+    if not evaluations:
+        raise SystemExit(f"{workdir}: no evaluations; is it a run directory?")
+    return sorted(evaluations, key=lambda evaluation: evaluation["step"])
 
 
 def table(runs: Runs) -> str:

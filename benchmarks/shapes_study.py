@@ -143,17 +143,23 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Mean and standard deviation over seeds, as Markdown."""
+    """Mean and standard deviation over seeds, as Markdown.
+
+    The gain is the teacher's mIoU minus that of the supervised row with the same seed.
+    """
     rows = defaultdict(list)
     for result in results:
         rows[result["row"]].append(result)
     lines = [
-        "| | seeds | student mIoU | teacher mIoU | segments right | pixels right | covered |",
-        "|---|---|---|---|---|---|---|",
+        "| | seeds | student | teacher | gain | segments right | pixels right | covered |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    baseline = {r["seed"]: r["teacher"] for r in rows[next(iter(ROWS))]}
     for name in (name for name in ROWS if name in rows):
         runs = rows[name]
         cells = [spread([r[network] for r in runs]) for network in ("student", "teacher")]
+        paired = [r["teacher"] - baseline[r["seed"]] for r in runs if r["seed"] in baseline]
+        cells.append(spread(paired) if paired else "")
         for metric in PSEUDO:
             values = [r["metrics"][metric] for r in runs if metric in r["metrics"]]
             cells.append(f"{mean(values):.2f}" if values else "")

@@ -22,6 +22,12 @@ def get_config() -> ConfigDict:
     config.unsup_ramp_steps = 500
     config.max_segments = 12
 
+    # Every pixel counts, for the class the teacher finds best. With a threshold only pixels of the
+    # large classes are sure; the student is free on the others and spreads the large classes over
+    # them (3,000 steps, teacher mIoU at threshold 0.9: 0.338, 0.5: 0.370, 0: 0.383).
+    config.pseudo.pixel_threshold = 0.0
+    config.pseudo.class_alignment = 0.5
+
     config.model.num_queries = 16
 
     config.data.name = "camvid"
