@@ -23,6 +23,7 @@ from rc2l_jax.augment import normalize
 from rc2l_jax.evaluate import semantic_inference
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.pretrained import WeightsError
+from rc2l_jax.pretrained.files import check_new_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _PROGRAM, _WEIGHTS, _DESCRIPTION = "inference.stablehlo", "weights.safetensors", "model.json"
@@ -66,8 +67,7 @@ def export_stablehlo(
     Raises:
       WeightsError: there is something in the folder.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise WeightsError(f"{output} exists already and is not an empty folder: choose another")
+    check_new_folder(output)
     model = build_model(config)
     flat = flatten(variables)
     shapes = {key: jax.ShapeDtypeStruct(x.shape, jnp.float32) for key, x in flat.items()}

@@ -79,6 +79,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: not JSON ({error})") from error
 
 
+def check_new_folder(output: Path) -> None:
+    """Raises WeightsError if a folder to be made holds something already."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise WeightsError(f"{output} exists already and is not an empty folder: choose another")
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, .pt) or NumPy pickle.
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from rc2l_jax.augment import PIXEL_MEAN, PIXEL_STD
 from rc2l_jax.models.resnet import BACKBONES
 from rc2l_jax.pretrained.errors import WeightsError
+from rc2l_jax.pretrained.files import check_new_folder
 from rc2l_jax.pretrained.names import TRANSFORMERS, to_theirs
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -43,8 +44,7 @@ def export_transformers(
       WeightsError: the peer has no such model, or there is something in the folder.
     """
     _check_representable(config)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise WeightsError(f"{output} exists already and is not an empty folder: choose another")
+    check_new_folder(output)
     output.mkdir(parents=True, exist_ok=True)
     save_file(peer_arrays(variables, config), output / "model.safetensors", {"format": "pt"})
     _write(output / "config.json", peer_config(config, class_names))
