@@ -2,6 +2,7 @@
 
 python main.py --config=configs/shapes.py --workdir=runs/shapes
 python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=eval
+python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=export --output=out
 python main.py --config=configs/shapes.py --mode=check
 """
 
@@ -9,16 +10,18 @@ import re
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from data.errors import DataError
 from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
 from rc2l_jax import check, train
 from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import ConfigError, is_known, unknown_key
+from rc2l_jax.pretrained import WeightsError
+from rc2l_jax.trained import FORMATS, NETWORKS, export_checkpoint
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, train.TrainingError)
-MODES = ("train", "eval", "check", "prepare")
+USER_ERRORS = (ConfigError, DataError, CheckpointError, WeightsError, train.TrainingError)
+MODES = ("train", "eval", "export", "check", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -29,7 +32,15 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; training goes on where it was.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-_STEP = flags.DEFINE_integer("step", None, "eval: step of the checkpoint; the newest by default.")
+_STEP = flags.DEFINE_integer(
+    "step", None, "eval, export: step of the checkpoint; the newest by default."
+)
+_FORMAT = flags.DEFINE_enum("format", FORMATS[0], FORMATS, "export: for which program.")
+_OUTPUT = flags.DEFINE_string("output", None, "export: folder to make.")
+_NETWORK = flags.DEFINE_enum("network", NETWORKS[0], NETWORKS, "export: which of the two.")
+_SIZE = flags.DEFINE_list(
+    "size", None, "export, stablehlo: height,width of the images; the crop size by default."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -39,17 +50,39 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell every step they take
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
-    if mode in ("train", "eval") and not workdir:
+    if mode in ("train", "eval", "export") and not workdir:
         fail("--workdir is missing: the directory where the run is kept")
+    if mode == "export" and not _OUTPUT.value:
+        fail("--output is missing: the folder to make")
     try:
         if mode == "train":
             train.train_and_evaluate(config, workdir)
         elif mode == "eval":
             train.evaluate_checkpoint(config, workdir, _STEP.value)
+        elif mode == "export":
+            export(config, workdir)
         else:
             {"check": check.check, "prepare": check.prepare}[mode](config)
     except USER_ERRORS as error:
         fail(str(error))
+
+
+def export(config: ConfigDict, workdir: str) -> None:
+    """Hands one network to another program, as the flags say."""
+    size = _SIZE.value
+    if size is not None:
+        if len(size) != 2 or not all(side.isdigit() and int(side) > 0 for side in size):
+            fail(f"--size={','.join(size)}: give height,width in pixels, such as --size=512,512")
+        size = int(size[0]), int(size[1])
+    export_checkpoint(
+        config,
+        workdir,
+        _OUTPUT.value,
+        file_format=_FORMAT.value,
+        network=_NETWORK.value,
+        step=_STEP.value,
+        size=size,
+    )
 
 
 def parse_flags(argv: list[str]) -> list[str]:

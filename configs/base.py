@@ -20,7 +20,9 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 5_000
     config.checkpoint_every_steps = 1_000
     config.keep_checkpoints = 2  # the newest so many, and the best
-    config.init_from = ""  # pretrained weights
+    # Pretrained weights: a folder, a file, or a name on the Hugging Face hub ("" for none).
+    config.init_from = ""
+    config.init_queries = "first"  # of a MaskFormer with more queries take the first; or "fresh"
     config.matcher = "host"  # "host": scipy in a callback; "device": optax
     config.dtype = "float32"  # "bfloat16": of activations; parameters and losses stay float32
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from configs import base
 
 _CHOICES = {
+    "init_queries": ("first", "fresh"),
     "matcher": ("host", "device"),
     "dtype": ("float32", "bfloat16"),
     "strong_color": ("same", "weak", "jitter"),
@@ -218,9 +219,6 @@ def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
     for key in _NOT_EMPTY:
         if not values[key].strip():
             problems.append((key, f"{key} is empty: set it in the config file"))
-    if values["init_from"]:
-        text = "loading pretrained weights is not there yet: leave it empty"
-        problems.append(("init_from", f"init_from = {values['init_from']!r}: {text}"))
     if values["data.crop_size"] % 32:
         text = "must be a multiple of 32, the backbone's stride"
         problems.append(("data.crop_size", f"data.crop_size = {values['data.crop_size']} {text}"))

@@ -21,14 +21,14 @@ from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
 from rc2l_jax.metrics import accumulate, summarize
-from rc2l_jax.models.maskformer import MaskFormer, build_model
-from rc2l_jax.optimizer import create_optimizer
+from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.report import Clock, Report, describe, describe_run, finite, losses_of, say
-from rc2l_jax.rundir import check_run_config, check_same_model, write_json
+from rc2l_jax.rundir import check_run_config, write_json
 from rc2l_jax.segments import label_map
 from rc2l_jax.structs import AXIS, Batch, TrainState
-from rc2l_jax.train_state import create_train_state, initial_state
+from rc2l_jax.train_state import create_train_state, pretrained_state
 from rc2l_jax.train_step import parallel_train_step
+from rc2l_jax.trained import restore_run
 from rc2l_jax.views import step_keys, unlabeled_views
 from rc2l_jax.visualize import EvaluationPictures, unlabeled_picture
 
@@ -79,6 +79,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     Raises:
       ConfigError: the config cannot be run.
       DataError: the data set cannot be used.
+      WeightsError: the weights that `init_from` names cannot be used.
       CheckpointError: the directory belongs to another config, or its checkpoint cannot be read.
       TrainingError: the loss is not finite any more.
     """
@@ -93,14 +94,21 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         if step is not None and step >= config.num_steps:
             return finished_run(config, workdir, step)
         used = describe_subsets(config, data, subsets)
+        model, optimizer, state = create_train_state(config)
+        init = None
+        if step is None and config.init_from:
+            state, init = pretrained_state(state, config)
         if jax.process_index() == 0:
             write_json(workdir / "config.json", config.to_dict())
             write_json(workdir / "splits.json", used)
+            if init is not None:
+                write_json(workdir / "init.json", dataclasses.asdict(init))
         with contextlib.closing(create_writer(workdir)) as writer:
             report = Report(workdir, writer)
             report.rewind(step or 0)
-            model, optimizer, state = create_train_state(config)
             describe_run(config, workdir, state, used)
+            for line in init.lines() if init else ():
+                say(line)
             views = parallel_views(model, config)
             run = Run(config, model, data.class_names, views, checkpoints, report)
             if step is not None:
@@ -281,11 +289,7 @@ def evaluate_checkpoint(
     """
     workdir = Path(workdir).expanduser().absolute()
     validate(config, jax.device_count())
-    model = build_model(config)
-    template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
-    with Checkpoints(workdir) as checkpoints:
-        step, networks, metadata = checkpoints.restore_networks(template, step)
-    check_same_model(metadata["config"], config, workdir)
+    model, step, networks, metadata = restore_run(config, workdir, step)
     report = Report(workdir, writer=None)
     class_names = input_pipeline.dataset_info(config).class_names
     scores, picture = evaluate_networks(model, networks, config, class_names)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.optimizer import create_optimizer
+from rc2l_jax.pretrained import InitReport, load_pretrained
 from rc2l_jax.structs import TrainState
 
 
@@ -52,6 +53,25 @@ def initial_state(
         opt_state=optimizer.init(params),
         class_shares=jnp.full((2, config.data.num_classes), 1.0 / config.data.num_classes),
     )
+
+
+def pretrained_state(state: TrainState, config: ConfigDict) -> tuple[TrainState, InitReport]:
+    """Starts student and teacher from the weights that `config.init_from` names.
+
+    Raises:
+      WeightsError: see `load_pretrained`; nothing is half-loaded.
+    """
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    loaded, report = load_pretrained(variables, config)
+    # Two copies: the state is donated to the step, and no two of its leaves may share a buffer.
+    student, teacher = (jax.tree.map(jnp.array, loaded) for _ in range(2))
+    state = state.replace(
+        params=student["params"],
+        batch_stats=student.get("batch_stats", {}),
+        teacher_params=teacher["params"],
+        teacher_batch_stats=teacher.get("batch_stats", {}),
+    )
+    return state, report
 
 
 def ema_decay(decay: float, step: jax.Array) -> jax.Array:

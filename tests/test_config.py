@@ -75,7 +75,7 @@ def test_the_defaults_run_once_a_data_set_is_named():
         ({"data.num_classes": 255}, "data.num_classes = 255 must be between 2 and 254"),
         ({"unsup.rmc_temperature": 0.0}, "unsup.rmc_temperature = 0.0 must be greater than 0"),
         ({"log_every_steps": 0}, "log_every_steps = 0 must be at least 1"),
-        ({"init_from": "resnet50"}, "loading pretrained weights is not there yet"),
+        ({"init_queries": "last"}, "init_queries = 'last' is not one of first, fresh"),
         ({"data.crop_size": 500}, "data.crop_size = 500 must be a multiple of 32"),
         ({"max_segments": 51}, "more segments than queries"),
         ({"model.num_heads": 7}, "model.hidden_dim = 256 is not a multiple of model.num_heads = 7"),

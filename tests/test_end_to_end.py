@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rc2l_jax.exported import load_exported
+
 ROOT = Path(__file__).parents[1]
 TINY = {
     "num_steps": 12,
@@ -174,3 +176,31 @@ def test_mistakes_are_one_line_and_overwrite_nothing(scratch, whole, name):
     assert line.startswith("error:") and named in line, result.stderr
     assert "Traceback" not in result.stderr
     assert before == {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_and_another_starts_from_it(scratch, whole):
+    hlo = scratch / "hlo"
+    arguments = ("--mode=export", "--format=stablehlo", f"--output={hlo}", "--size=32,48")
+    result = run(scratch, whole, *arguments)
+    assert result.returncode == 0, result.stderr
+    program, description = load_exported(hlo)
+    ids, _ = program(np.zeros((2, 32, 48, 3), np.uint8))
+    assert ids.shape == (2, 32, 48) and "disk" in description["class_names"]
+
+    peers = {"model.norm": "batch", "model.pixel_dim": 32, "num_steps": 4, "eval_every_steps": 4}
+    first, folder, second = (scratch / name for name in ("first", "folder", "second"))
+    assert run(scratch, first, **peers).returncode == 0
+    result = run(scratch, first, "--mode=export", f"--output={folder}", **peers)
+    assert result.returncode == 0, result.stderr
+    result = run(scratch, second, **peers, init_from=folder)
+    assert result.returncode == 0, result.stderr
+    assert f"initialized from {folder}/model.safetensors" in result.stdout
+    init = json.loads((second / "init.json").read_text())
+    assert init["reinitialized"] == {} and len(init["loaded"]) > 100
+
+    again = run(scratch, first, "--mode=export", f"--output={folder}", **peers)
+    assert again.returncode == 1 and "is not an empty folder" in again.stderr
+    wrong = run(scratch, scratch / "third", **peers, init_from=hlo)
+    assert wrong.returncode == 1 and "neither model.safetensors nor" in wrong.stderr
+    assert not (scratch / "third" / "config.json").exists()

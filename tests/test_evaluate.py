@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from transformers import MaskFormerImageProcessor
 
@@ -188,6 +189,38 @@ def test_confusion_matrix_ignores_void_and_counts_exactly():
 def test_confusion_matrix_refuses_shapes_that_differ():
     with pytest.raises(ValueError, match="differ in shape"):
         metrics.confusion_matrix(jnp.zeros((2, 3), int), jnp.zeros((3, 2), int), 3)
+
+
+@pytest.mark.parametrize("case", ["random", "absent_classes", "only_predicted", "all_void"])
+def test_confusion_matrix_and_iou_are_scikit_learns(case):
+    rng, classes = np.random.default_rng(0), 6
+    label = rng.integers(0, classes, (3, 20, 30)).astype(np.uint8)
+    prediction = np.where(
+        rng.random(label.shape) < 0.6, label, rng.integers(0, classes, (3, 20, 30))
+    )
+    if case == "absent_classes":
+        label, prediction = label % 3, prediction % 3
+    elif case == "only_predicted":
+        label[label == 4] = 2
+    label[rng.random(label.shape) < 0.1] = VOID
+    if case == "all_void":
+        label[:] = VOID
+    confusion = np.asarray(metrics.confusion_matrix(prediction, label, classes))
+    miou, per_class = metrics.iou(confusion)
+    known = label != VOID
+    if case == "all_void":
+        assert confusion.sum() == 0 and np.isnan(miou)
+        return
+    truth, found = label[known], prediction[known]
+    ids = list(range(classes))
+    np.testing.assert_array_equal(
+        confusion, sklearn.metrics.confusion_matrix(truth, found, labels=ids)
+    )
+    present = np.union1d(truth, found)
+    want = sklearn.metrics.jaccard_score(truth, found, labels=present, average=None)
+    np.testing.assert_allclose(per_class[present], want, rtol=1e-12)
+    assert np.isnan(np.delete(per_class, present)).all()
+    assert miou == pytest.approx(want.mean())
 
 
 def test_iou_of_classes_that_occur():

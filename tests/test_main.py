@@ -33,7 +33,12 @@ MISTAKES = {
     ),
     "wrong_type": ([SHAPES, "--config.batch_size=many"], "--config.batch_size=many"),
     "no_workdir": ([SHAPES], "--workdir is missing"),
-    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|check|prepare>"),
+    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|export|check|prepare>"),
+    "no_output": ([SHAPES, "--mode=export", "--workdir={tmp}"], "--output is missing"),
+    "bad_size": (
+        [SHAPES, "--mode=export", "--workdir={tmp}", "--output={tmp}/o", "--size=12"],
+        "--size=12: give height,width",
+    ),
     "no_checkpoint": ([SHAPES, "--mode=eval", "--workdir={tmp}/none"], "holds no checkpoint"),
     "no_data": (
         [SHAPES, "--mode=prepare", "--config.data.name=dogs"],
@@ -56,7 +61,7 @@ def command_line(monkeypatch, tmp_path):
     for name in list(flags.FLAGS):
         if name.startswith("config."):
             delattr(flags.FLAGS, name)
-    for name in ("config", "workdir", "mode", "step"):
+    for name in ("config", "workdir", "mode", "step", "output", "size"):
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
-from peer_weights import from_transformers
 from transformers import (
     DetrConfig,
     MaskFormerConfig,
@@ -17,9 +16,12 @@ from transformers import (
 )
 
 from configs import base
+from rc2l_jax.evaluate import semantic_inference
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.models.pixel_decoder import upsample_nearest
 from rc2l_jax.models.transformer import Dropout, TransformerDecoder, sine_position
+from rc2l_jax.pretrained import names
+from rc2l_jax.pretrained.load import InitReport, fit
 from rc2l_jax.structs import Predictions
 
 TINY = {
@@ -90,6 +92,17 @@ def random_variables(config: ConfigDict) -> dict:
 
 
 # Against transformers.
+
+
+def converted(peer: MaskFormerForInstanceSegmentation, config: ConfigDict) -> dict:
+    """The peer's weights as our variables."""
+    arrays = {
+        names.current_name(key): tensor.detach().numpy()
+        for key, tensor in peer.state_dict().items()
+        if tensor.ndim
+    }
+    report = InitReport("", "the peer", "")
+    return fit(random_variables(config), arrays, names.TRANSFORMERS, config, report)
 
 
 def peer_model(config: ConfigDict, device: str = "cpu") -> MaskFormerForInstanceSegmentation:
@@ -179,7 +192,7 @@ def test_every_layer_agrees_with_transformers(
     config = tiny_config(backbone=backbone, hidden_dim=hidden_dim)
     peer = peer_model(config)
     randomize(peer)
-    variables = from_transformers(peer.state_dict())
+    variables = converted(peer, config)
     expected_shapes = init_shapes(config)
     assert shapes(variables) == shapes(expected_shapes)
 
@@ -201,6 +214,29 @@ def test_every_layer_agrees_with_transformers(
     assert np.abs(np.diff(theirs.class_logits, axis=0)).max() > 0.1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("backbone", "size"), [("resnet50", (70, 102)), ("resnet101", (64, 96))])
+def test_default_sizes_agree_with_transformers(backbone: str, size: tuple[int, int]) -> None:
+    """The network of the paper and its little sister, semantic output included."""
+    config = base.get_config()
+    config.model.backbone = backbone
+    peer = peer_model(config)
+    randomize(peer)
+    variables, x = converted(peer, config), images(*size, batch=1)
+    model = build_model(config)
+    ours = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+    theirs = peer_predictions(peer, x)
+    for name in ("class_logits", "mask_logits"):
+        got, want = np.asarray(getattr(ours, name)), getattr(theirs, name)
+        assert np.abs(got - want).max() < 1e-4 * max(1.0, np.abs(want).max()), name
+    got = semantic_inference(ours.class_logits[-1], ours.mask_logits[-1], size)
+    masks = torch.from_numpy(theirs.mask_logits[-1])
+    masks = torch.nn.functional.interpolate(masks, size, mode="bilinear", align_corners=False)
+    classes = torch.from_numpy(theirs.class_logits[-1]).softmax(-1)[..., :-1]
+    want = torch.einsum("bnk,bnhw->bkhw", classes, masks.sigmoid())
+    np.testing.assert_allclose(got, want, atol=1e-4 * float(want.max()))
+
+
 def test_eval_mode_batch_norm_agrees_with_frozen_norm() -> None:
     config = tiny_config(backbone="tiny_bottleneck")
     peer = peer_model(config)
@@ -209,7 +245,7 @@ def test_eval_mode_batch_norm_agrees_with_frozen_norm() -> None:
 
     def features(norm: str) -> tuple[jax.Array, ...]:
         model = resnet.ResNet(backbone="tiny_bottleneck", width=8, stem="basic", norm=norm)
-        variables = from_transformers(peer.state_dict(), norm)
+        variables = converted(peer, tiny_config(backbone="tiny_bottleneck", norm=norm))
         backbone = {name: tree["backbone"] for name, tree in variables.items() if tree}
         return jax.jit(lambda v: model.apply(v, x, train=False))(backbone)
 

@@ -1,0 +1,92 @@
+"""How long, and with how much memory, a full-size checkpoint is taken in and written out.
+
+    python benchmarks/convert_checkpoint.py
+
+transformers writes a random ResNet-101 MaskFormer (100 queries, 171 classes, as for COCO-Stuff);
+then a process of its own reads it into `configs/voc_train_half.py`, and writes it out again.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+NUM_QUERIES, NUM_CLASSES = 100, 171
+
+
+def main() -> None:
+    """Writes the checkpoint, converts it in a new process, prints what that took."""
+    if len(sys.argv) == 2:
+        print(json.dumps(convert(Path(sys.argv[1]))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder) / "checkpoint")
+        command = [sys.executable, __file__, folder]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+
+
+def write_checkpoint(folder: Path) -> None:
+    """A random network in the format of the Hugging Face hub."""
+    from transformers import (
+        DetrConfig,
+        MaskFormerConfig,
+        MaskFormerForInstanceSegmentation,
+        ResNetConfig,
+    )
+
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    config = MaskFormerConfig(
+        backbone_config=ResNetConfig(depths=[3, 4, 23, 3], out_features=stages),
+        decoder_config=DetrConfig(num_queries=NUM_QUERIES),
+        num_labels=NUM_CLASSES,
+    )
+    MaskFormerForInstanceSegmentation(config).save_pretrained(folder)
+
+
+def convert(folder: Path) -> dict[str, float]:
+    """Reads, writes and measures this process."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from configs import voc_train_half
+    from rc2l_jax.models.maskformer import build_model
+    from rc2l_jax.pretrained import load_pretrained
+    from rc2l_jax.pretrained.to_transformers import export_transformers
+
+    config = voc_train_half.get_config()
+    config.init_from = str(folder / "checkpoint")
+    model = build_model(config)
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    before = peak()
+    start = time.perf_counter()
+    variables, report = load_pretrained(variables, config)
+    loaded = time.perf_counter()
+    names = tuple(f"class {index}" for index in range(config.data.num_classes))
+    export_transformers(variables, config, names, folder / "out")
+    return {
+        "arrays": len(report.loaded),
+        "load_seconds": round(loaded - start, 2),
+        "export_seconds": round(time.perf_counter() - loaded, 2),
+        "peak_gib": round(peak(), 2),
+        "peak_before_gib": round(before, 2),
+    }
+
+
+def peak() -> float:
+    """Largest resident size of this process so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()

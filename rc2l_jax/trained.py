@@ -1,0 +1,86 @@
+"""Networks of a run directory: read back, and handed on to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from rc2l_jax import input_pipeline
+from rc2l_jax.checkpoints import Checkpoints
+from rc2l_jax.config import validate
+from rc2l_jax.exported import export_stablehlo
+from rc2l_jax.models.maskformer import MaskFormer, build_model
+from rc2l_jax.optimizer import create_optimizer
+from rc2l_jax.pretrained.to_transformers import export_transformers
+from rc2l_jax.report import say
+from rc2l_jax.rundir import check_same_model
+from rc2l_jax.train_state import initial_state
+
+FORMATS = ("huggingface", "stablehlo")
+NETWORKS = ("teacher", "student")
+
+
+def restore_run(
+    config: ConfigDict, workdir: Path, step: int | None = None
+) -> tuple[MaskFormer, int, dict[str, Any], dict[str, Any]]:
+    """Reads student and teacher of a checkpoint.
+
+    Args:
+      config: the run's.
+      workdir: the run directory.
+      step: which checkpoint; the newest if None.
+
+    Returns:
+      The model, the step, {"student": variables, "teacher": variables} and the metadata.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, or it is of another model.
+    """
+    model = build_model(config)
+    template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
+    with Checkpoints(workdir) as checkpoints:
+        step, networks, metadata = checkpoints.restore_networks(template, step)
+    check_same_model(metadata["config"], config, workdir)
+    return model, step, networks, metadata
+
+
+def export_checkpoint(
+    config: ConfigDict,
+    workdir: str | Path,
+    output: str | Path,
+    *,
+    file_format: str,
+    network: str = "teacher",
+    step: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Path:
+    """Writes one network of a run for other programs.
+
+    Args:
+      config: the run's.
+      workdir: the run directory.
+      output: the folder to make.
+      file_format: one of `FORMATS`.
+      network: one of `NETWORKS`.
+      step: which checkpoint; the newest if None.
+      size: "stablehlo": (H, W) of the images; the crop size if None.
+
+    Raises:
+      ConfigError, DataError: the config or its data set cannot be used.
+      CheckpointError: see `restore_run`.
+      WeightsError: the folder is not empty, or the format has no such model.
+    """
+    workdir, output = (Path(path).expanduser().absolute() for path in (workdir, output))
+    validate(config, jax.device_count())
+    _, step, networks, _ = restore_run(config, workdir, step)
+    class_names = input_pipeline.dataset_info(config).class_names
+    if file_format == "huggingface":
+        export_transformers(networks[network], config, class_names, output)
+    else:
+        size = size or (config.data.crop_size, config.data.crop_size)
+        export_stablehlo(networks[network], config, class_names, output, size)
+    say(f"{workdir}, step {step}, {network} -> {output} ({file_format})")
+    return output

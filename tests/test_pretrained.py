@@ -1,0 +1,512 @@
+"""Weights in and out, on files as other programs write them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import flax
+import jax
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from test_models import TINY, images, peer_model, peer_predictions, random_variables, randomize
+from test_models import tiny_config as plain_config
+from transformers import (
+    AutoImageProcessor,
+    MaskFormerForInstanceSegmentation,
+    ResNetConfig,
+    ResNetForImageClassification,
+    pipeline,
+)
+
+from rc2l_jax import exported
+from rc2l_jax.models import build_model, resnet
+from rc2l_jax.pretrained import WeightsError, load_pretrained, names
+from rc2l_jax.pretrained.to_transformers import export_transformers
+from rc2l_jax.train_state import initial_state, pretrained_state
+
+CLASS_NAMES = ("sky", "road", "car", "tree", "pole")
+DETECTRON2 = next(f for f in names.FAMILIES if f.title == "MaskFormer of detectron2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_backbones():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, architecture in TINY.items():
+            patch.setitem(resnet.BACKBONES, name, architecture)
+        yield
+
+
+def tiny_config(init_from: object = "", norm: str = "frozen", queries: str = "first", **model):
+    config = plain_config(backbone="tiny_bottleneck", norm=norm, **model)
+    config.init_from, config.init_queries = str(init_from), queries
+    config.data.crop_size = 32
+    return config
+
+
+def flat(variables) -> dict[str, np.ndarray]:
+    return flax.traverse_util.flatten_dict(variables, sep="/")
+
+
+def assert_same(got, want) -> None:
+    got, want = flat(got), flat(want)
+    assert got.keys() == want.keys()
+    for path in want:
+        np.testing.assert_array_equal(got[path], want[path], err_msg=path)
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory):
+    """A random peer, its folder, and our variables loaded from it."""
+    config = tiny_config()
+    model = peer_model(config)
+    randomize(model)
+    folder = tmp_path_factory.mktemp("peer")
+    model.save_pretrained(folder)
+    config.init_from = str(folder)
+    variables, report = load_pretrained(random_variables(config), config)
+    return SimpleNamespace(model=model, folder=folder, variables=variables, report=report)
+
+
+def arrays_of(peer) -> dict[str, np.ndarray]:
+    """The peer's arrays by the names it has on disk."""
+    return load_file(peer.folder / "model.safetensors")
+
+
+def detectron2_arrays(peer) -> dict[str, np.ndarray]:
+    """The same weights by detectron2's names, projections packed as torch packs them."""
+    arrays = {}
+    for path, value in flat(peer.variables).items():
+        path = path.split("/", 1)[1]
+        arrays[DETECTRON2.name_of(path)] = names.to_theirs(path, value)
+    for kind in ("weight", "bias"):
+        for name in [n for n in arrays if n.endswith(f".in_proj.query.{kind}")]:
+            stem = name.removesuffix(f".query.{kind}")
+            parts = [arrays.pop(f"{stem}.{part}.{kind}") for part in ("query", "key", "value")]
+            arrays[f"{stem}_{kind}"] = np.concatenate(parts)
+    return arrays
+
+
+# Weights in.
+
+
+def test_a_folder_of_transformers_gives_the_peers_predictions(peer):
+    assert len(peer.report.loaded) == len(flat(peer.variables)) and not peer.report.reinitialized
+    assert peer.report.waived == ["criterion.empty_weight"]
+    config, x = tiny_config(), images(70, 102)
+    model = build_model(config)
+    ours = jax.jit(lambda v, x: model.apply(v, x, train=False))(peer.variables, x)
+    theirs = peer_predictions(peer.model, x)
+    for name in ("class_logits", "mask_logits"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4)
+
+
+def test_every_format_of_a_whole_maskformer_gives_the_same_variables(peer, tmp_path):
+    tensors = {name: torch.from_numpy(x) for name, x in arrays_of(peer).items()}
+    torch.save(tensors, tmp_path / "plain.pth")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "ddp.pt")
+    # As transformers 5 names the modules in memory.
+    torch.save(peer.model.state_dict(), tmp_path / "memory.bin")
+    for protocol in (2, 4):
+        content = {"model": detectron2_arrays(peer), "__author__": "MaskFormer"}
+        (tmp_path / f"d2_{protocol}.pkl").write_bytes(pickle.dumps(content, protocol))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 5
+    for file in files:
+        config = tiny_config(file)
+        loaded, report = load_pretrained(random_variables(config), config)
+        assert_same(loaded, peer.variables)
+        assert not report.reinitialized, file
+
+
+def test_half_precision_is_widened(peer, tmp_path):
+    tensors = {name: torch.from_numpy(x) for name, x in arrays_of(peer).items()}
+    half = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in tensors.items()}
+    torch.save(half, tmp_path / "half.pth")
+    from safetensors.torch import save_file as save_torch
+
+    save_torch(half, tmp_path / "half.safetensors")
+    loaded = []
+    for file in ("half.pth", "half.safetensors"):
+        config = tiny_config(tmp_path / file)
+        loaded.append(load_pretrained(random_variables(config), config)[0])
+    assert_same(*loaded)
+    got, want = flat(loaded[0]), flat(peer.variables)
+    for path in want:
+        assert got[path].dtype == np.float32
+        np.testing.assert_allclose(got[path], want[path], rtol=2**-8)
+
+
+BACKBONE_NAMES = {
+    "ResNet of torchvision or timm": {
+        "backbone/stem_conv1/kernel": "conv1.weight",
+        "backbone/stem_norm1/scale": "bn1.weight",
+        "backbone/stem_norm1/mean": "bn1.running_mean",
+        "backbone/res2_0/conv1/kernel": "layer1.0.conv1.weight",
+        "backbone/res5_2/norm3/bias": "layer4.2.bn3.bias",
+        "backbone/res3_0/shortcut_conv/kernel": "layer2.0.downsample.0.weight",
+        "backbone/res4_0/shortcut_norm/var": "layer3.0.downsample.1.running_var",
+    },
+    "ResNet of detectron2": {
+        "backbone/stem_conv1/kernel": "stem.conv1.weight",
+        "backbone/stem_conv3/kernel": "stem.conv3.weight",
+        "backbone/stem_norm2/scale": "stem.conv2.norm.weight",
+        "backbone/res2_0/conv1/kernel": "res2.0.conv1.weight",
+        "backbone/res5_2/norm3/bias": "res5.2.conv3.norm.bias",
+        "backbone/res3_0/shortcut_conv/kernel": "res3.0.shortcut.weight",
+        "backbone/res4_0/shortcut_norm/var": "res4.0.shortcut.norm.running_var",
+    },
+    "ResNet of transformers": {
+        "backbone/stem_conv1/kernel": "embedder.embedder.convolution.weight",
+        "backbone/res5_2/norm3/bias": "encoder.stages.3.layers.2.layer.2.normalization.bias",
+        "backbone/res3_0/shortcut_conv/kernel": (
+            "encoder.stages.1.layers.0.shortcut.convolution.weight"
+        ),
+    },
+    # mask_former_model.py, transformer.py and per_pixel_baseline.py of facebookresearch/MaskFormer
+    "MaskFormer of detectron2": {
+        "backbone/res5_2/norm3/bias": "backbone.res5.2.conv3.norm.bias",
+        "pixel_decoder/lateral2_conv/kernel": "sem_seg_head.pixel_decoder.adapter_1.weight",
+        "pixel_decoder/lateral4_norm/scale": "sem_seg_head.pixel_decoder.adapter_3.norm.weight",
+        "pixel_decoder/output2_conv/kernel": "sem_seg_head.pixel_decoder.layer_1.weight",
+        "pixel_decoder/output5_norm/bias": "sem_seg_head.pixel_decoder.layer_4.norm.bias",
+        "pixel_decoder/mask_features/bias": "sem_seg_head.pixel_decoder.mask_features.bias",
+        "query_embed": "sem_seg_head.predictor.query_embed.weight",
+        "transformer/input_projection/kernel": "sem_seg_head.predictor.input_proj.weight",
+        "transformer/layer3/self_attention/out/kernel": (
+            "sem_seg_head.predictor.transformer.decoder.layers.3.self_attn.out_proj.weight"
+        ),
+        "transformer/layer0/cross_attention/out/bias": (
+            "sem_seg_head.predictor.transformer.decoder.layers.0.multihead_attn.out_proj.bias"
+        ),
+        "transformer/layer5/cross_attention_norm/scale": (
+            "sem_seg_head.predictor.transformer.decoder.layers.5.norm2.weight"
+        ),
+        "transformer/layer1/ffn1/kernel": (
+            "sem_seg_head.predictor.transformer.decoder.layers.1.linear1.weight"
+        ),
+        "transformer/output_norm/bias": "sem_seg_head.predictor.transformer.decoder.norm.bias",
+        "class_head/kernel": "sem_seg_head.predictor.class_embed.weight",
+        "mask_head/layer3/kernel": "sem_seg_head.predictor.mask_embed.layers.2.weight",
+    },
+}
+
+
+@pytest.mark.parametrize("title", BACKBONE_NAMES)
+def test_names_are_those_of_the_other_programs(title):
+    family = next(family for family in names.FAMILIES if family.title == title)
+    for path, name in BACKBONE_NAMES[title].items():
+        assert family.name_of(path) == name
+
+
+def resnet_files(folder: Path) -> list[Path]:
+    """One ResNet as transformers, torchvision and detectron2 write it, with their classifiers."""
+    config = ResNetConfig(
+        depths=[1, 1, 1, 3], embedding_size=8, hidden_sizes=[32, 64, 128, 256], num_labels=11
+    )
+    model = ResNetForImageClassification(config)
+    randomize(model)
+    model.save_pretrained(folder / "transformers")
+    torchvision, detectron2 = {}, {}
+    for name, value in model.state_dict().items():
+        short = name.removeprefix("resnet.")
+        for rules, target in ((TORCHVISION_FROM_HF, torchvision), (D2_FROM_HF, detectron2)):
+            renamed = short
+            for old, new in rules:
+                renamed = re.sub(old, new, renamed)
+            target[renamed] = value.numpy().copy()
+    torch.save({k: torch.from_numpy(v) for k, v in torchvision.items()}, folder / "tv.pth")
+    save_file(torchvision, folder / "timm.safetensors")
+    content = {"model": detectron2, "__author__": "torchvision", "matching_heuristics": True}
+    (folder / "R-50.pkl").write_bytes(pickle.dumps(content))
+    return sorted(folder.iterdir())
+
+
+_STAGE = r"encoder\.stages\.(\d)\.layers\.(\d)\."
+TORCHVISION_FROM_HF = (
+    (r"embedder\.embedder\.convolution", "conv1"),
+    (r"embedder\.embedder\.normalization", "bn1"),
+    (_STAGE, lambda m: f"layer{int(m[1]) + 1}.{m[2]}."),
+    (r"layer\.(\d)\.convolution", lambda m: f"conv{int(m[1]) + 1}"),
+    (r"layer\.(\d)\.normalization", lambda m: f"bn{int(m[1]) + 1}"),
+    (r"shortcut\.convolution", "downsample.0"),
+    (r"shortcut\.normalization", "downsample.1"),
+    (r"classifier\.1", "fc"),
+)
+D2_FROM_HF = (
+    (r"embedder\.embedder\.convolution", "stem.conv1"),
+    (r"embedder\.embedder\.normalization", "stem.conv1.norm"),
+    (_STAGE, lambda m: f"res{int(m[1]) + 2}.{m[2]}."),
+    (r"layer\.(\d)\.convolution", lambda m: f"conv{int(m[1]) + 1}"),
+    (r"layer\.(\d)\.normalization", lambda m: f"conv{int(m[1]) + 1}.norm"),
+    (r"shortcut\.convolution", "shortcut"),
+    (r"shortcut\.normalization", "shortcut.norm"),
+    (r"classifier\.1", "stem.fc"),
+)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_every_format_of_a_backbone_alone(tmp_path, norm):
+    loaded = []
+    for file in resnet_files(tmp_path):
+        config = tiny_config(file, norm)
+        fresh = random_variables(config)
+        variables, report = load_pretrained(fresh, config)
+        loaded.append(variables)
+        got, before = flat(variables), flat(fresh)
+        for path in got:
+            in_backbone = path.split("/")[1] == "backbone"
+            assert in_backbone == (path.split("/", 1)[1] in report.loaded)
+            assert in_backbone != np.array_equal(got[path], before[path]), path
+        assert any("classifier" in n or "fc" in n for n in report.waived)
+        assert "left random: class_head, mask_head" in "\n".join(report.lines())
+    assert len(loaded) == 4
+    for other in loaded[1:]:
+        assert_same(other, loaded[0])
+
+
+def test_other_classes_and_fewer_queries(peer):
+    config = tiny_config(peer.folder, num_queries=4)
+    config.data.num_classes = 9
+    fresh = random_variables(config)
+    loaded, report = load_pretrained(fresh, config)
+    assert set(report.reinitialized) == {"class_head/kernel", "class_head/bias"}
+    assert "9 classes instead of 5" in "\n".join(report.lines())
+    np.testing.assert_array_equal(
+        loaded["params"]["class_head"]["kernel"], fresh["params"]["class_head"]["kernel"]
+    )
+    np.testing.assert_array_equal(
+        loaded["params"]["query_embed"], peer.variables["params"]["query_embed"][:4]
+    )
+
+
+def test_more_queries_must_be_fresh(peer):
+    config = tiny_config(peer.folder, num_queries=9)
+    with pytest.raises(WeightsError, match=r"7 queries and model\.num_queries = 9.*'fresh'"):
+        load_pretrained(random_variables(config), config)
+    config = tiny_config(peer.folder, num_queries=9, queries="fresh")
+    fresh = random_variables(config)
+    loaded, report = load_pretrained(fresh, config)
+    assert list(report.reinitialized) == ["query_embed"]
+    np.testing.assert_array_equal(loaded["params"]["query_embed"], fresh["params"]["query_embed"])
+
+
+def test_student_and_teacher_start_from_the_weights_in_buffers_of_their_own(peer):
+    config = tiny_config(peer.folder)
+    optimizer = SimpleNamespace(init=lambda params: ())
+    state = jax.jit(lambda: initial_state(build_model(config), optimizer, config))()
+    state, _ = pretrained_state(state, config)
+    student = {"params": state.params, "batch_stats": state.batch_stats}
+    teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
+    assert_same(student, peer.variables)
+    assert_same(teacher, peer.variables)
+    buffers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves((student, teacher))]
+    assert len(set(buffers)) == len(buffers)
+
+
+# Bad input.
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("/tmp/rc2l_evil"),)
+
+
+def spoil(peer, folder: Path, how: str) -> Path:
+    """Writes weights with one thing wrong."""
+    arrays = arrays_of(peer)
+    safe = folder / "model.safetensors"
+    first = "mask_embedder.0.0.weight"
+    if how == "truncated":
+        safe.write_bytes((peer.folder / "model.safetensors").read_bytes()[:5000])
+    elif how == "corrupt_torch":
+        safe = folder / "weights.pth"
+        safe.write_bytes(b"PK\x03\x04 not a file of torch")
+    elif how == "corrupt_pickle":
+        safe = folder / "weights.pkl"
+        safe.write_bytes(pickle.dumps({"model": arrays})[:-100])
+    elif how == "code":
+        safe = folder / "weights.pkl"
+        safe.write_bytes(pickle.dumps({"model": arrays, "extra": Evil()}))
+    elif how == "code_torch":
+        safe = folder / "weights.pth"
+        torch.save({"a": Evil()}, safe)
+    elif how == "unknown_file":
+        safe = folder / "weights.h5"
+        safe.write_bytes(b"HDF")
+    elif how == "nothing_known":
+        save_file({"a.weight": np.ones(3, np.float32)}, safe)
+    elif how == "swin_keys":
+        save_file({"backbone.patch_embed.proj.weight": np.ones(3, np.float32)}, safe)
+    elif how == "mask2former_keys":
+        save_file({"model.transformer_module.level_embed.weight": np.ones(3, np.float32)}, safe)
+    elif how in ("mask2former", "swin"):
+        config = {"model_type": "mask2former"}
+        if how == "swin":
+            config = {"model_type": "maskformer", "backbone_config": {"model_type": "swin"}}
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file(arrays, safe)
+        return folder
+    elif how == "empty_folder":
+        return folder
+    else:
+        if how == "missing":
+            del arrays[first]
+        elif how == "left_over":
+            arrays["model.something.weight"] = np.ones((2, 3), np.float32)
+        elif how == "shape":
+            arrays[first] = arrays[first][:, :-1].copy()
+        elif how == "dtype":
+            arrays[first] = arrays[first].astype(np.int32)
+        elif how == "nan":
+            arrays[first][0, 0] = np.nan
+        save_file(arrays, safe)
+    return safe
+
+
+MISTAKES = {
+    "truncated": "model.safetensors: not a readable safetensors file",
+    "corrupt_torch": "weights.pth: not a readable torch file",
+    "corrupt_pickle": "weights.pkl: not a readable pickle",
+    "code": r"weights.pkl: a pickle of more than NumPy arrays, not loaded: .*touch",
+    "code_torch": "weights.pth: not a readable torch file of weights",
+    "unknown_file": "weights.h5: unknown kind of file; .safetensors",
+    "nothing_known": "none of MaskFormer of transformers.* a.weight",
+    "swin_keys": "Swin",
+    "mask2former_keys": "this is Mask2Former",
+    "mask2former": "its config.json says 'mask2former'",
+    "swin": "its config.json says a backbone 'swin'",
+    "empty_folder": "neither model.safetensors nor pytorch_model.bin",
+    "missing": r"1 arrays do not match:\n  mask_head/layer1/kernel \(40, 40\): the file has no",
+    "left_over": r"model.something.weight \(2, 3\) in the file: the model has no place",
+    "shape": r"mask_head/layer1/kernel \(40, 40\): .* gives \(39, 40\)",
+    "dtype": "mask_embedder.0.0.weight is of type int32",
+    "nan": "mask_embedder.0.0.weight is not finite",
+}
+
+
+@pytest.mark.parametrize("how", MISTAKES)
+def test_mistakes_are_named_and_nothing_is_loaded(peer, tmp_path, how):
+    path = spoil(peer, tmp_path, how)
+    config = tiny_config(path)
+    variables = random_variables(config)
+    before = jax.tree.map(np.copy, variables)
+    with pytest.raises(WeightsError, match=f"(?s){MISTAKES[how]}") as caught:
+        load_pretrained(variables, config)
+    assert str(path) in str(caught.value)
+    assert_same(variables, before)
+    assert not Path("/tmp/rc2l_evil").exists()
+
+
+def test_another_architecture_lists_both_sides(peer):
+    config = tiny_config(peer.folder, num_decoder_layers=4)
+    with pytest.raises(WeightsError, match=r"transformer/layer3/ffn1/kernel .*the file has no"):
+        load_pretrained(random_variables(config), config)
+    config = tiny_config(peer.folder, num_decoder_layers=2)
+    with pytest.raises(WeightsError, match=r"layers.2.fc1.weight \(48, 40\) in the file"):
+        load_pretrained(random_variables(config), config)
+
+
+def test_group_norm_has_no_place_for_batch_norms(peer):
+    config = tiny_config(peer.folder, "group")
+    with pytest.raises(WeightsError, match=r"model\.norm = 'group'"):
+        load_pretrained(random_variables(config), config)
+
+
+def test_torch_files_without_torch_say_so(peer, tmp_path, monkeypatch):
+    torch.save({}, tmp_path / "weights.pth")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    config = tiny_config(tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match="pip install torch, or convert"):
+        load_pretrained(random_variables(config), config)
+
+
+def test_without_network_the_error_says_what_to_put_where(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    config = tiny_config("facebook/maskformer-nowhere")
+    with pytest.raises(WeightsError, match=r"config.json and model.safetensors .*in\s+a folder"):
+        load_pretrained({}, config)
+    with pytest.raises(WeightsError, match="no such file or folder"):
+        load_pretrained({}, tiny_config("no/such/file.pth"))
+
+
+# Weights out.
+
+
+def test_out_and_in_again_is_bit_identical_and_opens_in_the_peer(peer, tmp_path):
+    config = tiny_config()
+    folder = export_transformers(peer.variables, config, CLASS_NAMES, tmp_path / "out")
+    config.init_from = str(folder)
+    again, _ = load_pretrained(random_variables(config), config)
+    assert_same(again, peer.variables)
+
+    theirs, info = MaskFormerForInstanceSegmentation.from_pretrained(
+        folder, output_loading_info=True
+    )
+    assert not any(info.values()), info
+    assert theirs.config.id2label == dict(enumerate(CLASS_NAMES))
+    x = torch.randn(2, 3, 70, 102, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want, got = peer.model(x), theirs.eval()(x)
+    torch.testing.assert_close(got.class_queries_logits, want.class_queries_logits)
+    torch.testing.assert_close(got.masks_queries_logits, want.masks_queries_logits)
+
+
+def test_the_exported_folder_segments_an_image_through_a_pipeline(peer, tmp_path):
+    config = tiny_config()
+    config.data.eval_short_edge = 64
+    folder = export_transformers(peer.variables, config, CLASS_NAMES, tmp_path / "out")
+    processor = AutoImageProcessor.from_pretrained(folder)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), np.uint8))
+    inputs = processor(image, return_tensors="pt")
+    assert inputs["pixel_values"].shape == (1, 3, 64, 96)
+    result = pipeline("image-segmentation", str(folder))(image, subtask="semantic")
+    assert {part["label"] for part in result} <= set(CLASS_NAMES) and result
+    assert result[0]["mask"].size == (120, 80)
+
+
+def test_what_the_peer_has_not_is_refused_and_nothing_is_overwritten(peer, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(WeightsError, match="not an empty folder"):
+        export_transformers(peer.variables, tiny_config(), CLASS_NAMES, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    for key, value in (("norm", "group"), ("stem", "deeplab"), ("pixel_dim", 40)):
+        config = tiny_config()
+        config.model[key] = value
+        with pytest.raises(WeightsError, match=f"model.{key} = "):
+            export_transformers(peer.variables, config, CLASS_NAMES, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_stablehlo_program_is_the_models_inference_for_any_batch(peer, tmp_path):
+    config = tiny_config()
+    folder = tmp_path / "hlo"
+    exported.export_stablehlo(peer.variables, config, CLASS_NAMES, folder, (48, 64))
+    run, description = exported.load_exported(folder)
+    assert description["class_names"] == list(CLASS_NAMES) and description["size"] == [48, 64]
+    model = build_model(config)
+    x = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
+    want_ids, want = jax.jit(lambda x: exported.predict(model, peer.variables, x))(x)
+    for batch in (3, 1):
+        ids, shares = run(x[:batch])
+        assert ids.dtype == np.uint8 and ids.shape == (batch, 48, 64)
+        np.testing.assert_allclose(shares, want[:batch], atol=1e-5)
+        assert (np.asarray(ids) == np.asarray(want_ids)[:batch]).mean() > 0.999
+    np.testing.assert_allclose(shares.sum(1), 1.0, atol=1e-5)
+
+    (folder / "weights.safetensors").write_bytes(b"short")
+    with pytest.raises(WeightsError, match="damaged"):
+        exported.load_exported(folder)
+    (folder / "inference.stablehlo").unlink()
+    with pytest.raises(WeightsError, match=r"has no inference\.stablehlo"):
+        exported.load_exported(folder)
