@@ -114,11 +114,18 @@ def test_every_format_of_a_whole_maskformer_gives_the_same_variables(peer, tmp_p
     torch.save({"state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "ddp.pt")
     # As transformers 5 names the modules in memory.
     torch.save(peer.model.state_dict(), tmp_path / "memory.bin")
-    for protocol in (2, 4):
-        content = {"model": detectron2_arrays(peer), "__author__": "MaskFormer"}
+    for protocol in (2, 4, 5):
+        arrays = detectron2_arrays(peer)
+        if protocol == 2:  # the published files are from before the pixel decoder was a module
+            arrays = {
+                k.replace("sem_seg_head.pixel_decoder.", "sem_seg_head."): v
+                for k, v in arrays.items()
+            }
+            assert "sem_seg_head.layer_4.norm.weight" in arrays
+        content = {"model": arrays, "__author__": "MaskFormer"}
         (tmp_path / f"d2_{protocol}.pkl").write_bytes(pickle.dumps(content, protocol))
     files = sorted(tmp_path.iterdir())
-    assert len(files) == 5
+    assert len(files) == 6
     for file in files:
         config = tiny_config(file)
         loaded, report = load_pretrained(random_variables(config), config)
@@ -335,6 +342,9 @@ def spoil(peer, folder: Path, how: str) -> Path:
     elif how == "code":
         safe = folder / "weights.pkl"
         safe.write_bytes(pickle.dumps({"model": arrays, "extra": Evil()}))
+    elif how == "object_pickle":
+        safe = folder / "weights.pkl"
+        safe.write_bytes(pickle.dumps({"model": {"a": np.array([None, 1], object)}}))
     elif how == "code_torch":
         safe = folder / "weights.pth"
         torch.save({"a": Evil()}, safe)
@@ -347,8 +357,10 @@ def spoil(peer, folder: Path, how: str) -> Path:
         save_file({"backbone.patch_embed.proj.weight": np.ones(3, np.float32)}, safe)
     elif how == "mask2former_keys":
         save_file({"model.transformer_module.level_embed.weight": np.ones(3, np.float32)}, safe)
-    elif how in ("mask2former", "swin"):
+    elif how in ("mask2former", "swin", "heads"):
         config = {"model_type": "mask2former"}
+        if how == "heads":
+            config = {"model_type": "maskformer", "decoder_config": {"decoder_attention_heads": 8}}
         if how == "swin":
             config = {"model_type": "maskformer", "backbone_config": {"model_type": "swin"}}
         (folder / "config.json").write_text(json.dumps(config))
@@ -383,6 +395,8 @@ MISTAKES = {
     "mask2former_keys": "this is Mask2Former",
     "mask2former": "its config.json says 'mask2former'",
     "swin": "its config.json says a backbone 'swin'",
+    "heads": r"says 8 attention heads and model.num_heads = 4",
+    "object_pickle": "array of type object, which is no number",
     "empty_folder": "neither model.safetensors nor pytorch_model.bin",
     "missing": r"1 arrays do not match:\n  mask_head/layer1/kernel \(40, 40\): the file has no",
     "left_over": r"model.something.weight \(2, 3\) in the file: the model has no place",
@@ -505,6 +519,9 @@ def test_the_stablehlo_program_is_the_models_inference_for_any_batch(peer, tmp_p
     np.testing.assert_allclose(shares.sum(1), 1.0, atol=1e-5)
 
     (folder / "weights.safetensors").write_bytes(b"short")
+    with pytest.raises(WeightsError, match="damaged"):
+        exported.load_exported(folder)
+    (folder / "inference.stablehlo").write_bytes(b"short")
     with pytest.raises(WeightsError, match="damaged"):
         exported.load_exported(folder)
     (folder / "inference.stablehlo").unlink()

@@ -74,9 +74,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise WeightsError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: not a JSON object")
+    return content
 
 
 def check_new_folder(output: Path) -> None:
@@ -154,6 +157,7 @@ def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
 def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, value in stored.items():
+        name = str(name)
         if hasattr(value, "detach"):  # a torch tensor; .float() because NumPy knows no bfloat16
             value = value.detach()
             value = (value.float() if value.is_floating_point() else value).numpy()
@@ -161,7 +165,7 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
             raise WeightsError(f"{path}: {name} is no array but {type(value).__name__}")
         if value.ndim == 0 or not value.size:
             continue
-        if value.dtype.kind not in "fV" and value.dtype != ml_dtypes.bfloat16:
+        if value.dtype.kind != "f" and value.dtype != ml_dtypes.bfloat16:
             raise WeightsError(f"{path}: {name} is of type {value.dtype}, not a float")
         value = np.asarray(value, np.float32)
         if not np.isfinite(value).all():

@@ -64,7 +64,7 @@ def load_pretrained(variables: Any, config: ConfigDict) -> tuple[Any, InitReport
       WeightsError: the weights cannot be had or read, or do not fit. Nothing is half-loaded.
     """
     path, description = files.find(config.init_from)
-    _check_description(description, path)
+    _check_description(description, config, path)
     family, arrays = names.family_of(files.read_arrays(path), str(path))
     report = InitReport(config.init_from, str(path), family.title)
     return fit(variables, arrays, family, config, report), report
@@ -142,16 +142,25 @@ def _reason_to_leave(
     return None
 
 
-def _check_description(description: dict[str, Any], path: Any) -> None:
-    """Refuses what config.json says the model cannot be."""
+def _check_description(description: dict[str, Any], config: ConfigDict, path: Any) -> None:
+    """Refuses what config.json says the model cannot be, also where no array's shape tells."""
     kind = description.get("model_type", "maskformer")
-    backbone = description.get("backbone_config") or {}
     if kind not in ("maskformer", "resnet"):
         raise WeightsError(f"{path}: its config.json says {kind!r}; use a MaskFormer or a ResNet")
+    backbone, decoder = (
+        value if isinstance(value := description.get(key), dict) else {}
+        for key in ("backbone_config", "decoder_config")
+    )
     if kind == "maskformer" and backbone.get("model_type", "resnet") != "resnet":
         raise WeightsError(
             f"{path}: its config.json says a backbone {backbone['model_type']!r}; only ResNet "
             "is here"
+        )
+    heads = decoder.get("decoder_attention_heads", config.model.num_heads)
+    if kind == "maskformer" and heads != config.model.num_heads:
+        raise WeightsError(
+            f"{path}: its config.json says {heads} attention heads and model.num_heads = "
+            f"{config.model.num_heads}: set model.num_heads = {heads}"
         )
     resnet = backbone if kind == "maskformer" else description
     if resnet.get("downsample_in_bottleneck") or resnet.get("downsample_in_first_stage"):

@@ -257,11 +257,18 @@ def family_of(
 
 def _bare(name: str) -> str:
     """A backbone's name without the prefixes that wrappers add."""
-    return re.sub(r"^(resnet|backbone|encoder(?=\.layer1|\.conv1))\.", "", name)
+    return re.sub(r"^(resnet|backbone|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.", "", name)
 
 
 def current_name(name: str) -> str:
-    """transformers 5 renames some modules in memory; on disk the older names remain."""
+    """The name that is current where a program has had two.
+
+    transformers 5 renames some modules in memory, and on disk the older names remain; the original
+    MaskFormer's published files are from before its pixel decoder became a module.
+    """
+    name = re.sub(
+        r"^sem_seg_head\.(?=adapter_|layer_|mask_features\.)", "sem_seg_head.pixel_decoder.", name
+    )
     if name.startswith(_DETR):
         name = name.replace("_attn.o_proj.", "_attn.out_proj.").replace(".mlp.fc", ".fc")
     return name
@@ -272,6 +279,8 @@ def _split_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     split = {}
     for name, array in arrays.items():
         if match := re.fullmatch(r"(.*\.in_proj)_(weight|bias)", name):
+            if len(array) % 3:
+                raise WeightsError(f"{name} {array.shape}: not three projections in one")
             for part, piece in zip(("query", "key", "value"), np.split(array, 3)):
                 split[f"{match[1]}.{part}.{match[2]}"] = piece
         else:
