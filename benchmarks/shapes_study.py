@@ -35,13 +35,13 @@ from rc2l_jax.train_state import create_train_state
 from rc2l_jax.train_step import parallel_train_step
 
 NUM_LABELED = 16
-# Section 4.1 and Eqs. 5-10 as printed; where the paper is silent, the defaults of configs/base.py.
 PAPER = {
     "unsup.rcc_weight": 1.0,
     "unsup.smc_weight": 20.0,
     "unsup.rmc_weight": 4.0,
     "unsup.rfc_weight": 4.0,
 }
+# Section 4.1 and Eqs. 5-10 as printed; where the paper is silent, the defaults of configs/base.py.
 AS_PRINTED = PAPER | {
     "unsup.union": "semantic",
     "unsup.contrast_denominator": "paper",

@@ -63,15 +63,19 @@ def pretrained_state(state: TrainState, config: ConfigDict) -> tuple[TrainState,
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     loaded, report = load_pretrained(variables, config)
+    return start_from(state, loaded), report
+
+
+def start_from(state: TrainState, variables: Any) -> TrainState:
+    """The state with {"params", "batch_stats"} as both student and teacher."""
     # Two copies: the state is donated to the step, and no two of its leaves may share a buffer.
-    student, teacher = (jax.tree.map(jnp.array, loaded) for _ in range(2))
-    state = state.replace(
+    student, teacher = (jax.tree.map(jnp.array, variables) for _ in range(2))
+    return state.replace(
         params=student["params"],
-        batch_stats=student.get("batch_stats", {}),
+        batch_stats=student["batch_stats"],
         teacher_params=teacher["params"],
-        teacher_batch_stats=teacher.get("batch_stats", {}),
+        teacher_batch_stats=teacher["batch_stats"],
     )
-    return state, report
 
 
 def ema_decay(decay: float, step: jax.Array) -> jax.Array:

@@ -48,8 +48,12 @@ def colored(images: jax.Array, valid: jax.Array, key: jax.Array, config: ConfigD
     """Colour augmentation (if `data.color`) of uint8 [B, H, W, 3], to float32 in 0..255."""
     if not config.data.color:
         return images.astype(jnp.float32)
-    first = jax.lax.axis_index(AXIS) * images.shape[0]
-    return augment.color_augment(augment.image_keys(key, images.shape[0], first), images, valid)
+    return augment.color_augment(_image_keys(key, images.shape[0]), images, valid)
+
+
+def _image_keys(key: jax.Array, num_images: int) -> jax.Array:
+    """Keys [B, 2] of this device's images, by their position in the global batch."""
+    return augment.image_keys(key, num_images, jax.lax.axis_index(AXIS) * num_images)
 
 
 def strong_colored(batch: Batch, weak: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
@@ -58,7 +62,7 @@ def strong_colored(batch: Batch, weak: jax.Array, key: jax.Array, config: Config
     if config.strong_color == "weak":
         return colored(images, valid, key, config)
     if config.strong_color == "jitter":
-        keys = augment.image_keys(key, images.shape[0], jax.lax.axis_index(AXIS) * images.shape[0])
+        keys = _image_keys(key, images.shape[0])
         return augment.color_jitter(keys, images, valid, **config.jitter)
     return weak
 
@@ -111,9 +115,8 @@ def unlabeled_views(
     strong = strong_colored(batch, weak, keys.strong_color, config)
 
     num_images, grid = weak.shape[0], weak_segments.known.shape[1:]
-    first = jax.lax.axis_index(AXIS) * num_images
     box = augment.cutmix_boxes(
-        augment.image_keys(keys.box, num_images, first),
+        _image_keys(keys.box, num_images),
         grid,
         probability=config.cutmix.probability,
         min_area=config.cutmix.min_area,

@@ -150,17 +150,19 @@ def randomize(peer: MaskFormerForInstanceSegmentation) -> None:
             tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
 
 
-@torch.no_grad()
-def peer_predictions(peer: MaskFormerForInstanceSegmentation, x: jax.Array) -> Predictions:
-    """Every layer's predictions. The peer's own auxiliary outputs skip the final LayerNorm (or feed
-    it back into the next layer), which the original does not: so its layers are read directly."""
+def peer_layers(
+    peer: MaskFormerForInstanceSegmentation, pixels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Every layer's class logits and mask logits, and the pixel features. The peer's own auxiliary
+    outputs skip the final LayerNorm (or feed it back into the next layer), which the original does
+    not: so its layers are read directly."""
     decoder = peer.model.transformer_module.decoder
     outputs: list[torch.Tensor] = []
     hooks = [
         layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         for layer in decoder.layers
     ]
-    result = peer(torch.from_numpy(np.array(x).transpose(0, 3, 1, 2)))
+    result = peer(pixels)
     for hook in hooks:
         hook.remove()
     queries = decoder.layernorm(torch.stack(outputs))
@@ -170,6 +172,14 @@ def peer_predictions(peer: MaskFormerForInstanceSegmentation, x: jax.Array) -> P
     # The hooks saw what the peer predicts from.
     assert torch.allclose(classes[-1], result.class_queries_logits, atol=1e-5)
     assert torch.allclose(masks[-1], result.masks_queries_logits, atol=1e-5)
+    return classes, masks, pixel_features
+
+
+@torch.no_grad()
+def peer_predictions(peer: MaskFormerForInstanceSegmentation, x: jax.Array) -> Predictions:
+    """Every layer's predictions for images [B, H, W, 3]."""
+    pixels = torch.from_numpy(np.array(x).transpose(0, 3, 1, 2))
+    classes, masks, pixel_features = peer_layers(peer, pixels)
     return Predictions(
         class_logits=classes.numpy(),
         mask_logits=masks.numpy(),

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from test_models import TINY, converted, peer_model, randomize, tiny_config
+from test_models import TINY, converted, peer_layers, peer_model, randomize, tiny_config
 from transformers.models.maskformer import modeling_maskformer as hf
 
 from rc2l_jax.augment import normalize
@@ -23,7 +23,7 @@ from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.pretrained import names
 from rc2l_jax.structs import Batch
 from rc2l_jax.train import replicate
-from rc2l_jax.train_state import initial_state
+from rc2l_jax.train_state import initial_state, start_from
 from rc2l_jax.train_step import parallel_train_step, total_loss
 
 SIZE, CLASSES, STEPS = 64, 5, 3
@@ -85,23 +85,9 @@ class Peer:
         ]
 
     def loss(self) -> torch.Tensor:
-        decoder, outputs = self.model.model.transformer_module.decoder, []
-        hooks = [
-            layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-            for layer in decoder.layers
-        ]
-        result = self.model(self.images)
-        for hook in hooks:
-            hook.remove()
+        all_classes, all_masks, _ = peer_layers(self.model, self.images)
         total = torch.zeros(())
-        for output in outputs:
-            queries = decoder.layernorm(output)
-            masks = torch.einsum(
-                "bnc,bchw->bnhw",
-                self.model.mask_embedder(queries),
-                result.pixel_decoder_last_hidden_state,
-            )
-            classes = self.model.class_predictor(queries)
+        for classes, masks in zip(all_classes, all_masks):
             terms = self.criterion(masks, classes, self.masks, self.classes)
             total = total + terms["loss_cross_entropy"]
             total = total + 20 * terms["loss_mask"] + terms["loss_dice"]
@@ -143,14 +129,7 @@ def both():
 
         def start():
             state = jax.jit(lambda: initial_state(model, optimizer, config))()
-            copy = lambda tree: jax.tree.map(jax.numpy.array, tree)  # noqa: E731
-            state = state.replace(
-                params=copy(variables["params"]),
-                batch_stats=copy(variables["batch_stats"]),
-                teacher_params=copy(variables["params"]),
-                teacher_batch_stats=copy(variables["batch_stats"]),
-            )
-            return replicate(state, 1)
+            return replicate(start_from(state, variables), 1)
 
         yield SimpleNamespace(
             config=config, batch=batch, peer=peer, model=model, optimizer=optimizer, start=start

@@ -62,10 +62,9 @@ def _download(name: str) -> Path:
         if not (folder / _IN_FOLDER[0]).is_file():
             folder = Path(snapshot_download(name, allow_patterns=["config.json", _IN_FOLDER[1]]))
     except Exception as error:  # of the network, of the hub, of the disk
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"init_from = {name!r}: not a local path, and not to be had from the Hugging Face hub "
-            f"({reason}). {remedy}"
+            f"({_first_line(error)}). {remedy}"
         ) from error
     return folder
 
@@ -140,8 +139,14 @@ def _read_torch(path: Path) -> Any:
         # weights_only: torch's own restricted unpickler.
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: all of a bad file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path}: not a readable torch file of weights ({reason})") from error
+        raise WeightsError(
+            f"{path}: not a readable torch file of weights ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:

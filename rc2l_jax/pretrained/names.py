@@ -245,8 +245,9 @@ def family_of(
                 "ResNet, or a ResNet"
             )
     whole = {current_name(name): array for name, array in _split_projections(arrays).items()}
+    bare = {_bare(name): array for name, array in whole.items()}
     for family in FAMILIES:
-        names = whole if family.whole else {_bare(name): array for name, array in whole.items()}
+        names = whole if family.whole else bare
         if any(re.fullmatch(family.marker, name) for name in names):
             return family, names
     titles = ", ".join(family.title for family in FAMILIES)
