@@ -121,13 +121,16 @@ def get_config() -> ConfigDict:
 
     # Data.
     config.data = ConfigDict()
-    config.data.name = ""  # "shapes", "camvid"
-    config.data.dir = ""  # where the files lie
+    # "voc_semseg", "cityscapes_semseg", "camvid", "folder" (your own), "shapes" (drawn).
+    config.data.name = ""
+    config.data.dir = ""  # where the files lie; "" to use prepared records, or to download
+    config.data.unlabeled_dir = ""  # any folder of images: they are the split "unlabeled"
     config.data.prepared_dir = "~/tensorflow_datasets"  # where prepared records are kept
     config.data.num_classes = 21
     config.data.labeled_split = ""
     config.data.unlabeled_split = ""
     config.data.eval_split = "val"
+    config.data.num_labeled = 0  # how many images labeled_split must name; 0 for any number
     config.data.diagnostic_labels = False  # read unlabelled masks, for metrics and pictures only
     config.data.crop_size = 512  # [P] VOC; 768 Cityscapes
     config.data.min_scale = 0.5  # [M] short edge, in crop sizes

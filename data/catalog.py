@@ -1,31 +1,59 @@
-"""`config.data.name` -> an open, prepared data set."""
+"""`config.data.name` -> an open data set."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
-from data.camvid import camvid_dataset_builder
-from data.errors import DataError
-from data.records import Dataset, RecordBuilder, open_records
-from data.shapes import shapes_dataset_builder
+from data import layout, records
+from data.camvid import camvid_dataset_builder as camvid
+from data.cityscapes_semseg import cityscapes_semseg_dataset_builder as cityscapes
+from data.dataset import Dataset
+from data.errors import DataError, some
+from data.folder import folder_dataset_builder as folder
+from data.shapes import shapes_dataset_builder as shapes
+from data.sources import Listing, Split
+from data.splits import Ids
+from data.voc_semseg import voc_semseg_dataset_builder as voc
+
+UNLABELED = "unlabeled"  # the split of `data.unlabeled_dir`
 
 
-def _shapes(data: ConfigDict) -> RecordBuilder:
-    arguments = shapes_dataset_builder.ShapesArguments(**data.shapes.to_dict())
-    return shapes_dataset_builder.make_builder(arguments, data.prepared_dir)
+@dataclasses.dataclass(frozen=True)
+class Builder:
+    """A kind of data set.
+
+    Attributes:
+      listing: of what lies where `config.data` says.
+      unions: see `Ids`.
+      needs_files: whether it is read from files, so that prepared records can do without them.
+      downloads: the folder that is used where `data.dir` is empty; None for none.
+    """
+
+    listing: Callable[[ConfigDict], Listing]
+    unions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    needs_files: bool = True
+    downloads: Callable[[ConfigDict], Path] | None = None
 
 
-def _camvid(data: ConfigDict) -> RecordBuilder:
-    return camvid_dataset_builder.make_builder(data.dir, data.prepared_dir)
-
-
-BUILDERS = {"shapes": _shapes, "camvid": _camvid}
+BUILDERS = {
+    "camvid": Builder(camvid.listing),
+    "cityscapes_semseg": Builder(cityscapes.listing),
+    "folder": Builder(folder.listing),
+    "shapes": Builder(shapes.listing, needs_files=False),
+    "voc_semseg": Builder(voc.listing, voc.UNIONS, downloads=voc.downloads),
+}
 
 
 def open_dataset(data: ConfigDict) -> Dataset:
-    """Opens the data set that `config.data` describes, and prepares it first if needed.
+    """Opens the data set that `config.data` describes. Its splits are prepared when first read.
 
-    A prepared copy is used again only if the data set's arguments and files have not changed.
+    A prepared copy of a split is used again only if the files have not changed. With an empty
+    `data.dir` prepared copies are enough: the files need not be there any more.
 
     Args:
       data: `config.data`.
@@ -35,12 +63,61 @@ def open_dataset(data: ConfigDict) -> Dataset:
         `num_classes`.
     """
     if data.name not in BUILDERS:
-        known = ", ".join(sorted(BUILDERS))
+        known = ", ".join(BUILDERS)
         raise DataError(f"config.data.name = {data.name!r} is not a data set; use one of: {known}.")
-    dataset = open_records(data.name, BUILDERS[data.name](data))
+    builder = BUILDERS[data.name]
+    downloaded = builder.downloads and builder.downloads(data).exists()
+    copies = {}
+    if builder.needs_files and not data.dir and not downloaded:
+        copies = records.prepared_paths(data.prepared_dir, data.name)
+    if copies:
+        dataset = _prepared(data, builder, copies)
+    else:
+        listing = builder.listing(data)
+        ids = Ids({}, builder.unions, listing.absent)
+        dataset = _listed(data, listing.splits, Dataset(data.name, listing.class_names, ids, {}))
+    if data.unlabeled_dir:
+        images = layout.read_unlabeled(Path(data.unlabeled_dir).expanduser().absolute())
+        dataset = _listed(data, {UNLABELED: images}, dataset)
     if len(dataset.class_names) != data.num_classes:
         raise DataError(
             f"config.data.num_classes = {data.num_classes}, but {data.name} has "
             f"{len(dataset.class_names)} classes; set it to that."
         )
     return dataset
+
+
+def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> Dataset:
+    """The data set with splits that are prepared from files as they are now."""
+
+    def opener(name: str, split: Split) -> Callable[[], records.Records]:
+        def open_split() -> records.Records:
+            path = records.records_path(data.prepared_dir, data.name, name, split.fingerprint())
+            if not path.exists():
+                title = f"preparing {data.name} {name}"
+                records.prepare(path, data.name, title, dataset.class_names, split.sources)
+            return records.open_records(path)
+
+        return open_split
+
+    openers = {name: opener(name, split) for name, split in splits.items()}
+    names = {name: [source.id for source in split.sources] for name, split in splits.items()}
+    return dataset.with_splits(names, openers)
+
+
+def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[Path]]) -> Dataset:
+    """The data set as it was prepared."""
+    opened = {s: records.open_records(paths[0]) for s, paths in copies.items() if len(paths) == 1}
+    only = f"{data.prepared_dir} holds only {', '.join(opened)} of it; set config.data.dir."
+    absent = {name: only for union, parts in builder.unions.items() for name in (union, *parts)}
+    absent |= {
+        split: f"config.data.dir is not set, and {data.prepared_dir} holds several prepared copies "
+        f"({some(list(map(str, paths)))}); set config.data.dir, or delete those you do not need."
+        for split, paths in copies.items()
+        if len(paths) > 1
+    }
+    class_names = records.open_records(next(iter(copies.values()))[0]).class_names
+    names = {split: [e.id for e in found.examples] for split, found in opened.items()}
+    openers = {split: functools.partial(lambda x: x, found) for split, found in opened.items()}
+    ids = Ids({}, builder.unions, absent)
+    return Dataset(data.name, class_names, ids, {}).with_splits(names, openers)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # A message longer than this helps nobody; `--mode=check` prints every problem.
 _SHOWN = 20
+_NAMED = 5
 
 
 class DataError(ValueError):
@@ -24,3 +25,8 @@ class DataError(ValueError):
             rest = len(self.problems) - _SHOWN
             lines.append(f"... and {rest} more; --mode=check lists all of them.")
         super().__init__("\n".join(lines))
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and a sign that there are more."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -1,91 +1,106 @@
-"""Reads the folder layout images/{split}/NAME.jpg with labels/{split}/NAME.png."""
+"""Reads folders of images, with the masks beside them: images/{split}/... and labels/{split}/..."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from data.errors import DataError
-from data.masks import normalize_mask
-from data.records import Example, decodable_size, digest
+from data.lists import IMAGE_SUFFIXES
+from data.sources import Split, fingerprint_of, tree_source
+from data.trees import FolderTree, Tree
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
 _LAYOUT = "expected images/{split}/NAME.jpg (or .png) and labels/{split}/NAME.png"
+_SPLIT_NAME = re.compile(r"[\w-]+")
 
 
-def check_layout(root: Path, splits: Sequence[str]) -> None:
-    """Fails unless every folder of the layout is there.
+def read_splits(root: Path, num_classes: int, required: Sequence[str] = ()) -> dict[str, Split]:
+    """Lists images/{split}/**/NAME.jpg with labels/{split}/**/NAME.png.
+
+    Args:
+      root: the folder that holds `images` and `labels`.
+      num_classes: K.
+      required: splits that must be there; without them any folder below `images` is one, and
+        images that lie in no folder make the split "all".
 
     Raises:
-      DataError: names the missing or empty folders.
+      DataError: folders are missing or empty, or two images would have one id.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set config.data.dir to the data set's folder.")
-    problems = []
-    for kind in ("images", "labels"):
-        for split in splits:
-            folder = root / kind / split
-            if not folder.is_dir():
-                problems.append(f"{folder}: no such folder; {_LAYOUT}.")
-            elif kind == "images" and not _images(folder):
-                problems.append(f"{folder}: split {split!r} is empty; {_LAYOUT}.")
+    wanted = [root / kind / split for kind in ("images", "labels") for split in (required or ("",))]
+    if problems := [f"{f}: no such folder; {_LAYOUT}." for f in wanted if not f.is_dir()]:
+        raise DataError(problems)
+    images, labels = FolderTree(root / "images"), FolderTree(root / "labels")
+    by_split: dict[str, list[str]] = {split: [] for split in required}
+    for name in _images(images):
+        split = name.split("/")[0] if "/" in name else ONE_SPLIT
+        if not required or split in by_split:
+            by_split.setdefault(split, []).append(name)
+    problems = [
+        f"{root / 'images' / split}: split {split!r} is empty; {_LAYOUT}."
+        for split, names in by_split.items()
+        if not names
+    ]
+    problems += [
+        f"{root / 'images' / split}: a split's name may hold letters, digits, _ and -; rename it."
+        for split in by_split
+        if not _SPLIT_NAME.fullmatch(split)
+    ]
+    if not by_split:
+        problems.append(f"{root / 'images'}: holds no images; {_LAYOUT}.")
     if problems:
         raise DataError(problems)
+    return {
+        split: _split(images, labels, names, num_classes, "" if split == ONE_SPLIT else split)
+        for split, names in by_split.items()
+    }
 
 
-def fingerprint(root: Path, splits: Sequence[str]) -> str:
-    """Changes when a file is added, removed, renamed or written: paths, sizes, times.
-
-    Raises:
-      DataError: the layout is wrong.
-    """
-    check_layout(root, splits)
-    files = (f for k in ("images", "labels") for s in splits for f in (root / k / s).iterdir())
-    lines = []
-    for file in sorted(files):
-        stat = file.stat()
-        lines.append(f"{file.relative_to(root).as_posix()} {stat.st_size} {stat.st_mtime_ns}")
-    return digest(*lines)
-
-
-def read_split(root: Path, split: str, num_classes: int) -> Iterator[tuple[Example, bytes, bytes]]:
-    """Yields (example, encoded image, PNG mask) in the order of names.
-
-    A mask that is missing or wrong is noted in `Example.label_error` and stored as b"": the image
-    can still be used without a label.
+def read_unlabeled(root: Path) -> Split:
+    """Lists every image below a folder; none has a mask.
 
     Raises:
-      DataError: after the last image, naming all that cannot be read.
+      DataError: there is no such folder, or no image in it.
     """
-    problems = []
-    seen: dict[str, Path] = {}
-    for file in _images(root / "images" / split):
-        if file.stem in seen:
-            problems.append(f"{file}: has the same name as {seen[file.stem].name}; remove one.")
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; correct config.data.unlabeled_dir.")
+    images = FolderTree(root)
+    names = _images(images)
+    if not names:
+        raise DataError(f"{root}: holds no .jpg or .png images; correct config.data.unlabeled_dir.")
+    return _split(images, None, names, 0, "")
+
+
+def _split(
+    images: Tree, labels: Tree | None, names: Sequence[str], num_classes: int, folder: str
+) -> Split:
+    """A split of the images `names`; ids leave out `folder` and the suffix."""
+    masks_there = set(labels.names) if labels else set()
+    sources, files, problems = [], [], []
+    seen: dict[str, str] = {}
+    for name in names:
+        stem = name.rpartition(".")[0]
+        example = stem.removeprefix(f"{folder}/") if folder else stem
+        if example in seen:
+            problems.append(
+                f"{images.where(name)}: has the same name as {PurePosixPath(seen[example]).name}; "
+                "remove one."
+            )
             continue
-        seen[file.stem] = file
-        content = file.read_bytes()
-        try:
-            size = decodable_size(content)
-        except ValueError as error:
-            problems.append(f"{file}: not a readable image ({error}); replace or remove it.")
-            continue
-        mask = root / "labels" / split / f"{file.stem}.png"
-        label, error = _read_mask(mask, size, num_classes)
-        yield Example(file.stem, *size, label_error=error), content, label
+        seen[example] = name
+        mask = f"{stem}.png"
+        there = (labels, mask) if mask in masks_there else None
+        missing = f"{labels.where(mask) if labels else images.where(name)}: missing mask; add it, "
+        missing += "or use the image in the unlabelled split only."
+        sources.append(tree_source(example, (images, name), there, num_classes, missing=missing))
+        files += [(images, name), there]
     if problems:
         raise DataError(problems)
+    return Split(tuple(sources), fingerprint_of(files, str(num_classes)))
 
 
-def _read_mask(mask: Path, size: tuple[int, int], num_classes: int) -> tuple[bytes, str]:
-    try:
-        content = mask.read_bytes()
-    except FileNotFoundError:
-        return b"", f"{mask}: missing mask; add it, or use the image in the unlabelled split only."
-    except OSError as error:
-        return b"", f"{mask}: cannot be opened ({error.strerror}); check the file's permissions."
-    return normalize_mask(content, mask, size, num_classes)
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+def _images(tree: Tree) -> list[str]:
+    return [name for name in tree.names if name.lower().endswith(IMAGE_SUFFIXES)]

@@ -1,9 +1,9 @@
-"""Checks a mask file and brings it into the one form that is stored."""
+"""Checks class ids and brings them into the one form that is stored."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -11,50 +11,93 @@ from PIL import Image, UnidentifiedImageError
 VOID = 255
 
 
-def normalize_mask(
-    content: bytes, file: Path, size: tuple[int, int], num_classes: int
-) -> tuple[bytes, str]:
-    """Checks a mask and stores palette images as plain ids.
+class MaskError(ValueError):
+    """A mask that cannot be used; the message names the file and the remedy."""
+
+
+def read_ids(content: bytes, where: str) -> np.ndarray:
+    """Reads a mask's file; palette images give their indices.
 
     Args:
-      content: bytes of the mask's file.
-      file: its name, for messages.
-      size: height and width of the image it belongs to.
-      num_classes: K; ids 0..K-1 and 255 are allowed.
+      content: of the file.
+      where: the file, for messages.
 
     Returns:
-      (PNG with one channel, "") or (b"", what is wrong with the file and how to mend it).
+      uint8 [H, W].
+
+    Raises:
+      MaskError: not an image of ids.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        return b"", f"{file}: cannot be read as an image ({error}); write it again as an 8-bit PNG."
+        raise MaskError(
+            f"{where}: cannot be read as an image ({error}); write it again as an 8-bit PNG."
+        ) from error
     if image.mode not in ("L", "P"):
-        return b"", (
-            f"{file}: the mask has mode {image.mode}, not class ids; convert the colours to ids "
-            f"0..{num_classes - 1} (255 = void) and save an 8-bit PNG with one channel."
+        raise MaskError(
+            f"{where}: the mask has mode {image.mode}, not class ids; convert the colours to ids "
+            f"0, 1, 2, ... ({VOID} = void) and save an 8-bit PNG with one channel."
         )
-    ids = np.asarray(image)
+    return np.asarray(image)
+
+
+def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: int) -> None:
+    """Checks ids against their image and the classes.
+
+    Args:
+      ids: uint8 [H, W].
+      where: the file, for messages.
+      size: height and width of the image it belongs to.
+      num_classes: K; ids 0..K-1 and 255 are allowed.
+
+    Raises:
+      MaskError: another size, or other ids.
+    """
     if ids.shape != size:
-        return b"", (
-            f"{file}: the mask is {ids.shape[1]}x{ids.shape[0]} and its image {size[1]}x{size[0]} "
-            "(width x height); export both at the same size."
+        rotated = ids.shape == size[::-1]
+        hint = " (the photo may be rotated by its EXIF data: save it upright)" if rotated else ""
+        raise MaskError(
+            f"{where}: the mask is {ids.shape[1]}x{ids.shape[0]} and its image {size[1]}x{size[0]} "
+            f"(width x height){hint}; export both at the same size."
         )
-    present = np.unique(ids)
+    present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
     wrong = present[(present >= num_classes) & (present != VOID)]
     if wrong.size:
-        return b"", (
-            f"{file}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor 255 "
+        raise MaskError(
+            f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
             "(void); remap them, or correct the number of classes."
         )
-    if image.mode == "L" and image.format == "PNG":
-        return content, ""
+
+
+def stored(
+    read: Callable[[], np.ndarray], where: str, size: tuple[int, int], num_classes: int
+) -> tuple[bytes, str]:
+    """Reads, checks and encodes a mask.
+
+    Args:
+      read: gives the ids, uint8 [H, W].
+      where, size, num_classes: see `check_ids`.
+
+    Returns:
+      (PNG with one channel, "") or (b"", what is wrong with the mask and how to mend it).
+    """
+    try:
+        ids = read()
+        check_ids(ids, where, size, num_classes)
+    except MaskError as error:
+        return b"", str(error)
+    return encode_png(ids), ""
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """uint8 [H, W] or [H, W, 3] as a PNG; fast rather than small."""
     buffer = io.BytesIO()
-    Image.fromarray(ids).save(buffer, format="PNG")
-    return buffer.getvalue(), ""
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def decode_mask(content: bytes) -> np.ndarray:
-    """Ids uint8 [H, W] of a mask that `normalize_mask` returned."""
+    """Ids uint8 [H, W] of a mask that `stored` returned."""
     return np.asarray(Image.open(io.BytesIO(content)))

@@ -1,29 +1,43 @@
-"""Prepared records: what every builder writes, and random access to it.
+"""Prepared records of one split: how they are written, and random access to them.
 
-All builders write ArrayRecord files with the same features, so that example i of a split is read
-directly: `image` (encoded bytes, as they came), `label` (PNG, one channel), `id`. What must be
-known about an example without reading it (id, size, whether its mask is usable) lies in the
-metadata beside the records.
+A split's records are a TFDS data set in ArrayRecord files, so that example i is read directly:
+`image` (encoded bytes, as they came), `label` (PNG, one channel), `id`. What must be known about an
+example without reading it lies beside them in examples.json.
+
+Shards are written by several threads and each is renamed when it is whole: a preparation that was
+interrupted goes on where it was. (TFDS's own builders begin anew, and write everything twice.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow_datasets as tfds
-from absl import logging
+from array_record.python.array_record_module import ArrayRecordWriter
+from filelock import FileLock
+from tqdm import tqdm
 
 from data.errors import DataError
 from data.host_tf import tf
-from data.splits import Key
 
-VERSION = "1.0.0"
+if TYPE_CHECKING:
+    from data.sources import Source
+
+VERSION = "2.0.0"  # of the records' form; another one is prepared anew
+_SHARD_SIZE = 256  # examples
+_TFDS_SPLIT = "examples"
+_EXAMPLES = "examples.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,154 +49,235 @@ class Example:
       height, width: of the image, in pixels.
       label_error: why its mask cannot be used, with the file and the remedy; "" if it can. It
         matters only to splits whose masks are read.
+      digest: of the image's encoded bytes: equal for copies of one file.
     """
 
     id: str
     height: int
     width: int
-    label_error: str = ""
+    label_error: str
+    digest: str
 
 
-class RecordBuilder(tfds.core.GeneratorBasedBuilder):
-    """Base of the builders: features, metadata and format. Subclasses yield examples."""
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The prepared records of one split.
 
-    SKIP_REGISTERING = True
-    class_names: tuple[str, ...] = ()
-    # Nothing is downloaded, so there are no checksums to look for. Without this line TFDS needs
-    # importlib_resources, which it does not declare.
-    url_infos: Mapping[str, Any] = {}
+    Attributes:
+      path: where they lie.
+      class_names: K names.
+      examples: in the order of the records.
+    """
 
-    def __init__(self, **kwargs):
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not built in
+    path: Path
+    class_names: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+    def read(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+        """Reads records: {"image", "label", "id"} each, encoded."""
+        return self._source.__getitems__(list(indices))
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        encoded = dict.fromkeys(("image", "label"), tfds.decode.SkipDecoding())
+        builder = tfds.builder_from_directory(self.path)
+        return builder.as_data_source(_TFDS_SPLIT, decoders=encoded)
+
+
+def records_path(prepared_dir: str, name: str, split: str, fingerprint: str) -> Path:
+    """Where a split's records lie; `fingerprint` must change whenever their content would."""
+    root = Path(prepared_dir).expanduser().absolute()
+    return root / name / f"{split}-{fingerprint}" / VERSION
+
+
+def prepared_paths(prepared_dir: str, name: str) -> dict[str, list[Path]]:
+    """Every prepared copy of a data set: split -> paths."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(Path(prepared_dir).expanduser().absolute().glob(f"{name}/*/{VERSION}")):
+        if (path / _EXAMPLES).is_file():
+            found.setdefault(path.parent.name.rpartition("-")[0], []).append(path)
+    return found
+
+
+def open_records(path: Path) -> Records:
+    """Opens prepared records.
+
+    Raises:
+      DataError: they are damaged.
+    """
+    try:
+        known = json.loads((path / _EXAMPLES).read_text(encoding="utf-8"))
+        examples = tuple(Example(*row) for row in known["examples"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path / _EXAMPLES}: damaged ({error}); delete {path} and run --mode=prepare."
+        ) from error
+    return Records(path, tuple(known["class_names"]), examples)
+
+
+def prepare(
+    path: Path, name: str, title: str, class_names: Sequence[str], sources: Sequence[Source]
+) -> None:
+    """Writes the records of a split, or goes on where an interrupted preparation was.
+
+    Nothing half-prepared is ever found at `path`: the records are written beside it and the folder
+    is renamed at the end. If an image is bad, nothing stays.
+
+    Args:
+      path: see `records_path`; if it exists, another process was first.
+      name: of the data set.
+      title: of the progress bar.
+      class_names: K names.
+      sources: the split's examples.
+
+    Raises:
+      DataError: the folder cannot be written, or images cannot be read; all of them are named.
+    """
+    lock = path.with_name("lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):  # of several processes one prepares, and the others wait
+            if not path.exists():
+                _prepare(path, name, title, class_names, sources)
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: prepared records cannot be written there ({error}); what is whole "
+            "stays. Make room, or set config.data.prepared_dir to another folder."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+            lock.parent.rmdir()  # only if empty: an error left nothing to keep
+
+
+def _prepare(
+    path: Path, name: str, title: str, class_names: Sequence[str], sources: Sequence[Source]
+) -> None:
+    work = path.with_name(f"{VERSION}.incomplete")
+    work.mkdir(exist_ok=True)
+    for partial in work.glob("*.partial"):  # of a process that was killed
+        partial.unlink()
+    try:
+        examples = _write_shards(work, name, title, sources)
+    except DataError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    _write_metadata(work, name, class_names, examples)
+    os.rename(work, path)
+
+
+def _write_shards(
+    work: Path, name: str, title: str, sources: Sequence[Source]
+) -> list[list[Example]]:
+    """Writes the shards that are not there yet; returns the examples of all of them."""
+    starts = range(0, len(sources), _SHARD_SIZE)
+    parts = [sources[start : start + _SHARD_SIZE] for start in starts]
+    files = [work / _shard_name(name, index, len(parts)) for index in range(len(parts))]
+    stop = threading.Event()  # set on an error: the other threads end, too
+    with (
+        tqdm(total=len(sources), desc=title, unit=" images", delay=1, mininterval=1) as progress,
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+    ):
+        write = functools.partial(_write_shard, progress=progress, stop=stop)
         try:
-            super().__init__(**kwargs)
-        finally:
-            logging.set_verbosity(verbosity)
+            written = list(pool.map(write, files, parts))
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    if problems := [problem for _, shard_problems in written for problem in shard_problems]:
+        raise DataError(problems)
+    return [examples for examples, _ in written]
 
-    def examples(self, split: str) -> Iterator[tuple[Example, bytes, bytes]]:
-        """Yields (example, encoded image, PNG mask or b"") of one split, in a fixed order.
 
-        Raises:
-          DataError: the data cannot be used; nothing is kept of what was written so far.
-        """
-        raise NotImplementedError
+def _write_shard(
+    file: Path, sources: Sequence[Source], *, progress: tqdm, stop: threading.Event
+) -> tuple[list[Example], list[str]]:
+    """Writes one shard, unless it is there; returns its examples and what is wrong with others."""
+    known = file.with_name(f"{file.name}.json")
+    if known.is_file() and file.is_file():
+        examples = [Example(*row) for row in json.loads(known.read_text(encoding="utf-8"))]
+        progress.update(len(examples))
+        return examples, []
+    examples, problems = [], []
+    partial = file.with_name(f"{file.name}.partial")
+    writer = ArrayRecordWriter(str(partial), "group_size:1")
+    try:
+        for source in sources:
+            if stop.is_set():
+                break
+            try:
+                example, record = _make(source)
+            except ValueError as error:
+                problems.append(f"{source.where}: {error}")
+            else:
+                writer.write(record)
+                examples.append(example)
+            progress.update()
+    finally:
+        writer.close()
+    if problems or stop.is_set():
+        partial.unlink()
+    else:
+        os.replace(partial, file)
+        rows = [dataclasses.astuple(example) for example in examples]
+        _write_whole(known, json.dumps(rows))
+    return examples, problems
 
-    def split_names(self) -> Sequence[str]:
-        """The splits to write."""
-        return ("train", "val")
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
+def _make(source: Source) -> tuple[Example, bytes]:
+    """Reads and checks an example; ValueError says why its image cannot be used."""
+    try:
+        image, read_label = source.read()
+    except OSError as error:
+        raise ValueError(f"cannot be opened ({error.strerror}); check its permissions.") from error
+    try:
+        size = decodable_size(image)
+    except ValueError as error:
+        raise ValueError(f"not a readable image ({error}); replace or remove it.") from error
+    label, label_error = read_label(size)
+    features = {"image": image, "label": label, "id": source.id}
+    record = _features().serialize_example(_features().encode_example(features))
+    return Example(source.id, *size, label_error, digest(image)), record
+
+
+def _write_metadata(
+    work: Path, name: str, class_names: Sequence[str], shards: Sequence[Sequence[Example]]
+) -> None:
+    """Turns a folder of whole shards into a TFDS data set."""
+    for file in work.glob("*.json"):
+        file.unlink()
+    size = sum(file.stat().st_size for file in work.iterdir())
+    split = tfds.core.SplitInfo(
+        name=_TFDS_SPLIT, shard_lengths=[len(shard) for shard in shards], num_bytes=size
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=work, features=_features(), split_infos=[split], version=VERSION, check_data=False
+    )
+    rows = [dataclasses.astuple(example) for shard in shards for example in shard]
+    known = {"name": name, "class_names": list(class_names), "examples": rows}
+    _write_whole(work / _EXAMPLES, json.dumps(known))
+
+
+@functools.cache
+def _features() -> tfds.features.FeaturesDict:
+    return tfds.features.FeaturesDict(
+        {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
             "id": tfds.features.Text(),
         }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,  # records keep the order of the metadata
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        del dl_manager  # nothing is ever downloaded
-        return {name: self._generate_examples(name) for name in self.split_names()}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        known: list[Example] = []
-        for example, image, label in self.examples(split):
-            yield len(known), {"image": image, "label": label, "id": example.id}
-            known.append(example)
-        self.info.metadata["class_names"] = list(self.class_names)
-        self.info.metadata[split] = [dataclasses.astuple(example) for example in known]
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A prepared data set with random access.
-
-    Attributes:
-      name: as in `config.data.name`.
-      class_names: K names; the id of a class is its position.
-      examples: split -> its examples, in the order of the records.
-      path: where the records lie.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    examples: Mapping[str, tuple[Example, ...]]
-    path: Path
-    _sources: Mapping[str, Any] = dataclasses.field(repr=False, compare=False)
-
-    def example(self, key: Key) -> Example:
-        """What is known about one record."""
-        return self.examples[key[0]][key[1]]
-
-    def ids(self) -> dict[str, list[str]]:
-        """Split -> ids of its examples."""
-        return {split: [e.id for e in examples] for split, examples in self.examples.items()}
-
-    def fetch(self, keys: Sequence[Key], *, labels: bool) -> tuple[list[bytes], list[bytes]]:
-        """Reads records.
-
-        Args:
-          keys: of the records, in any order, repeats allowed.
-          labels: whether to read the masks.
-
-        Returns:
-          Encoded images and encoded masks; b"" for every mask if `labels` is false.
-        """
-        read: dict[Key, dict[str, bytes]] = {}
-        for split in {split for split, _ in keys}:
-            wanted = sorted({index for name, index in keys if name == split})
-            records = self._sources[split].__getitems__(wanted)
-            read.update({(split, index): record for index, record in zip(wanted, records)})
-        images = [read[key]["image"] for key in keys]
-        return images, [read[key]["label"] if labels else b"" for key in keys]
+def _shard_name(name: str, index: int, count: int) -> str:
+    return f"{name}-{_TFDS_SPLIT}.array_record-{index:05d}-of-{count:05d}"
 
 
-def open_records(name: str, builder: RecordBuilder) -> Dataset:
-    """Prepares a builder's records if that has not been done, and opens them.
-
-    Nothing half-prepared stays: records are written to a temporary folder that is renamed at the
-    end and removed on an error.
-
-    Raises:
-      DataError: the data cannot be used.
-    """
-    path = Path(builder.data_dir)
-    if not path.exists():
-        try:
-            builder.download_and_prepare()
-        except OSError:
-            # Another process of this run may have finished the same records first.
-            if not path.exists():
-                raise
-            builder.info.read_from_directory(os.fspath(path))
-        finally:
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()  # only if empty: an error left nothing to keep
-    metadata = builder.info.metadata
-    examples = {s: tuple(Example(*row) for row in metadata[s]) for s in builder.split_names()}
-    encoded = dict.fromkeys(("image", "label"), tfds.decode.SkipDecoding())
-    sources = {s: builder.as_data_source(s, decoders=encoded) for s in builder.split_names()}
-    return Dataset(name, tuple(metadata["class_names"]), examples, path, sources)
-
-
-def records_config(name: str, prepared_dir: str) -> dict[str, Any]:
-    """Arguments of a `RecordBuilder`: `name` must change whenever the content would."""
-    config = tfds.core.BuilderConfig(name=name, version=tfds.core.Version(VERSION))
-    folder = Path(prepared_dir).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot create the folder for prepared records ({error.strerror}); "
-            "set config.data.prepared_dir to one you can write to."
-        ) from error
-    return {"config": config, "data_dir": os.fspath(folder), "file_format": "array_record"}
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def digest(*parts: str | bytes) -> str:

@@ -1,15 +1,14 @@
 """Which examples a split text names: `config.data.labeled_split`, `unlabeled_split`, `eval_split`.
 
-    train              every example of the builder's split "train"
+    train              every example of the data set's split "train"
     train#46@0         46 examples of it, drawn with seed 0
     train#rest46@0     all the others of it
     lists/half.txt     the examples named in a file, one a line
+    train+extra        several of these together
 
 Drawn examples are those with the smallest SHA-256 of "seed/id": the same on every platform and
-library version, and train#46@0 contains train#23@0. A list's lines may hold an id, an image's path,
-or an image's path followed by a mask's path (CPS and UniMatch publish theirs so): the id is the
-file name without folder and suffix. Windows line ends, blank lines and a missing last newline are
-fine. Ids are looked up in all splits of the builder.
+library version, and train#46@0 contains train#23@0. What the lines of a file may hold: see
+`data.lists`.
 """
 
 from __future__ import annotations
@@ -17,16 +16,43 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from data.errors import DataError
+from data import lists
+from data.errors import DataError, some
 
-Ids = Mapping[str, Sequence[str]]  # split of the builder -> ids of its examples
-Key = tuple[str, int]  # (split of the builder, position in it)
+Key = tuple[str, int]  # (split, position in it)
 
 _DRAWN = re.compile(r"(?P<base>[\w-]+)#(?P<rest>rest)?(?P<count>\d+)@(?P<seed>\d+)")
-_NAMED_IN_ERRORS = 5
+_PREFIX = "config.data."
+
+
+@dataclasses.dataclass(frozen=True)
+class Ids:
+    """The names of a data set's examples.
+
+    Attributes:
+      splits: split -> ids of its examples; no example is in two splits.
+      unions: another name -> the splits it joins.
+      absent: a name users may ask for -> why it is not there, and how to get it.
+    """
+
+    splits: Mapping[str, Sequence[str]]
+    unions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def keys(self, name: str) -> list[Key] | None:
+        """The examples of a split or union; None if there is no such name."""
+        if name in self.splits:
+            return [(name, index) for index in range(len(self.splits[name]))]
+        if name in self.unions and all(part in self.splits for part in self.unions[name]):
+            return [key for part in self.unions[name] for key in self.keys(part)]
+        return None
+
+    def id(self, key: Key) -> str:
+        """The id of one example."""
+        return self.splits[key[0]][key[1]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +62,19 @@ class Subsets:
     Attributes:
       labeled, unlabeled, evaluation: examples in the order of the records; `unlabeled` is empty
         where no unlabelled split is asked for.
-      overlap: examples named as labelled and unlabelled; they count as labelled.
+      overlap: examples named as unlabelled that are labelled as well (the same, or a copy of the
+        same file); they count as labelled.
     """
 
     labeled: tuple[Key, ...]
     unlabeled: tuple[Key, ...]
     evaluation: tuple[Key, ...]
     overlap: tuple[Key, ...]
+
+    def named(self) -> dict[str, tuple[Key, ...]]:
+        """What the three texts named, overlap included: {"labeled", "unlabeled", "evaluation"}."""
+        unlabeled = tuple(sorted((*self.unlabeled, *self.overlap)))
+        return {"labeled": self.labeled, "unlabeled": unlabeled, "evaluation": self.evaluation}
 
 
 def resolve(text: str, ids: Ids, key: str) -> tuple[Key, ...]:
@@ -57,122 +89,129 @@ def resolve(text: str, ids: Ids, key: str) -> tuple[Key, ...]:
       DataError: the text is not understood, a list cannot be read, an id is unknown or not unique,
         more examples are asked for than there are, or none is left.
     """
-    if text in ids:
-        keys = {(text, index) for index in range(len(ids[text]))}
-    elif match := _DRAWN.fullmatch(text):
-        keys = _draw(match, ids, key)
-    elif text and Path(text).expanduser().is_file():
-        keys = _listed(Path(text).expanduser(), ids, key)
-    else:
-        raise DataError(
-            f"{key} = {text!r} is neither a split ({', '.join(ids)}), nor a drawn part of one "
-            "(train#46@0, train#rest46@0), nor a list file that exists."
-        )
+    keys = _resolve(text, ids, key)
     if not keys:
         raise DataError(f"{key} = {text!r} names no example; a split must not be empty.")
-    order = {split: position for position, split in enumerate(ids)}
+    order = {split: position for position, split in enumerate(ids.splits)}
     return tuple(sorted(keys, key=lambda k: (order[k[0]], k[1])))
 
 
-def resolve_all(labeled: str, unlabeled: str, evaluation: str, ids: Ids) -> Subsets:
+def _resolve(text: str, ids: Ids, key: str) -> set[Key]:
+    if (keys := ids.keys(text)) is not None:
+        return set(keys)
+    if match := _DRAWN.fullmatch(text):
+        return _draw(match, ids, key)
+    if text and Path(text).expanduser().is_file():
+        hint = " ".join(dict.fromkeys(ids.absent.values()))
+        return lists.read(Path(text).expanduser(), ids.splits, key, hint)
+    if "+" in text:
+        return set().union(*(_resolve(part.strip(), ids, key) for part in text.split("+")))
+    raise _unknown(text, text, ids, key)
+
+
+def _draw(match: re.Match, ids: Ids, key: str) -> set[Key]:
+    base, count, seed = match["base"], int(match["count"]), match["seed"]
+    keys = ids.keys(base)
+    if keys is None:
+        raise _unknown(base, match[0], ids, key)
+    if count > len(keys):
+        raise DataError(
+            f"{key} = {match[0]!r} asks for {count} examples of {base!r}, which has {len(keys)}."
+        )
+    rank = lambda k: hashlib.sha256(f"{seed}/{ids.id(k)}".encode()).digest()  # noqa: E731
+    ranked = sorted(keys, key=rank)
+    return set(ranked[count:] if match["rest"] else ranked[:count])
+
+
+def _unknown(name: str, text: str, ids: Ids, key: str) -> DataError:
+    if name in ids.absent:
+        return DataError(f"{key} = {text!r}: {ids.absent[name]}")
+    known = ", ".join([*ids.splits, *(name for name in ids.unions if ids.keys(name))])
+    if name != text:
+        return DataError(f"{key} = {text!r}: no split {name!r}; use one of: {known}.")
+    return DataError(
+        f"{key} = {text!r} is neither a split ({known}), nor a drawn part of one "
+        "(train#46@0, train#rest46@0), nor a list file that exists."
+    )
+
+
+def resolve_all(
+    labeled: str, unlabeled: str, evaluation: str, ids: Ids, num_labeled: int = 0
+) -> Subsets:
     """Resolves the three split texts of a run and keeps them apart.
 
     Args:
       labeled, evaluation: split texts.
       unlabeled: a split text, or "" for none.
       ids: of the data set.
+      num_labeled: how many examples `labeled` must name; 0 for any number.
 
     Raises:
-      DataError: see `resolve`; also if a training example is evaluated on, or if no unlabelled
-        example is left besides the labelled ones.
+      DataError: see `resolve`; also if a training example is evaluated on, if no unlabelled
+        example is left besides the labelled ones, or if `labeled` names another number of them.
     """
-    prefix = "config.data."
-    labeled_keys = resolve(labeled, ids, prefix + "labeled_split")
-    eval_keys = resolve(evaluation, ids, prefix + "eval_split")
-    named = resolve(unlabeled, ids, prefix + "unlabeled_split") if unlabeled else ()
-    overlap = tuple(key for key in named if key in set(labeled_keys))
-    rest = tuple(key for key in named if key not in set(overlap))
-    if named and not rest:
+    labeled_keys = resolve(labeled, ids, _PREFIX + "labeled_split")
+    eval_keys = resolve(evaluation, ids, _PREFIX + "eval_split")
+    named = resolve(unlabeled, ids, _PREFIX + "unlabeled_split") if unlabeled else ()
+    if num_labeled and len(labeled_keys) != num_labeled:
         raise DataError(
-            f"{prefix}unlabeled_split = {unlabeled!r} names labelled examples only; "
+            f"{_PREFIX}labeled_split = {labeled!r} names {len(labeled_keys)} images, but this "
+            f"partition has {num_labeled} ({_PREFIX}num_labeled): use the list that belongs to it, "
+            "or set num_labeled = 0 for a partition of your own."
+        )
+    return separate(Subsets(labeled_keys, named, eval_keys, ()), lambda key: key, ids)
+
+
+def separate(subsets: Subsets, identity: Callable[[Key], object], ids: Ids) -> Subsets:
+    """Takes labelled examples out of the unlabelled ones, and refuses evaluation examples in both.
+
+    Args:
+      subsets: of a run.
+      identity: two examples for which it gives the same are the same: the key itself, or the
+        content's digest.
+      ids: of the data set.
+
+    Raises:
+      DataError: a training example is evaluated on, or no unlabelled example is left.
+    """
+    labeled = {identity(key) for key in subsets.labeled}
+    overlap = tuple(key for key in subsets.unlabeled if identity(key) in labeled)
+    rest = tuple(key for key in subsets.unlabeled if identity(key) not in labeled)
+    if overlap and not rest:
+        raise DataError(
+            f"{_PREFIX}unlabeled_split names labelled examples only; "
             "name others, or leave it empty and set config.unsup_weight = 0."
         )
     problems = [
         problem
-        for name, keys in (("labeled_split", labeled_keys), ("unlabeled_split", rest))
-        if (problem := _leak(prefix + name, keys, eval_keys, ids))
+        for name, keys in (("labeled_split", subsets.labeled), ("unlabeled_split", rest))
+        if (problem := _leak(_PREFIX + name, keys, subsets.evaluation, identity, ids))
     ]
     if problems:
         raise DataError(problems)
-    return Subsets(labeled_keys, rest, eval_keys, overlap)
+    return dataclasses.replace(subsets, unlabeled=rest, overlap=subsets.overlap + overlap)
 
 
-def checksum(keys: Sequence[Key], ids: Ids) -> str:
-    """A fingerprint of a set of examples, to compare runs: 16 hexadecimal digits."""
-    names = sorted(f"{split}/{ids[split][index]}" for split, index in keys)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-
-
-def _draw(match: re.Match, ids: Ids, key: str) -> set[Key]:
-    base, count, seed = match["base"], int(match["count"]), match["seed"]
-    if base not in ids:
-        raise DataError(f"{key} = {match[0]!r}: no split {base!r}; use one of: {', '.join(ids)}.")
-    names = ids[base]
-    if count > len(names):
-        raise DataError(
-            f"{key} = {match[0]!r} asks for {count} examples of {base!r}, which has {len(names)}."
-        )
-    ranks = sorted(
-        range(len(names)), key=lambda i: hashlib.sha256(f"{seed}/{names[i]}".encode()).digest()
-    )
-    chosen = ranks[count:] if match["rest"] else ranks[:count]
-    return {(base, index) for index in chosen}
-
-
-def _listed(file: Path, ids: Ids, key: str) -> set[Key]:
-    where: dict[str, list[Key]] = {}
-    for split, names in ids.items():
-        for index, name in enumerate(names):
-            where.setdefault(name, []).append((split, index))
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as a text file ({error}).") from error
-    wanted = [name for line in lines if line.strip() for name in [_id_of(line, where)]]
-    unknown = [name for name in dict.fromkeys(wanted) if name not in where]
-    if unknown:
-        raise DataError(
-            f"{file} ({key}): {len(unknown)} ids are not in the data set: {_some(unknown)}; "
-            "use the list that belongs to it, or correct config.data.dir."
-        )
-    twice = [name for name in dict.fromkeys(wanted) if len(where[name]) > 1]
-    if twice:
-        raise DataError(
-            f"{file} ({key}): {len(twice)} ids occur in several splits: {_some(twice)}; "
-            "rename the images so that an id names one."
-        )
-    return {where[name][0] for name in wanted}
-
-
-def _id_of(line: str, known: Mapping[str, object]) -> str:
-    """The id on one line of a list."""
-    if line.strip() in known:  # an id may hold spaces or dots
-        return line.strip()
-    name = PurePosixPath(line.split()[0])
-    return name.name if name.name in known else name.stem
-
-
-def _leak(name: str, keys: Sequence[Key], eval_keys: Sequence[Key], ids: Ids) -> str:
-    common = sorted(set(keys) & set(eval_keys))
-    if not common:
+def _leak(
+    name: str,
+    keys: Sequence[Key],
+    eval_keys: Sequence[Key],
+    identity: Callable[[Key], object],
+    ids: Ids,
+) -> str:
+    evaluated = {identity(key): key for key in eval_keys}
+    pairs = [(key, evaluated[identity(key)]) for key in keys if identity(key) in evaluated]
+    if not pairs:
         return ""
-    examples = _some([ids[split][index] for split, index in common])
+    full = lambda key: f"{key[0]}/{ids.id(key)}"  # noqa: E731
+    shown = [ids.id(a) if a == b else f"{full(a)} is a copy of {full(b)}" for a, b in sorted(pairs)]
     return (
-        f"{name} and config.data.eval_split share {len(common)} examples: {examples}; "
+        f"{name} and config.data.eval_split share {len(pairs)} examples: {some(shown)}; "
         "a score on training images means nothing, so keep them apart."
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    text = ", ".join(names[:_NAMED_IN_ERRORS])
-    return text + (", ..." if len(names) > _NAMED_IN_ERRORS else "")
+def checksum(keys: Sequence[Key], ids: Ids) -> str:
+    """A fingerprint of a set of examples by their ids, to compare runs: 16 hexadecimal digits."""
+    names = sorted({ids.id(key) for key in keys})
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

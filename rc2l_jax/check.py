@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import masks, splits
+from data import masks, published, splits
+from data.dataset import Dataset
 from data.errors import DataError
-from data.records import Dataset, Key
+from data.splits import Key
 from rc2l_jax import input_pipeline
 from rc2l_jax.config import validate
 from rc2l_jax.structs import VOID
@@ -20,30 +22,29 @@ _CHUNK = 64  # masks in memory at a time
 
 
 def prepare(config: ConfigDict) -> None:
-    """Makes the data set's records if they are not there, and prints what they hold.
+    """Makes the records of the splits that a run uses, if they are not there, and names them.
 
     Raises:
       ConfigError: the config cannot be run.
       DataError: the data set cannot be used.
     """
     validate(config, num_devices=1)
-    info = input_pipeline.dataset_info(config)
-    counts = ", ".join(f"{count} {split}" for split, count in info.num_examples.items())
-    print(f"{info.name}: {counts} examples, {len(info.class_names)} classes")
+    dataset, subsets = input_pipeline.open_subsets(config)
+    for split in dict.fromkeys(split for keys in subsets.named().values() for split, _ in keys):
+        records = dataset.records(split)
+        print(f"{dataset.name} {split}: {len(records.examples)} examples in {records.path}")
 
 
 def check(config: ConfigDict) -> None:
-    """Checks config, splits and every mask that will be read; prints a histogram of the classes.
+    """Checks config, splits and every mask that will be read; prints what each split holds.
 
     Raises:
       ConfigError: the config cannot be run on this machine's devices.
-      DataError: the data cannot be used; its message lists every problem.
+      DataError: the data cannot be used; all problems were printed before.
     """
     validate(config, jax.device_count())
     try:
-        dataset, subsets = input_pipeline.open_subsets(
-            config, with_unlabeled=config.unsup_weight > 0
-        )
+        dataset, subsets = input_pipeline.open_subsets(config)
         read = (*subsets.labeled, *subsets.evaluation)
         if errors := [error for key in read if (error := dataset.example(key).label_error)]:
             raise DataError(errors)
@@ -52,18 +53,17 @@ def check(config: ConfigDict) -> None:
             print(problem)
         raise DataError(f"{len(error.problems)} problem(s) found in the data") from error
     for name, used in describe_subsets(config, dataset, subsets).items():
-        print(f"{name}: {used['examples']} examples ({used['split']}), {used['checksum']}")
-    if subsets.overlap:
-        print(f"{len(subsets.overlap)} examples of both count as labelled only")
-    names = ("labeled", "evaluation")
-    shares = [class_shares(dataset, getattr(subsets, name)) for name in names]
-    print(f"{'share of pixels':24}" + "".join(f"{name:>12}" for name in names))
-    for index, name in [*enumerate(dataset.class_names), (VOID, "(void)")]:
-        print(f"{name:24}" + "".join(f"{share[index]:12.3%}" for share in shares))
-    absent = [n for i, n in enumerate(dataset.class_names) if shares[0][i] == 0]
-    if absent:
-        print(f"warning: no labelled example shows {', '.join(absent)}: they cannot be learned")
+        print(f"{name}: {describe_subset(used)}")
+        print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
+    for warning in warnings(subsets):
+        print(f"warning: {warning}")
+    counts = {name: class_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
+    print_histogram(dataset.class_names, counts)
+    check_classes(dataset.class_names, counts)
     print("config and data are fine")
+
+
+_WITH_MASKS = ("labeled", "evaluation")
 
 
 def describe_subsets(
@@ -72,27 +72,90 @@ def describe_subsets(
     """Returns what each split text of a run names.
 
     Returns:
-      {"labeled": {"split", "examples": their number, "checksum": to compare runs by},
-      "unlabeled": ..., "evaluation": ...}; without "unlabeled" in supervised training.
+      {"labeled": {"split": the text, "examples": their number, "checksum": to compare runs by,
+      "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
+      without "unlabeled" in supervised training. Checksum and name are of all that the text names,
+      "examples" leaves out unlabelled examples that count as labelled.
     """
     texts = {
         "labeled": config.data.labeled_split,
         "unlabeled": config.data.unlabeled_split,
         "evaluation": config.data.eval_split,
     }
-    ids = dataset.ids()
-    return {
-        name: {"split": text, "examples": len(keys), "checksum": splits.checksum(keys, ids)}
-        for name, text in texts.items()
-        if (keys := getattr(subsets, name))
-    }
+    described = {}
+    for name, keys in subsets.named().items():
+        if keys:
+            checksum = splits.checksum(keys, dataset.ids)
+            described[name] = {
+                "split": texts[name],
+                "examples": len(getattr(subsets, name)),
+                "checksum": checksum,
+                "published": published.NAMES.get(checksum, ""),
+            }
+    return described
 
 
-def class_shares(dataset: Dataset, keys: Sequence[Key]) -> np.ndarray:
-    """Returns each id's share of all pixels of the masks of `keys`: float64 [256]."""
+def describe_subset(used: dict[str, Any]) -> str:
+    """Returns one entry of `describe_subsets` as a phrase."""
+    known = f", {used['published']}" if used["published"] else ""
+    return f"{used['examples']} examples ({used['split']}{known}), {used['checksum']}"
+
+
+def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
+    """Returns the images' sizes (width x height) as a phrase."""
+    sizes = Counter((e.width, e.height) for e in map(dataset.example, keys))
+    (size, count), *_ = sizes.most_common(1)
+    if len(sizes) == 1:
+        return f"all {size[0]}x{size[1]}"
+    sides = np.array(list(sizes))
+    ranges = " x ".join(f"{low}..{high}" for low, high in zip(sides.min(0), sides.max(0)))
+    return f"{len(sizes)} sizes, {ranges}; {count} are {size[0]}x{size[1]}"
+
+
+def warnings(subsets: splits.Subsets) -> list[str]:
+    """Returns what a user should know about the splits, and need not mend."""
+    if not subsets.overlap:
+        return []
+    number = len(subsets.overlap)
+    return [
+        f"{number} image{'s are' if number > 1 else ' is'} both in the labelled and the unlabelled "
+        f"split; {'they count' if number > 1 else 'it counts'} as labelled"
+    ]
+
+
+def class_counts(dataset: Dataset, keys: Sequence[Key]) -> np.ndarray:
+    """Returns the number of pixels of each id in the masks of `keys`: int64 [256]."""
     counts = np.zeros(256, np.int64)
     for start in range(0, len(keys), _CHUNK):
         _, encoded = dataset.fetch(keys[start : start + _CHUNK], labels=True)
         for mask in encoded:
             counts += np.bincount(masks.decode_mask(mask).ravel(), minlength=256)
-    return counts / max(counts.sum(), 1)
+    return counts
+
+
+def print_histogram(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
+    """Prints each class's share of the pixels, a column a split."""
+    shares = [count / max(count.sum(), 1) for count in counts.values()]
+    print(f"{'share of pixels':24}" + "".join(f"{name:>12}" for name in counts))
+    for index, name in [*enumerate(class_names), (VOID, "(void)")]:
+        print(f"{name:24}" + "".join(f"{share[index]:12.3%}" for share in shares))
+
+
+def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
+    """Warns of classes that a split never shows.
+
+    Raises:
+      DataError: no two classes are left: what was meant as a class is void.
+    """
+    for name, count in counts.items():
+        absent = [label for label, pixels in zip(class_names, count) if not pixels]
+        if len(absent) >= len(class_names) - 1:
+            raise DataError(
+                f"{name}: the masks show {len(class_names) - len(absent)} class(es), and "
+                f"{count[VOID] / max(count.sum(), 1):.1%} of their pixels are {VOID}, which means "
+                "void. If it is a class in your masks, give it an id of its own in them."
+            )
+        if absent:
+            effect = "they cannot be learned" if name == "labeled" else "they have no IoU there"
+            kind = "labelled" if name == "labeled" else name
+            print(f"warning: no {kind} example shows {', '.join(absent)}: {effect}")

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from data import splits
 from data.catalog import open_dataset
+from data.dataset import Dataset
 from data.errors import DataError
 from data.host_tf import tf
-from data.records import Dataset
 from data.splits import Key
 from rc2l_jax import host_augment
 from rc2l_jax.host_augment import IMAGE_PAD, Geometry
@@ -51,20 +51,20 @@ class DatasetInfo:
 
 
 def dataset_info(config: ConfigDict) -> DatasetInfo:
-    """Describes the data set, and prepares it first if needed.
+    """Describes the data set.
 
     Raises:
       DataError: the data cannot be used.
     """
     dataset = open_dataset(config.data)
-    counts = {split: len(examples) for split, examples in dataset.examples.items()}
+    counts = {split: len(ids) for split, ids in dataset.ids.splits.items()}
     return DatasetInfo(dataset.name, dataset.class_names, counts)
 
 
 def split_ids(config: ConfigDict, split: str) -> list[str]:
     """Ids of a split's examples: entry i belongs to `EvalBatch.index == i`."""
     dataset = open_dataset(config.data)
-    return [dataset.example(key).id for key in splits.resolve(split, dataset.ids(), "split")]
+    return [dataset.ids.id(key) for key in splits.resolve(split, dataset.ids, "split")]
 
 
 def train_batches(
@@ -94,7 +94,7 @@ def train_batches(
     # Only the batches are lazy: whatever can be checked fails here and now.
     semi = config.unsup_weight > 0
     crop = config.data.crop_size
-    dataset, subsets = open_subsets(config, with_unlabeled=semi)
+    dataset, subsets = open_subsets(config)
     _check_labels(dataset, subsets.labeled, "config.data.labeled_split")
     view = _training_view(Geometry.from_config(config.data))
 
@@ -150,7 +150,7 @@ def eval_batches(
     """
     local = _local_size(config, "eval_batch_size", num_devices, process_count)
     dataset = open_dataset(config.data)
-    keys = splits.resolve(split, dataset.ids(), "config.data.eval_split")
+    keys = splits.resolve(split, dataset.ids, "config.data.eval_split")
     _check_labels(dataset, keys, "config.data.eval_split")
     view = _evaluation_view(dataset, keys, config.data)
 
@@ -169,22 +169,25 @@ def eval_batches(
     return ahead(make, range(-(-len(keys) // (local * process_count))))
 
 
-def open_subsets(config: ConfigDict, *, with_unlabeled: bool) -> tuple[Dataset, splits.Subsets]:
+def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
     """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
 
     Raises:
-      DataError: also if `with_unlabeled` and no unlabelled split is named.
+      DataError: see `splits.resolve_all`; also if `config.unsup_weight` is not 0 and no unlabelled
+        split is named, or if an image is evaluated on whose copy is trained on.
     """
-    data = config.data
-    if with_unlabeled and not data.unlabeled_split:
+    data, semi = config.data, config.unsup_weight > 0
+    if semi and not data.unlabeled_split:
         raise DataError(
             "config.data.unlabeled_split is empty, but config.unsup_weight is not 0; name the "
             "unlabelled images, or set config.unsup_weight = 0."
         )
     dataset = open_dataset(data)
-    unlabeled = data.unlabeled_split if with_unlabeled else ""
+    unlabeled = data.unlabeled_split if semi else ""
     texts = (data.labeled_split, unlabeled, data.eval_split)
-    return dataset, splits.resolve_all(*texts, dataset.ids())
+    subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
+    # A photo may lie in two folders, or under two names.
+    return dataset, splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
 
 
 @functools.lru_cache(maxsize=4)  # tracing takes a second
@@ -240,9 +243,10 @@ def _run(
     try:
         return tuple(field.numpy() for field in view(*batch))
     except tf.errors.InvalidArgumentError as error:
-        names = ", ".join(f"{split}/{dataset.examples[split][index].id}" for split, index in keys)
+        names = ", ".join(f"{split}/{dataset.ids.id((split, index))}" for split, index in keys)
+        folders = ", ".join(str(dataset.records(split).path) for split in {s for s, _ in keys})
         raise DataError(
-            f"one of {names} cannot be decoded: the records in {dataset.path} are damaged; "
+            f"one of {names} cannot be decoded: the records in {folders} are damaged; "
             "delete that folder and run --mode=prepare."
         ) from error
 

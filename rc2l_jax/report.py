@@ -41,10 +41,8 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
-def describe_run(
-    config: ConfigDict, workdir: Path, state: TrainState, subsets: Mapping[str, Any]
-) -> None:
-    """Prints what runs where, and on what (see `check.describe_subsets`)."""
+def describe_run(config: ConfigDict, workdir: Path, state: TrainState) -> None:
+    """Prints what runs where."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"run directory {workdir}")
@@ -54,8 +52,6 @@ def describe_run(
         f"jax {jax.__version__}, flax {flax.__version__}"
     )
     say(f"{config.model.backbone} MaskFormer, {parameters:,} parameters")
-    counts = ", ".join(f"{entry['examples']} {name}" for name, entry in subsets.items())
-    say(f"{config.data.name}: {counts} examples")
 
 
 def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:

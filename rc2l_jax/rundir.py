@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import flatten
 
+_SPLITS = "splits"  # in config.json, beside the config's own keys
+
 # Keys that may differ between a run and its continuation: they change no parameter, except
 # `num_steps`, by which a run is prolonged (the schedule follows the new value from there on).
 CHANGEABLE = frozenset(
@@ -25,6 +27,7 @@ CHANGEABLE = frozenset(
         "num_pictures",
         "eval_batch_size",
         "data.dir",
+        "data.unlabeled_dir",
         "data.prepared_dir",
     }
 )
@@ -38,6 +41,17 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
+def write_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any]) -> None:
+    """Writes config.json: the config, and under "splits" the images that the run uses.
+
+    Args:
+      workdir: the run directory.
+      config: of the run.
+      used: see `check.describe_subsets`.
+    """
+    write_json(workdir / "config.json", config.to_dict() | {_SPLITS: dict(used)})
+
+
 def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
     """Returns {dotted key: (stored value, new value)}; a key one side lacks is "absent" there."""
     old, new = flatten(stored), flatten(json.loads(json.dumps(config.to_dict())))
@@ -45,19 +59,21 @@ def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, t
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def check_run_config(workdir: Path, config: ConfigDict) -> list[str]:
+def check_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any]) -> list[str]:
     """Refuses to go on with a run of another config, before anything is written.
 
     Args:
       workdir: the run directory, which need not exist. Without a checkpoint in it there is nothing
         to go on with, and the config may have changed freely.
       config: of the run to start or go on with.
+      used: the images it uses, see `check.describe_subsets`.
 
     Returns:
       A phrase for each key that has changed and may.
 
     Raises:
-      CheckpointError: the directory's config.json differs in a key that matters, or is damaged.
+      CheckpointError: the directory's config.json differs in a key that matters or names other
+        images, or is damaged.
     """
     path = workdir / "config.json"
     if not path.is_file() or not any((workdir / "checkpoints").glob("*")):
@@ -66,6 +82,7 @@ def check_run_config(workdir: Path, config: ConfigDict) -> list[str]:
         stored = json.loads(path.read_text())
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
+    before = stored.pop(_SPLITS, {})
     differing = differing_keys(stored, config)
     phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
     if refused := [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]:
@@ -73,7 +90,18 @@ def check_run_config(workdir: Path, config: ConfigDict) -> list[str]:
             f"{workdir} belongs to a run of another config: {'; '.join(refused)}. "
             "Use another --workdir, or that run's config"
         )
+    changed = [name for name in used if _images(before, name) != _images(used, name)]
+    if before and changed:
+        raise CheckpointError(
+            f"{workdir} belongs to a run on other images: {', '.join(changed)}. The list file or "
+            "the data set has changed since; use another --workdir, or the former ones"
+        )
     return list(phrases.values())
+
+
+def _images(used: Mapping[str, Any], name: str) -> Any:
+    entry = used.get(name, {})
+    return entry.get("examples"), entry.get("checksum")
 
 
 def describe_change(key: str, old: Any, new: Any) -> str:

@@ -16,14 +16,14 @@ from clu import metric_writers
 from ml_collections import ConfigDict
 
 from rc2l_jax import input_pipeline
-from rc2l_jax.check import describe_subsets
+from rc2l_jax.check import describe_subset, describe_subsets, warnings
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
 from rc2l_jax.metrics import accumulate, summarize
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.report import Clock, Report, describe, describe_run, finite, losses_of, say
-from rc2l_jax.rundir import check_run_config, write_json
+from rc2l_jax.rundir import check_run_config, write_json, write_run_config
 from rc2l_jax.segments import label_map
 from rc2l_jax.structs import AXIS, Batch, TrainState
 from rc2l_jax.train_state import create_train_state, pretrained_state
@@ -85,28 +85,31 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     """
     workdir = Path(workdir).expanduser().absolute()
     validate(config, jax.device_count())
-    for change in check_run_config(workdir, config):
-        say(f"note: {change}")
     # What is wrong with the data must show before anything is written.
-    data, subsets = input_pipeline.open_subsets(config, with_unlabeled=config.unsup_weight > 0)
+    data, subsets = input_pipeline.open_subsets(config)
+    used = describe_subsets(config, data, subsets)
+    for change in check_run_config(workdir, config, used):
+        say(f"note: {change}")
     with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
         step = checkpoints.latest_step()
         if step is not None and step >= config.num_steps:
             return finished_run(config, workdir, step)
-        used = describe_subsets(config, data, subsets)
         model, optimizer, state = create_train_state(config)
         init = None
         if step is None and config.init_from:
             state, init = pretrained_state(state, config)
         if jax.process_index() == 0:
-            write_json(workdir / "config.json", config.to_dict())
-            write_json(workdir / "splits.json", used)
+            write_run_config(workdir, config, used)
             if init is not None:
                 write_json(workdir / "init.json", dataclasses.asdict(init))
         with contextlib.closing(create_writer(workdir)) as writer:
             report = Report(workdir, writer)
             report.rewind(step or 0)
-            describe_run(config, workdir, state, used)
+            describe_run(config, workdir, state)
+            for name, entry in used.items():
+                say(f"{config.data.name} {name}: {describe_subset(entry)}")
+            for warning in warnings(subsets):
+                say(f"warning: {warning}")
             for line in init.lines() if init else ():
                 say(line)
             views = parallel_views(model, config)

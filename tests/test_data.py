@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 
 from configs import base
-from data import DataError, catalog, layout, masks, splits
+from data import DataError, catalog, layout, masks
 from data.shapes import drawing
 from rc2l_jax import check, input_pipeline
 
 SHARED = Path(__file__).parents[2] / "shared"
 CAMVID = SHARED / "camvid"
-IDS = {"train": [f"t{i:03d}" for i in range(100)], "val": [f"v{i:02d}" for i in range(10)]}
 
 
 def folder_config(root, prepared, **data):
@@ -49,103 +48,6 @@ def folder(tmp_path):
     return write_folder(tmp_path / "data")
 
 
-# Split texts.
-
-
-def resolve(text):
-    return splits.resolve(text, IDS, "config.data.labeled_split")
-
-
-def test_a_drawn_part_and_its_rest_divide_the_split():
-    part, rest = resolve("train#46@0"), resolve("train#rest46@0")
-    assert len(part) == 46
-    assert sorted(part + rest) == [("train", i) for i in range(100)]
-    assert set(resolve("train#23@0")) < set(part)
-    assert resolve("train#46@1") != part
-
-
-def test_drawn_parts_are_the_same_on_every_platform():
-    # sha256("0/t000") etc. do not depend on any library; a change here changes published splits.
-    assert [i for _, i in resolve("train#5@0")] == [30, 73, 89, 90, 93]
-    assert splits.checksum(resolve("train#46@0"), IDS) == "b1192ce3142b6945"
-
-
-def test_lists_tolerate_the_formats_people_have(tmp_path):
-    file = tmp_path / "half.txt"
-    file.write_bytes(
-        b"\xef\xbb\xbft003\r\n\r\nJPEGImages/t001.jpg SegmentationClass/t001.png\r\n"
-        b"/images/train/v02.png\t/segmentation/v02.png"
-    )
-    assert resolve(str(file)) == (("train", 1), ("train", 3), ("val", 2))
-
-
-def test_published_lists_are_read_as_their_readme_says():
-    folder = SHARED / "splits" / "cps" / "pascal"
-    names = ("pseudoseg_labeled_1-2.txt", "pseudoseg_unlabeled_1-2.txt")
-    lists = [(folder / name).read_text().split() for name in names]
-    ids = {"train": sorted({*lists[0], *lists[1]}), "val": ["other"]}
-    subsets = splits.resolve_all(str(folder / names[0]), str(folder / names[1]), "val", ids)
-    assert len(ids["train"]) == 1464
-    assert len(subsets.labeled) == 732
-    assert len(subsets.unlabeled) == 732
-    assert len(subsets.overlap) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "neither a split"),
-        ("training", "neither a split .train, val."),
-        ("train#46", "neither a split"),
-        ("train#101@0", "asks for 101 examples of 'train', which has 100"),
-        ("train#0@0", "names no example"),
-        ("train#rest100@0", "names no example"),
-        ("test#4@0", "no split 'test'"),
-        ("no/such/list.txt", "nor a list file that exists"),
-    ],
-)
-def test_split_texts_that_are_refused(text, message):
-    with pytest.raises(DataError, match=message) as caught:
-        resolve(text)
-    assert "config.data.labeled_split" in str(caught.value)
-
-
-def test_a_list_with_unknown_ids_names_their_count_and_the_first_five(tmp_path):
-    file = tmp_path / "list.txt"
-    file.write_text("t001\n" + "".join(f"x{i}\n" for i in range(7)))
-    with pytest.raises(DataError, match=r"7 ids are not .*: x0, x1, x2, x3, x4, \.\.\.;"):
-        resolve(str(file))
-
-
-def test_an_id_of_two_splits_is_ambiguous_and_an_empty_list_is_empty(tmp_path):
-    file = tmp_path / "list.txt"
-    file.write_text("a\n")
-    with pytest.raises(DataError, match="1 ids occur in several splits: a"):
-        splits.resolve(str(file), {"train": ["a"], "val": ["a"]}, "key")
-    file.write_text("\r\n\n")
-    with pytest.raises(DataError, match="names no example"):
-        resolve(str(file))
-
-
-def test_labelled_wins_over_unlabelled():
-    subsets = splits.resolve_all("train#10@0", "train", "val", IDS)
-    assert set(subsets.overlap) == set(subsets.labeled)
-    assert set(subsets.labeled) | set(subsets.unlabeled) == {("train", i) for i in range(100)}
-    assert not set(subsets.labeled) & set(subsets.unlabeled)
-    with pytest.raises(DataError, match="names labelled examples only"):
-        splits.resolve_all("train", "train#5@0", "val", IDS)
-
-
-def test_training_on_evaluation_examples_is_refused():
-    with pytest.raises(DataError) as caught:
-        splits.resolve_all("val#2@0", "val#rest2@0", "val", IDS)
-    assert [p.split(" and ")[0] for p in caught.value.problems] == [
-        "config.data.labeled_split",
-        "config.data.unlabeled_split",
-    ]
-    assert "share 8 examples" in caught.value.problems[1]
-
-
 # Masks and folders.
 
 
@@ -158,7 +60,8 @@ def test_palette_masks_are_stored_as_ids(tmp_path):
     image = Image.fromarray(np.array([[0, 1], [10, 255]], np.uint8), "P")
     image.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
     image.save(file)
-    content, error = masks.normalize_mask(file.read_bytes(), file, (2, 2), 11)
+    read = lambda: masks.read_ids(file.read_bytes(), str(file))  # noqa: E731
+    content, error = masks.stored(read, str(file), (2, 2), 11)
     assert error == ""
     assert Image.open(file).mode == "P"
     np.testing.assert_array_equal(masks.decode_mask(content), [[0, 1], [10, 255]])
@@ -209,53 +112,59 @@ def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tm
     (folder / "images" / "train" / "train2.png").write_bytes(b"")
     (folder / "images" / "train" / "train1.jpg").write_bytes(whole)
     config = folder_config(folder, tmp_path / "prepared")
-    with pytest.raises(DataError) as caught:
-        input_pipeline.dataset_info(config)
-    assert [("train0.png" in p, "train2.png" in p) for p in caught.value.problems] == [
-        (True, False),
-        (False, False),
-        (False, True),
-    ]
-    assert "has the same name as train1" in caught.value.problems[1]
-    assert [f for f in (tmp_path / "prepared").rglob("*") if f.is_file()] == []
+    with pytest.raises(DataError, match=r"train1\.png: has the same name as train1\.jpg"):
+        input_pipeline.open_subsets(config)
     (folder / "images" / "train" / "train1.jpg").unlink()
-    for name in ("train0.png", "train2.png"):
-        (folder / "images" / "train" / name).write_bytes(whole)
-    assert input_pipeline.dataset_info(config).num_examples == {"train": 5, "val": 3}
+    with pytest.raises(DataError) as caught:
+        input_pipeline.open_subsets(config)
+    assert [
+        "train0.png: not a" in p or "train2.png: not a" in p for p in caught.value.problems
+    ] == [
+        True,
+        True,
+    ]
+    assert [f for f in (tmp_path / "prepared").rglob("*") if f.is_file()] == []
+    (folder / "images" / "train" / "train0.png").write_bytes(whole)
+    (folder / "images" / "train" / "train2.png").write_bytes(whole + b" ")
+    _, subsets = input_pipeline.open_subsets(config)
+    assert {name: len(keys) for name, keys in subsets.named().items()} == {
+        "labeled": 2, "unlabeled": 3, "evaluation": 3,
+    }  # fmt: skip
 
 
 def test_missing_folders_and_empty_splits_are_named(folder, tmp_path):
     with pytest.raises(DataError, match=r"no such folder; set config.data.dir"):
-        layout.check_layout(tmp_path / "nowhere", ("train", "val"))
+        layout.read_splits(tmp_path / "nowhere", 11, ("train", "val"))
     for file in (folder / "images" / "val").iterdir():
         file.unlink()
+    with pytest.raises(DataError, match=r"images/val: split 'val' is empty; expected images/"):
+        layout.read_splits(folder, 11, ("train", "val"))
     os.rename(folder / "labels" / "train", folder / "labels" / "training")
-    with pytest.raises(DataError) as caught:
-        layout.check_layout(folder, ("train", "val"))
-    assert len(caught.value.problems) == 2
-    assert "split 'val' is empty" in caught.value.problems[0]
-    assert f"{folder / 'labels' / 'train'}: no such folder" in caught.value.problems[1]
+    with pytest.raises(DataError, match=f"{folder / 'labels' / 'train'}: no such folder"):
+        layout.read_splits(folder, 11, ("train", "val"))
 
 
 def test_config_values_that_name_no_data(folder, tmp_path):
     with pytest.raises(DataError, match=r"config.data.dir is not set"):
         catalog.open_dataset(folder_config("", tmp_path).data)
-    with pytest.raises(DataError, match="'cityscape' is not a data set; use one of: camvid, shap"):
+    with pytest.raises(DataError, match="'cityscape' is not a data set; use one of: camvid, city"):
         catalog.open_dataset(folder_config(folder, tmp_path, name="cityscape").data)
     with pytest.raises(DataError, match="num_classes = 21, but camvid has 11"):
         catalog.open_dataset(folder_config(folder, tmp_path / "p", num_classes=21).data)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot create the folder for prepared records"):
-        catalog.open_dataset(folder_config(folder, tmp_path / "file" / "p").data)
+    with pytest.raises(DataError, match="prepared records cannot be written there"):
+        catalog.open_dataset(folder_config(folder, tmp_path / "file" / "p").data).records("train")
 
 
 def test_changed_files_are_prepared_anew(folder, tmp_path):
     data = folder_config(folder, tmp_path / "prepared").data
-    first = catalog.open_dataset(data)
-    assert catalog.open_dataset(data).path == first.path
+    first = catalog.open_dataset(data).records("train")
+    assert catalog.open_dataset(data).records("train").path == first.path
+    validation = catalog.open_dataset(data).records("val").path
     save(folder / "labels" / "train" / "train0.png", np.full((24, 32), 7))
     second = catalog.open_dataset(data)
-    assert second.path != first.path
+    assert second.records("train").path != first.path
+    assert second.records("val").path == validation  # nothing of it has changed
     _, (mask,) = second.fetch([("train", 0)], labels=True)
     assert np.unique(masks.decode_mask(mask)).tolist() == [7]
 
@@ -276,10 +185,11 @@ def test_camvid_has_its_published_counts(tmp_path):
     assert info.class_names[0] == "sky"
     assert info.class_names[10] == "bicyclist"
     dataset = catalog.open_dataset(config.data)
-    examples = [e for split in dataset.examples.values() for e in split]
+    examples = [e for split in ("train", "val") for e in dataset.records(split).examples]
     assert {(e.height, e.width, e.label_error) for e in examples} == {(360, 480, "")}
     keys = [("train", i) for i in range(0, 367, 10)] + [("val", i) for i in range(0, 101, 10)]
-    shares = 100 * check.class_shares(dataset, keys)
+    counts = check.class_counts(dataset, keys)
+    shares = 100 * counts / counts.sum()
     published = [15.8, 24.1, 1.0, 29.3, 6.7, 11.2, 1.1, 1.4, 4.6, 0.6, 0.5]
     np.testing.assert_allclose(shares[:11], published, rtol=0.35, atol=0.5)
 
@@ -333,11 +243,18 @@ def shapes_config(prepared, **shapes):
 
 def test_shapes_are_prepared_once_for_each_set_of_arguments(tmp_path):
     dataset = catalog.open_dataset(shapes_config(tmp_path).data)
-    assert {split: len(e) for split, e in dataset.examples.items()} == {"train": 12, "val": 3}
+    assert {s: len(dataset.records(s).examples) for s in dataset.ids.splits} == {
+        "train": 12,
+        "val": 3,
+    }
     _, (mask,) = dataset.fetch([("val", 1)], labels=True)
     np.testing.assert_array_equal(masks.decode_mask(mask), drawing.draw(0, "val", 1, 32)[1])
-    assert catalog.open_dataset(shapes_config(tmp_path).data).path == dataset.path
-    assert catalog.open_dataset(shapes_config(tmp_path, seed=1).data).path != dataset.path
+    path = lambda **arguments: (  # noqa: E731
+        catalog.open_dataset(shapes_config(tmp_path, **arguments).data).records("val").path
+    )
+    assert path() == dataset.records("val").path
+    assert path(seed=1) != path()
+    assert path(num_train=13) == path()  # the other split's arguments are not its own
 
 
 @pytest.mark.parametrize(

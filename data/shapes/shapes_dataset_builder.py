@@ -1,18 +1,19 @@
-"""TFDS builder of `shapes`: draws the data set instead of reading it."""
+"""`shapes`: draws the data set instead of reading it."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import io
-from collections.abc import Iterator
 
-from PIL import Image
+from ml_collections import ConfigDict
 
 from data.errors import DataError
-from data.records import Example, RecordBuilder, digest, records_config
+from data.masks import encode_png
+from data.records import digest
 from data.shapes import drawing, outlines, textures
+from data.sources import Label, Listing, Source, Split
 
+SPLITS = ("train", "val")
 MIN_IMAGE_SIZE = 16
 
 
@@ -51,32 +52,28 @@ class ShapesArguments:
         return {"train": self.num_train, "val": self.num_val}[split]
 
 
-class Shapes(RecordBuilder):
-    """Photo-like drawings of 6 shapes on a background; see `data.shapes.drawing`."""
+def listing(data: ConfigDict) -> Listing:
+    """Photo-like drawings of 6 shapes on a background; see `data.shapes.drawing`.
 
-    VERSION = "1.0.0"
-    class_names = drawing.CLASS_NAMES
-
-    def __init__(self, *, arguments: ShapesArguments, **kwargs):
-        self._arguments = arguments
-        super().__init__(**kwargs)
-
-    def examples(self, split: str) -> Iterator[tuple[Example, bytes, bytes]]:
-        """Draws the split."""
-        side = self._arguments.image_size
-        for index in range(self._arguments.num_examples(split)):
-            image, label = drawing.draw(self._arguments.seed, split, index, side)
-            yield Example(f"{split}_{index:06d}", side, side), _png(image), _png(label)
+    Raises:
+      DataError: arguments that cannot be drawn.
+    """
+    arguments = ShapesArguments(**data.shapes.to_dict())
+    return Listing(drawing.CLASS_NAMES, {name: _split(arguments, name) for name in SPLITS})
 
 
-def make_builder(arguments: ShapesArguments, prepared_dir: str) -> Shapes:
-    """The builder for these arguments and the drawing code as it is now."""
-    code = digest(*(inspect.getsource(module) for module in (drawing, outlines, textures)))
-    values = "-".join(f"{k}{v}" for k, v in dataclasses.asdict(arguments).items())
-    return Shapes(arguments=arguments, **records_config(f"{values}-{code[:8]}", prepared_dir))
+def _split(arguments: ShapesArguments, name: str) -> Split:
+    code = (inspect.getsource(module) for module in (drawing, outlines, textures))
+    count, side = arguments.num_examples(name), arguments.image_size
+    fingerprint = digest(str((count, side, arguments.seed)), *code)
+    sources = (_source(arguments, name, index) for index in range(count))
+    return Split(tuple(sources), lambda: fingerprint)
 
 
-def _png(array) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
+def _source(arguments: ShapesArguments, split: str, index: int) -> Source:
+    def read() -> tuple[bytes, Label]:
+        image, label = drawing.draw(arguments.seed, split, index, arguments.image_size)
+        return encode_png(image), lambda size: (encode_png(label), "")
+
+    name = f"{split}_{index:06d}"
+    return Source(name, name, read)

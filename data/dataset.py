@@ -1,0 +1,73 @@
+"""A data set with random access; a split is prepared when it is first read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from data.records import Example, Records
+from data.splits import Ids, Key
+
+
+class Dataset:
+    """A data set with random access.
+
+    Attributes:
+      name: as in `config.data.name`.
+      class_names: K names; the id of a class is its position.
+      ids: of every split, prepared or not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        class_names: Sequence[str],
+        ids: Ids,
+        openers: Mapping[str, Callable[[], Records]],
+    ):
+        """A data set whose splits `openers` open, each when it is first needed."""
+        self.name = name
+        self.class_names = tuple(class_names)
+        self.ids = ids
+        self._openers = openers
+        self._opened: dict[str, Records] = {}
+
+    def with_splits(
+        self, names: Mapping[str, Sequence[str]], openers: Mapping[str, Callable[[], Records]]
+    ) -> Dataset:
+        """The data set with more splits: their examples' ids, and what opens them."""
+        ids = dataclasses.replace(self.ids, splits={**self.ids.splits, **names})
+        return Dataset(self.name, self.class_names, ids, {**self._openers, **openers})
+
+    def records(self, split: str) -> Records:
+        """A split's records, prepared first if needed.
+
+        Raises:
+          DataError: they cannot be made or read.
+        """
+        if split not in self._opened:
+            self._opened[split] = self._openers[split]()
+        return self._opened[split]
+
+    def example(self, key: Key) -> Example:
+        """What is known about one example without reading it."""
+        split, index = key
+        return self.records(split).examples[index]
+
+    def fetch(self, keys: Sequence[Key], *, labels: bool) -> tuple[list[bytes], list[bytes]]:
+        """Reads records.
+
+        Args:
+          keys: of the records, in any order, repeats allowed.
+          labels: whether to read the masks.
+
+        Returns:
+          Encoded images and encoded masks; b"" for every mask if `labels` is false.
+        """
+        read: dict[Key, Mapping[str, bytes]] = {}
+        for split in {split for split, _ in keys}:
+            wanted = sorted({index for name, index in keys if name == split})
+            records = self.records(split).read(wanted)
+            read.update({(split, index): record for index, record in zip(wanted, records)})
+        images = [read[key]["image"] for key in keys]
+        return images, [read[key]["label"] if labels else b"" for key in keys]

@@ -1,0 +1,66 @@
+"""Downloads of official archives, where the network allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.errors import DataError
+
+_TIMEOUT = 30.0  # seconds without an answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """A file that its makers publish.
+
+    Attributes:
+      name: the file's.
+      urls: where it can be had; tried in turn.
+      md5: its checksum.
+    """
+
+    name: str
+    urls: Sequence[str]
+    md5: str
+
+
+def download(archive: Archive, folder: Path) -> Path:
+    """Downloads a file into a folder, with a progress bar, and checks it.
+
+    A file that is already there and whole is used; one that is not is downloaded again.
+
+    Raises:
+      DataError: it cannot be had; the message says where to get it and where to put it.
+    """
+    from data.host_tf import tf  # Keras takes seconds to import: only here
+
+    errors = []
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for url in archive.urls:
+            try:
+                file = tf.keras.utils.get_file(
+                    archive.name,
+                    url,
+                    file_hash=archive.md5,
+                    hash_algorithm="md5",
+                    cache_dir=str(folder),
+                    cache_subdir="",
+                )
+                return Path(file)
+            except Exception as error:  # Keras raises plain ones
+                errors.append(f"{url}: {str(error).strip() or type(error).__name__}")
+    except OSError as error:
+        errors.append(str(error))
+    finally:
+        socket.setdefaulttimeout(timeout)
+    raise DataError(
+        f"{archive.name} could not be downloaded ({'; '.join(errors)}). Get it from "
+        f"{archive.urls[0]} on a machine with a network (MD5 {archive.md5}), put it into a folder, "
+        "and set config.data.dir to that folder."
+    )

@@ -1,0 +1,1 @@
+"""`folder`: your own images, masks and list of classes."""

@@ -1,0 +1,104 @@
+"""Reads files that list examples, in the formats in which they are published.
+
+A line holds an id, an image's path, or an image's path followed by its mask's (CPS and UniMatch
+publish theirs so), parted by a tab or spaces. Of a path only as much of the end counts as the data
+set's ids have, without the suffix: `leftImg8bit/train/jena/jena_000078_000019_leftImg8bit.png` and
+`/images/train/jena_000078_000019.png` both name `jena_000078_000019`. Windows line ends, blank
+lines, a byte order mark and a missing last newline are fine. Ids are looked up in all splits;
+`split/id` names the split, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from data.errors import DataError, some
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# What data sets append to an id in the names of its files.
+_ENDINGS = ("_leftImg8bit",)
+_SUFFIX = r"\.(?:jpe?g|png)"
+_PAIR = re.compile(rf"(?P<image>.+?{_SUFFIX})\s+.+{_SUFFIX}", re.IGNORECASE)
+
+Places = dict[str, list[tuple[str, int]]]
+
+
+def read(
+    file: Path, ids: Mapping[str, Sequence[str]], key: str, hint: str = ""
+) -> set[tuple[str, int]]:
+    """The examples that a file lists.
+
+    Args:
+      file: the list.
+      ids: split -> ids of its examples.
+      key: the config key that names the file, for messages.
+      hint: why images may be unknown, for messages.
+
+    Returns:
+      (split, position in it) of each.
+
+    Raises:
+      DataError: the file cannot be read, lists nothing, or names what is unknown or not unique.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} ({key}): cannot be read as a text file ({error}).") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{file} ({key}): the list is empty, so it names no example.")
+    exact, loose = _places(ids)
+    found = {line: _find(line, exact, loose) for line in lines}
+    if unknown := [line for line, places in found.items() if not places]:
+        raise DataError(
+            f"{file} ({key}): {len(unknown)} of {len(found)} entries are not in the data set: "
+            f"{some(unknown)}; use the list that belongs to it, or correct config.data.dir."
+            + (f" {hint}" if hint else "")
+        )
+    if twice := [line for line, places in found.items() if len(places) > 1]:
+        full = lambda place: f"{place[0]}/{ids[place[0]][place[1]]}"  # noqa: E731
+        named = [f"{line} ({' or '.join(map(full, found[line]))})" for line in twice]
+        raise DataError(
+            f"{file} ({key}): {len(twice)} entries name several images: {some(named)}; "
+            "write the folders before the name."
+        )
+    return {places[0] for places in found.values()}
+
+
+def _places(ids: Mapping[str, Sequence[str]]) -> tuple[Places, Places]:
+    """Where each id is, and where each id's last part is."""
+    exact: Places = {}
+    loose: Places = {}
+    for split, names in ids.items():
+        for index, name in enumerate(names):
+            exact.setdefault(name, []).append((split, index))
+            exact.setdefault(f"{split}/{name}", []).append((split, index))
+            if "/" in name:
+                loose.setdefault(name.rpartition("/")[2], []).append((split, index))
+    return exact, loose
+
+
+def _find(line: str, exact: Places, loose: Places) -> list[tuple[str, int]]:
+    candidates = list(_candidates(line))
+    for places in (exact, loose):
+        for candidate in candidates:
+            if candidate in places:
+                return places[candidate]
+    return []
+
+
+def _candidates(line: str) -> Iterator[str]:
+    """What on a line may be an id, the longest first."""
+    pair = _PAIR.fullmatch(line)
+    first = pair["image"] if pair else line.split("\t")[0].strip()
+    for text in dict.fromkeys((first, line.split()[0])):  # an id may hold spaces
+        parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part != "/"]
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            yield name
+            stem = name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
+            yield stem
+            for ending in _ENDINGS:
+                yield stem.removesuffix(ending)

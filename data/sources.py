@@ -1,0 +1,99 @@
+"""What a data set's builder gives: its examples before they are prepared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+from data import masks
+from data.records import digest
+from data.trees import Tree
+
+Size = tuple[int, int]  # height and width
+Label = Callable[[Size], tuple[bytes, str]]
+File = tuple[Tree, str]  # and the file's name in the tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An example before it is prepared.
+
+    Attributes:
+      id: its name, unique in the split.
+      where: the image's file, for messages.
+      read: gives the encoded image, and its label: a function of the image's size that gives
+        (PNG of ids, "") or (b"", why there is none).
+    """
+
+    id: str
+    where: str
+    read: Callable[[], tuple[bytes, Label]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The examples of a split.
+
+    Attributes:
+      sources: in the order of the records.
+      fingerprint: gives a text that changes whenever an image, a mask or their reading does.
+    """
+
+    sources: tuple[Source, ...]
+    fingerprint: Callable[[], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """A data set as it lies on the disk, nothing read but names.
+
+    Attributes:
+      class_names: K names; the id of a class is its position.
+      splits: by name; no example is in two of them.
+      absent: name of a split that users may ask for -> why it is not there, and how to get it.
+    """
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Split]
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def tree_source(
+    example_id: str,
+    image: File,
+    mask: File | None,
+    num_classes: int,
+    *,
+    missing: str,
+    read: Callable[[bytes, str], object] = masks.read_ids,
+) -> Source:
+    """An example whose image and mask are files of trees.
+
+    Args:
+      example_id: see `Source`.
+      image: the tree and the file's name.
+      mask: likewise; None if there is no mask.
+      num_classes: K.
+      missing: what to say if there is no mask: which file, and how to mend it.
+      read: (content, where) -> ids uint8 [H, W]; may raise `masks.MaskError`.
+    """
+    images, name = image
+
+    def label(size: Size) -> tuple[bytes, str]:
+        if mask is None:
+            return b"", missing
+        tree, file = mask
+        where = tree.where(file)
+        try:
+            content = tree.read(file)
+        except OSError as error:
+            return b"", f"{where}: cannot be opened ({error.strerror}); check its permissions."
+        return masks.stored(lambda: read(content, where), where, size, num_classes)
+
+    return Source(example_id, images.where(name), lambda: (images.read(name), label))
+
+
+def fingerprint_of(files: Iterable[File | None], *extra: str) -> Callable[[], str]:
+    """A `Split.fingerprint` of the files' names, sizes and times."""
+    listed = [file for file in files if file is not None]
+    return lambda: digest(*extra, *(tree.stamp(name) for tree, name in listed))

@@ -1,0 +1,215 @@
+"""A tree of files, whether it lies in a folder or in an archive that nobody has to unpack."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tqdm import tqdm
+
+from data.errors import DataError
+
+
+class Tree(Protocol):
+    """Files by name. Names are relative, with "/", on every platform.
+
+    Attributes:
+      names: of all files, sorted.
+    """
+
+    names: tuple[str, ...]
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; safe to call from several threads."""
+
+    def stamp(self, name: str) -> str:
+        """Text that changes whenever the file does."""
+
+    def where(self, name: str) -> str:
+        """How to name the file to a person."""
+
+
+class FolderTree:
+    """The files below a folder, symbolic links followed; hidden ones are left out."""
+
+    def __init__(self, root: Path, folders: Sequence[str] = ("",)):
+        """Lists the files of the given folders below `root`, in whole depth.
+
+        Raises:
+          DataError: there is no such folder.
+        """
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; correct config.data.dir.")
+        self._root = root
+        names = []
+        for start in folders:
+            for folder, inner, files in os.walk(root / start, followlinks=True):
+                inner[:] = [name for name in inner if not name.startswith(".")]
+                below = Path(folder).relative_to(root)
+                names += [(below / name).as_posix() for name in files if not name.startswith(".")]
+        self.names = tuple(sorted(names))
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`."""
+        return (self._root / name).read_bytes()
+
+    def stamp(self, name: str) -> str:
+        """See `Tree`."""
+        stat = (self._root / name).stat()
+        return f"{name} {stat.st_size} {stat.st_mtime_ns}"
+
+    def where(self, name: str) -> str:
+        """See `Tree`."""
+        return str(self._root / name)
+
+
+class _Archive:
+    """What tar and zip files have in common."""
+
+    def __init__(self, path: Path, names: Iterable[str]):
+        self._path = path
+        self.names = tuple(sorted(names))
+
+    @functools.cached_property
+    def _stamp(self) -> str:
+        stat = self._path.stat()
+        return f"{self._path.name} {stat.st_size} {stat.st_mtime_ns}"
+
+    def stamp(self, name: str) -> str:
+        """See `Tree`: that of the whole archive."""
+        return f"{self._stamp} {name}"
+
+    def where(self, name: str) -> str:
+        """See `Tree`."""
+        return f"{self._path}:{name}"
+
+
+class TarTree(_Archive):
+    """The files of an uncompressed tar archive, read where they lie in it."""
+
+    def __init__(self, path: Path):
+        """Reads the archive's directory.
+
+        Raises:
+          DataError: it cannot be read to its end.
+        """
+        try:
+            with tarfile.open(path, "r:") as archive:
+                members = [member for member in archive if member.isfile()]
+        except (tarfile.TarError, OSError) as error:
+            raise _damaged(path, error) from error
+        self._places = {_plain(m.name): (m.offset_data, m.size) for m in members}
+        super().__init__(path, self._places)
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`."""
+        offset, size = self._places[name]
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+        if len(content) != size:
+            raise _damaged(self._path, f"{name} is cut off")
+        return content
+
+
+class ZipTree(_Archive):
+    """The files of a zip archive."""
+
+    def __init__(self, path: Path):
+        """Reads the archive's directory.
+
+        Raises:
+          DataError: it cannot be read.
+        """
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise _damaged(path, error) from error
+        super().__init__(path, (n for n in self._archive.namelist() if not n.endswith("/")))
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`."""
+        try:
+            return self._archive.read(name)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise _damaged(self._path, error) from error
+
+
+class SubTree:
+    """The part of a tree below a folder, under names without that folder."""
+
+    def __init__(self, tree: Tree, folder: str):
+        """Below `folder`; "" is the whole tree."""
+        self._tree, self._prefix = tree, f"{folder}/" if folder else ""
+        self.names = tuple(
+            name[len(self._prefix) :] for name in tree.names if name.startswith(self._prefix)
+        )
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`."""
+        return self._tree.read(self._prefix + name)
+
+    def stamp(self, name: str) -> str:
+        """See `Tree`."""
+        return self._tree.stamp(self._prefix + name)
+
+    def where(self, name: str) -> str:
+        """See `Tree`."""
+        return self._tree.where(self._prefix + name)
+
+
+def repack(archive: Path, target: Path, wanted: Callable[[str], bool]) -> None:
+    """Copies the wanted files of a compressed tar archive to an uncompressed one, in one pass.
+
+    Args:
+      archive: .tar.gz or .tgz.
+      target: what to write; replaced as a whole at the end, so that it is never half there.
+      wanted: whether to copy the file of this name.
+
+    Raises:
+      DataError: the archive is damaged or cut off.
+    """
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            archive.open("rb") as file,
+            tqdm.wrapattr(
+                file, "read", total=archive.stat().st_size, desc=f"reading {archive.name}", delay=1
+            ) as counted,
+            tarfile.open(fileobj=counted, mode="r|gz") as source,
+            tarfile.open(partial, "w:") as copy,
+        ):
+            for member in source:
+                if member.isfile() and wanted(_plain(member.name)):
+                    copy.addfile(member, source.extractfile(member))
+        os.replace(partial, target)
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        raise DataError(f"{archive} -> {target}: {error}; set config.data.prepared_dir.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("./")
+
+
+def _damaged(path: Path, error: object) -> DataError:
+    return DataError(
+        f"{path}: damaged or cut off ({error}); download or copy it again, and compare its size "
+        "and checksum with the source's."
+    )
