@@ -21,6 +21,7 @@ from data.splits import Ids
 from data.voc_semseg import voc_semseg_dataset_builder as voc
 
 UNLABELED = "unlabeled"  # the split of `data.unlabeled_dir`
+_NO_IMAGES = {UNLABELED: "config.data.unlabeled_dir is not set; set it to the folder of images."}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +75,10 @@ def open_dataset(data: ConfigDict) -> Dataset:
         dataset = _prepared(data, builder, copies)
     else:
         listing = builder.listing(data)
-        ids = Ids({}, builder.unions, listing.absent)
+        ids = Ids({}, builder.unions, _NO_IMAGES | listing.absent)
         dataset = _listed(data, listing.splits, Dataset(data.name, listing.class_names, ids, {}))
     if data.unlabeled_dir:
-        images = layout.read_unlabeled(Path(data.unlabeled_dir).expanduser().absolute())
-        dataset = _listed(data, {UNLABELED: images}, dataset)
+        dataset = _listed(data, {UNLABELED: _unlabeled(data, dataset)}, dataset)
     if len(dataset.class_names) != data.num_classes:
         raise DataError(
             f"config.data.num_classes = {data.num_classes}, but {data.name} has "
@@ -119,5 +119,14 @@ def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[
     class_names = records.open_records(next(iter(copies.values()))[0]).class_names
     names = {split: [e.id for e in found.examples] for split, found in opened.items()}
     openers = {split: functools.partial(lambda x: x, found) for split, found in opened.items()}
-    ids = Ids({}, builder.unions, absent)
+    ids = Ids({}, builder.unions, _NO_IMAGES | absent)
     return Dataset(data.name, class_names, ids, {}).with_splits(names, openers)
+
+
+def _unlabeled(data: ConfigDict, dataset: Dataset) -> Split:
+    if UNLABELED in dataset.ids.splits:
+        raise DataError(
+            f"config.data.unlabeled_dir is set, but {data.name} has a split {UNLABELED!r} of its "
+            "own; rename that folder, or put the images into it."
+        )
+    return layout.read_unlabeled(Path(data.unlabeled_dir).expanduser().absolute())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from data import DataError, splits
+from data import DataError, published, splits
 
 SHARED = Path(__file__).parents[2] / "shared"
 IDS = splits.Ids(
@@ -106,3 +107,126 @@ def test_training_on_evaluation_examples_is_refused():
         "config.data.unlabeled_split",
     ]
     assert "share 8 examples" in caught.value.problems[1]
+
+
+def test_unions_and_sums():
+    ids = splits.Ids({"train": ["a", "b"], "aug": ["c"], "val": ["v"]}, {"both": ("train", "aug")})
+    both = (("train", 0), ("train", 1), ("aug", 0))
+    assert splits.resolve("both", ids, "key") == both
+    assert splits.resolve("aug+train", ids, "key") == both
+    assert len(splits.resolve("both#2@0 + aug", ids, "key")) in (2, 3)
+    drawn, rest = (splits.resolve(f"both#{text}2@0", ids, "key") for text in ("", "rest"))
+    assert sorted(drawn + rest) == sorted(both)
+    with pytest.raises(DataError, match="use one of: train, aug, val, both"):
+        splits.resolve("extra#1@0", ids, "key")
+    with pytest.raises(DataError, match="'nothing' is neither a split"):
+        splits.resolve("train+nothing", ids, "key")
+    partial = splits.Ids({"train": ["a"]}, {"both": ("train", "aug")}, {"both": "get aug there"})
+    with pytest.raises(DataError, match="'both#1@0': get aug there"):
+        splits.resolve("both#1@0", partial, "key")
+
+
+def test_a_partition_has_the_number_of_its_name():
+    splits.resolve_all("train#46@0", "", "val", IDS, num_labeled=46)
+    with pytest.raises(DataError, match=r"'train' names 100 images, but this partition has 46"):
+        splits.resolve_all("train", "", "val", IDS, num_labeled=46)
+
+
+# Published lists: number of different ids, and the name by which they are recognised.
+PUBLISHED = {
+    "cps/pascal/pseudoseg_labeled_1-2.txt": (732, "VOC Train 1/2, labelled (PseudoSeg, CPS)"),
+    "cps/pascal/pseudoseg_labeled_1-4.txt": (366, "VOC Train 1/4, labelled"),
+    "cps/pascal/pseudoseg_labeled_1-8.txt": (183, "VOC Train 1/8, labelled"),
+    "cps/pascal/pseudoseg_labeled_1-16.txt": (92, "VOC Train 1/16, labelled"),
+    "cps/pascal/pseudoseg_unlabeled_1-2.txt": (733, "VOC Train 1/2, unlabelled (PseudoSeg, CPS)"),
+    "cps/pascal/pseudoseg_unlabeled_1-4.txt": (1099, "VOC Train 1/4, unlabelled (PseudoSeg, CPS)"),
+    "cps/pascal/pseudoseg_unlabeled_1-8.txt": (1282, "VOC Train 1/8, unlabelled (PseudoSeg, CPS)"),
+    "cps/pascal/pseudoseg_unlabeled_1-16.txt": (1373, "VOC Train 1/16, unlabelled (Pseudo"),
+    "cps/pascal/train_aug_labeled_1-2.txt": (5291, "VOC Aug 1/2, labelled (CPS"),
+    "cps/pascal/train_aug_labeled_1-4.txt": (2646, "VOC Aug 1/4, labelled (CPS"),
+    "cps/pascal/train_aug_labeled_1-8.txt": (1323, "VOC Aug 1/8, labelled (CPS"),
+    "cps/pascal/train_aug_labeled_1-16.txt": (662, "VOC Aug 1/16, labelled (CPS"),
+    "cps/pascal/train_aug_unlabeled_1-2.txt": (5291, "VOC Aug 1/2, unlabelled (CPS"),
+    "cps/pascal/train_aug_unlabeled_1-4.txt": (7936, "VOC Aug 1/4, unlabelled (CPS"),
+    "cps/pascal/train_aug_unlabeled_1-8.txt": (9259, "VOC Aug 1/8, unlabelled (CPS"),
+    "cps/pascal/train_aug_unlabeled_1-16.txt": (9920, "VOC Aug 1/16, unlabelled (CPS"),
+    "cps/cityscapes/train_aug_labeled_1-2.txt": (1488, "Cityscapes 1/2, labelled"),
+    "cps/cityscapes/train_aug_labeled_1-4.txt": (744, "Cityscapes 1/4, labelled"),
+    "cps/cityscapes/train_aug_labeled_1-8.txt": (372, "Cityscapes 1/8, labelled"),
+    "cps/cityscapes/train_aug_labeled_1-16.txt": (186, "Cityscapes 1/16, labelled"),
+    "cps/cityscapes/train_aug_unlabeled_1-2.txt": (1487, "Cityscapes 1/2, unlabelled"),
+    "cps/cityscapes/train_aug_unlabeled_1-4.txt": (2231, "Cityscapes 1/4, unlabelled"),
+    "cps/cityscapes/train_aug_unlabeled_1-8.txt": (2603, "Cityscapes 1/8, unlabelled"),
+    "cps/cityscapes/train_aug_unlabeled_1-16.txt": (2789, "Cityscapes 1/16, unlabelled"),
+    "unimatch/pascal/92/labeled.txt": (92, "VOC Train 1/16, labelled"),
+    "unimatch/pascal/92/unlabeled.txt": (10490, "VOC Train 1/16, unlabelled (UniMatch)"),
+    "unimatch/pascal/183/labeled.txt": (183, "VOC Train 1/8, labelled"),
+    "unimatch/pascal/183/unlabeled.txt": (10399, "VOC Train 1/8, unlabelled (UniMatch)"),
+    "unimatch/pascal/366/labeled.txt": (366, "VOC Train 1/4, labelled"),
+    "unimatch/pascal/366/unlabeled.txt": (10216, "VOC Train 1/4, unlabelled (UniMatch)"),
+    "unimatch/pascal/732/labeled.txt": (732, "VOC Train 1/2, labelled (UniMatch)"),
+    "unimatch/pascal/732/unlabeled.txt": (9850, "VOC Train 1/2, unlabelled (UniMatch)"),
+    "unimatch/pascal/1464/labeled.txt": (1464, "VOC Train 1.4k, labelled"),
+    "unimatch/pascal/1464/unlabeled.txt": (9118, "VOC Train 1.4k, unlabelled"),
+    "unimatch/pascal/1_4/labeled.txt": (2646, "VOC Aug 1/4, labelled (CPS, UniMatch)"),
+    "unimatch/pascal/1_4/unlabeled.txt": (7936, "VOC Aug 1/4, unlabelled (CPS, UniMatch)"),
+    "unimatch/pascal/1_8/labeled.txt": (1323, "VOC Aug 1/8, labelled (CPS, UniMatch)"),
+    "unimatch/pascal/1_8/unlabeled.txt": (9259, "VOC Aug 1/8, unlabelled (CPS, UniMatch)"),
+    "unimatch/pascal/1_16/labeled.txt": (662, "VOC Aug 1/16, labelled (CPS, UniMatch)"),
+    "unimatch/pascal/1_16/unlabeled.txt": (9920, "VOC Aug 1/16, unlabelled (CPS, UniMatch)"),
+    "unimatch/pascal/u2pl_1_4/labeled.txt": (2646, "VOC Aug 1/4, labelled (U2PL)"),
+    "unimatch/pascal/u2pl_1_4/unlabeled.txt": (7936, "VOC Aug 1/4, unlabelled (U2PL)"),
+    "unimatch/pascal/u2pl_1_8/labeled.txt": (1323, "VOC Aug 1/8, labelled (U2PL)"),
+    "unimatch/pascal/u2pl_1_8/unlabeled.txt": (9259, "VOC Aug 1/8, unlabelled (U2PL)"),
+    "unimatch/pascal/u2pl_1_16/labeled.txt": (662, "VOC Aug 1/16, labelled (U2PL)"),
+    "unimatch/pascal/u2pl_1_16/unlabeled.txt": (9920, "VOC Aug 1/16, unlabelled (U2PL)"),
+    "unimatch/pascal/train_aug.txt": (10582, "VOC Aug, all 10582 training images"),
+    "unimatch/pascal/val.txt": (1449, "VOC val"),
+    "unimatch/cityscapes/1_2/labeled.txt": (1488, "Cityscapes 1/2, labelled"),
+    "unimatch/cityscapes/1_2/unlabeled.txt": (1487, "Cityscapes 1/2, unlabelled"),
+    "unimatch/cityscapes/1_4/labeled.txt": (744, "Cityscapes 1/4, labelled"),
+    "unimatch/cityscapes/1_4/unlabeled.txt": (2231, "Cityscapes 1/4, unlabelled"),
+    "unimatch/cityscapes/1_8/labeled.txt": (372, "Cityscapes 1/8, labelled"),
+    "unimatch/cityscapes/1_8/unlabeled.txt": (2603, "Cityscapes 1/8, unlabelled"),
+    "unimatch/cityscapes/1_16/labeled.txt": (186, "Cityscapes 1/16, labelled"),
+    "unimatch/cityscapes/1_16/unlabeled.txt": (2789, "Cityscapes 1/16, unlabelled"),
+    "unimatch/cityscapes/1_30/labeled.txt": (100, "Cityscapes 1/30, labelled"),
+    "unimatch/cityscapes/1_30/unlabeled.txt": (2875, "Cityscapes 1/30, unlabelled"),
+    "unimatch/cityscapes/val.txt": (500, "Cityscapes val"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published_ids():
+    """The ids of VOC and Cityscapes, read from the lists by a regular expression of their own."""
+    pattern = {
+        "pascal": re.compile(r"\b20\d\d_\d{6}\b"),
+        "cityscapes": re.compile(r"\b[a-z-]+_\d{6}_\d{6}(?=_leftImg8bit|\.png)"),
+    }
+    return {
+        (group, kind): splits.Ids({"all": sorted({
+            name
+            for file in (SHARED / "splits" / group / kind).rglob("*.txt")
+            for name in pattern[kind].findall(file.read_text())
+            if not name.endswith("_gtFine")
+        })})
+        for group in ("cps", "unimatch") for kind in pattern
+    }  # fmt: skip
+
+
+def test_the_table_above_has_every_published_list():
+    folder = SHARED / "splits"
+    assert {f.relative_to(folder).as_posix() for f in folder.rglob("*.txt")} == set(PUBLISHED)
+    assert len(published.NAMES) == len(set(published.NAMES.values()))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_lists_are_read_whole_and_recognised(published_ids, name):
+    count, title = PUBLISHED[name]
+    ids = published_ids[tuple(name.split("/")[:2])]
+    keys = splits.resolve(str(SHARED / "splits" / name), ids, "key")
+    assert len(keys) == count
+    assert published.NAMES[splits.checksum(keys, ids)].startswith(title)
+    others = [key for key in ids.keys("all") if key not in set(keys)]
+    if others:  # changing one image makes it another list
+        assert splits.checksum([others[0], *keys[1:]], ids) not in published.NAMES

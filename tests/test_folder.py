@@ -1,0 +1,199 @@
+"""`folder`: your own images, masks, classes and unlabelled images, as people have them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import replicas
+from PIL import Image
+from test_data import folder_config
+
+from data import DataError, catalog, masks
+from rc2l_jax import check, input_pipeline
+
+CLASSES = ("background", "cat", "dog")
+IMAGES = ("train/a/1.jpg", "train/a/2.PNG", "train/b/1.jpeg", "val/x.jpg", "val/my photo é.png")
+
+
+def write_image(path, seed, size=(20, 24)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(path, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
+
+
+def mask_of(seed, size=(20, 24)):
+    ids = np.zeros(size, np.uint8)
+    ids[5:15, 5:15] = 1 + seed % 2
+    ids[0] = 255
+    return ids
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Nested folders, jpg and png, masks with and without a palette, the same name twice."""
+    root = tmp_path / "mein Ordner"
+    for seed, name in enumerate(IMAGES):
+        write_image(root / "images" / name, seed)
+        mask = (root / "labels" / name).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        ids = mask_of(seed)
+        mask.write_bytes(replicas.palette_png(ids) if seed % 2 else replicas.encode(ids))
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+def own_config(root, prepared, **data):
+    texts = {"labeled_split": "train#2@0", "unlabeled_split": "train#rest2@0"}
+    return folder_config(root, prepared, name="folder", num_classes=3, **(texts | data))
+
+
+def test_nested_folders_and_both_kinds_of_masks(root, tmp_path):
+    dataset = catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+    assert dataset.class_names == CLASSES
+    assert dict(dataset.ids.splits) == {"train": ["a/1", "a/2", "b/1"], "val": ["my photo é", "x"]}
+    seeds = {name.rpartition(".")[0]: seed for seed, name in enumerate(IMAGES)}
+    for split, names in dataset.ids.splits.items():
+        _, labels = dataset.fetch([(split, i) for i in range(len(names))], labels=True)
+        for name, label in zip(names, labels):
+            np.testing.assert_array_equal(
+                masks.decode_mask(label), mask_of(seeds[f"{split}/{name}"])
+            )
+
+
+def test_unlabelled_images_may_lie_anywhere(root, tmp_path):
+    photos = tmp_path / "photos"
+    for seed, name in enumerate(("2024/01/a.jpg", "2024/02/a.jpg", "b.png", "no image.txt")):
+        write_image(photos / name, 100 + seed)
+    texts = {"unlabeled_split": "unlabeled+train", "unlabeled_dir": str(photos)}
+    config = own_config(root, tmp_path / "prepared", **texts)
+    _, subsets = input_pipeline.open_subsets(config)
+    assert len(subsets.unlabeled) == 3 + 1
+    batch = next(input_pipeline.train_batches(config, 0, 1))
+    assert batch.unlabeled_image.shape == (1, 2, 32, 32, 3)
+    assert (batch.unlabeled_label == 255).all()
+    config.data.unlabeled_dir = ""
+    with pytest.raises(DataError, match=r"'unlabeled': config.data.unlabeled_dir is not set"):
+        input_pipeline.open_subsets(config)
+    config.data.unlabeled_dir = str(tmp_path / "none")
+    with pytest.raises(DataError, match=r"none: no such folder; correct config.data.unlabeled_dir"):
+        input_pipeline.open_subsets(config)
+    (root / "images" / "unlabeled").mkdir()
+    write_image(root / "images" / "unlabeled" / "z.png", 200)
+    config.data.unlabeled_dir = str(photos)
+    with pytest.raises(DataError, match="has a split 'unlabeled' of its own; rename"):
+        input_pipeline.open_subsets(config)
+    config.data.unlabeled_dir = ""
+    assert len(input_pipeline.open_subsets(config)[1].unlabeled) == 1 + 1
+    (root / "images" / "unlabeled" / "z.png").unlink()
+    config.data.unlabeled_dir = str(tmp_path / "none")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: holds no \.jpg or \.png images"):
+        input_pipeline.open_subsets(config)
+
+
+def test_copies_of_labelled_photos_are_not_unlabelled_and_of_validation_photos_an_error(
+    root, tmp_path, capsys
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "copy.jpg").write_bytes((root / "images" / "train" / "a" / "1.jpg").read_bytes())
+    write_image(photos / "new.png", 100)
+    texts = {"labeled_split": "train", "unlabeled_split": "unlabeled", "unlabeled_dir": str(photos)}
+    config = own_config(root, tmp_path / "prepared", **texts)
+    check.check(config)
+    printed = capsys.readouterr().out
+    assert "unlabeled: 1 examples (unlabeled), " in printed
+    assert (
+        "warning: 1 image is both in the labelled and the unlabelled split; it counts as lab"
+        in (printed)
+    )
+    (photos / "leak.png").write_bytes((root / "images" / "val" / "my photo é.png").read_bytes())
+    with pytest.raises(DataError, match="unlabeled/leak is a copy of val/my photo é"):
+        input_pipeline.open_subsets(config)
+
+
+def test_images_in_no_folder_are_one_split(root, tmp_path):
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            for file in sorted((root / kind / split).rglob("*")):
+                if file.is_file():
+                    file.rename(root / kind / f"{split}{file.parent.name}{file.name}")
+    for folder in sorted(root.rglob("*"), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    (tmp_path / "train.txt").write_text("traina1\ntraina2.PNG")
+    (tmp_path / "val.txt").write_text("images/valvalx.jpg\nvalvalmy photo é.png")
+    config = own_config(root, tmp_path / "prepared", labeled_split=str(tmp_path / "train.txt"))
+    config.data.eval_split, config.data.unlabeled_split = str(tmp_path / "val.txt"), ""
+    config.unsup_weight = 0.0
+    dataset, subsets = input_pipeline.open_subsets(config)
+    assert list(dataset.ids.splits) == ["all"]
+    assert len(subsets.labeled) == len(subsets.evaluation) == 2
+
+
+def test_a_name_in_two_folders_needs_its_folder(root, tmp_path):
+    listed = tmp_path / "list.txt"
+    config = own_config(root, tmp_path / "prepared", labeled_split=str(listed))
+    config.data.unlabeled_split = "train"
+    listed.write_text("1.jpg\n")
+    with pytest.raises(DataError, match=r"several images: 1.jpg \(train/a/1 or train/b/1\); write"):
+        input_pipeline.open_subsets(config)
+    listed.write_text("images\\train\\b\\1.jpeg\ntrain/a/1\n")
+    _, subsets = input_pipeline.open_subsets(config)
+    assert subsets.labeled == (("train", 0), ("train", 2))
+
+
+def test_lines_with_spaces_name_one_image(root, tmp_path):
+    listed = tmp_path / "list.txt"
+    lines = ("my photo é", "my photo é.png", "images/val/my photo é.png labels/val/my photo é.png",
+             "val/my photo é.png\tlabels/val/my photo é.png")  # fmt: skip
+    for line in lines:
+        listed.write_text(line, encoding="utf-8")
+        config = own_config(root, tmp_path / "prepared", eval_split=str(listed))
+        assert input_pipeline.open_subsets(config)[1].evaluation == (("val", 0),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "classes.txt: missing; write the names"),
+        ("a\n\nb", "line 2 is empty, but every line is a class id"),
+        ("a\nb\na", "names a twice"),
+        ("a", "names 1 classes; use 2 to 254"),
+        ("\n".join(map(str, range(255))), "names 255 classes; use 2 to 254"),
+        (b"\xff\xfea\x00", "cannot be read as a text file"),
+    ],
+)
+def test_a_list_of_classes_that_cannot_be_used(root, tmp_path, text, message):
+    file = root / "classes.txt"
+    file.unlink()
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=message):
+        catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+
+
+def test_255_as_a_class_is_noticed(root, tmp_path):
+    """Binary masks as drawing programs write them: 0 and 255."""
+    for name in IMAGES:
+        mask = (root / "labels" / name).with_suffix(".png")
+        mask.write_bytes(replicas.encode(np.where(mask_of(0) == 1, np.uint8(255), np.uint8(0))))
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    with pytest.raises(DataError, match=r"1 class\(es\), and 20.8% of their pixels are 255"):
+        check.check(config)
+
+
+def test_a_folder_name_that_cannot_be_a_split_is_named(root, tmp_path):
+    (root / "images" / "train").rename(root / "images" / "train set")
+    with pytest.raises(DataError, match="train set: a split's name may hold letters"):
+        catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+
+
+def test_a_photo_turned_by_its_exif_data_is_explained(root, tmp_path):
+    mask = root / "labels" / "train" / "a" / "1.png"
+    mask.write_bytes(replicas.encode(mask_of(0).T))
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    with pytest.raises(DataError, match=r"is 20x24 and its image 24x20 .*EXIF"):
+        input_pipeline.train_batches(config, 0, 1)

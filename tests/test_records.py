@@ -1,0 +1,170 @@
+"""data/records.py: what is written, going on after an interruption, several processes at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_data import shapes_config
+
+from data import DataError, catalog, records
+from data.sources import Source
+
+ROOT = Path(__file__).parents[1]
+
+
+def sources(count, broken=()):
+    """Sources of tiny drawn images; the ids in `broken` cannot be decoded."""
+    config = shapes_config("", num_train=count).data
+    listing = catalog.BUILDERS["shapes"].listing(config)
+    return [
+        Source(s.id, s.where, lambda: (b"not an image", lambda size: (b"", "")))
+        if i in broken
+        else s
+        for i, s in enumerate(listing.splits["train"].sources)
+    ]
+
+
+def counting(given, read):
+    """The sources, noting each that is read."""
+
+    def note(source):
+        def noted():
+            read.append(source.id)
+            return source.read()
+
+        return Source(source.id, source.where, noted)
+
+    return [note(source) for source in given]
+
+
+def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_SHARD_SIZE", 4)
+    given, read = sources(22), []
+    path = records.records_path(str(tmp_path), "shapes", "train", "f")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    stopped = counting(given, read)
+    stopped[13] = Source(given[13].id, "", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        records.prepare(path, "shapes", "", ("a", "b"), stopped)
+    assert not path.exists()
+    whole = {f.name for f in path.parent.rglob("*.array_record-*-of-00006")}
+    assert 2 <= len(whole) < 6
+    before = len(read)
+    records.prepare(path, "shapes", "", ("a", "b"), counting(given, read))
+    assert len(read) - before == 22 - sum(
+        2 if name.endswith("00005-of-00006") else 4 for name in whole
+    )
+    opened = records.open_records(path)
+    assert [e.id for e in opened.examples] == [s.id for s in given]
+    stored = [r["image"] for r in opened.read(range(22))]
+    assert stored == [s.read()[0] for s in given]
+    assert [
+        f for f in path.parent.rglob("*") if "incomplete" in f.name or "partial" in f.name
+    ] == []
+
+
+def test_a_killed_process_leaves_whole_shards_only(tmp_path):
+    """SIGKILL in the middle; the next call finishes and gives the same records as undisturbed."""
+    code = (
+        "import sys, time; sys.path[:0] = ['tests', '.']\n"
+        "from data import records\n"
+        "from test_records import sources, slow\n"
+        "records._SHARD_SIZE = 4\n"
+        "path = records.records_path(sys.argv[1], 'shapes', 'train', 'f')\n"
+        "records.prepare(path, 'shapes', '', ('a', 'b'), slow(sources(40)))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    path = records.records_path(str(tmp_path), "shapes", "train", "f")
+    deadline = time.time() + 120
+    while len(list(path.parent.rglob("*.json"))) < 3:
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not path.exists()
+    shards = len(list(path.parent.rglob("*.array_record-*.json")))
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_SHARD_SIZE", 4)
+        records.prepare(path, "shapes", "", ("a", "b"), counting(sources(40), read))
+    assert len(read) == 40 - 4 * shards
+    images = [r["image"] for r in records.open_records(path).read(range(40))]
+    assert images == [s.read()[0] for s in sources(40)]
+
+
+def slow(given):
+    def wait(source):
+        return Source(source.id, source.where, lambda: (time.sleep(0.05), source.read())[1])
+
+    return [wait(source) for source in given]
+
+
+def test_processes_that_prepare_at_once_make_one_copy(tmp_path):
+    code = (
+        "import sys; sys.path[:0] = ['tests', '.']\n"
+        "from test_data import shapes_config\n"
+        "from data import catalog\n"
+        "data = catalog.open_dataset(shapes_config(sys.argv[1], num_train=300).data)\n"
+        "print(len(data.records('train').examples), data.records('train').path)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    running = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    answers = {process.communicate(timeout=300)[0] for process in running}
+    assert len(answers) == 1
+    assert answers.pop().startswith("300 ")
+    assert [p.name for p in (tmp_path / "shapes").rglob("*") if p.name in ("lock", "partial")] == []
+
+
+def test_every_bad_image_is_named_and_nothing_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_SHARD_SIZE", 4)
+    path = records.records_path(str(tmp_path), "shapes", "train", "f")
+    with pytest.raises(DataError) as caught:
+        records.prepare(path, "shapes", "", ("a", "b"), sources(12, broken=(1, 2, 9)))
+    names = [problem.split(":")[0] for problem in caught.value.problems]
+    assert names == ["train_000001", "train_000002", "train_000009"]
+    assert list(tmp_path.rglob("*")) == [tmp_path / "shapes"]
+
+
+def test_damaged_metadata_is_a_clear_error(tmp_path):
+    config = shapes_config(tmp_path)
+    path = catalog.open_dataset(config.data).records("val").path
+    (path / "examples.json").write_text("{")
+    with pytest.raises(DataError, match=r"examples.json: damaged .* run --mode=prepare"):
+        catalog.open_dataset(config.data).records("val")
+
+
+def test_records_are_a_tfds_data_set(tmp_path):
+    import tensorflow_datasets as tfds
+
+    path = catalog.open_dataset(shapes_config(tmp_path).data).records("train").path
+    examples = list(tfds.builder_from_directory(path).as_data_source("examples"))
+    assert len(examples) == 12
+    assert examples[0]["image"].shape == (32, 32, 3)
+    assert examples[0]["label"].shape == (32, 32, 1)
+    assert examples[3]["id"] == b"train_000003"
+
+
+def test_copies_have_one_digest(tmp_path):
+    path = records.records_path(str(tmp_path), "shapes", "train", "f")
+    given = sources(3)
+    twice = [given[0], Source("copy", "", given[0].read), given[2]]
+    records.prepare(path, "shapes", "", ("a", "b"), twice)
+    digests = [e.digest for e in records.open_records(path).examples]
+    assert digests[0] == digests[1] != digests[2]
+    assert np.unique(digests).size == 2
