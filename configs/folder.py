@@ -1,0 +1,30 @@
+"""Your own images: a folder with classes.txt, images/{train,val,unlabeled} and labels/{train,val}.
+
+    python main.py --config=configs/folder.py --workdir=runs/mine --config.data.dir=DIR \
+        --config.data.num_classes=NUMBER
+
+README, "Your images", says what the folder may hold; unlabelled images may lie elsewhere
+(`data.unlabeled_dir`). Hardware: one GPU with 24 GB or more. Time: 20,000 steps are 6 hours for
+every second that a step takes. Score: depends on the images.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.num_steps = 20_000
+    config.batch_size = 8
+    config.unlabeled_batch_size = 8
+    config.eval_every_steps = 1_000
+    config.dtype = "bfloat16"
+    config.init_from = "facebook/maskformer-resnet101-coco-stuff"
+    config.unsup_weight = 1.0
+
+    config.data.name = "folder"
+    config.data.num_classes = 2
+    config.data.labeled_split = "train"
+    config.data.unlabeled_split = "unlabeled"
+    return config
