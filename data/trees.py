@@ -99,12 +99,7 @@ class TarTree(_Archive):
         Raises:
           DataError: it cannot be read to its end.
         """
-        try:
-            with tarfile.open(path, "r:") as archive:
-                members = [member for member in archive if member.isfile()]
-        except (tarfile.TarError, OSError) as error:
-            raise _damaged(path, error) from error
-        self._places = {_plain(m.name): (m.offset_data, m.size) for m in members}
+        self._places = _tar_places(path, path.stat().st_size, path.stat().st_mtime_ns)
         super().__init__(path, self._places)
 
     def read(self, name: str) -> bytes:
@@ -116,6 +111,18 @@ class TarTree(_Archive):
         if len(content) != size:
             raise _damaged(self._path, f"{name} is cut off")
         return content
+
+
+@functools.lru_cache(maxsize=8)  # a run opens its data set again for each evaluation
+def _tar_places(path: Path, size: int, time: int) -> dict[str, tuple[int, int]]:
+    """Where the files of an archive, known by size and time, begin in it, and how long they are."""
+    del size, time
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = [member for member in archive if member.isfile()]
+    except (tarfile.TarError, OSError) as error:
+        raise _damaged(path, error) from error
+    return {_plain(m.name): (m.offset_data, m.size) for m in members}
 
 
 class ZipTree(_Archive):

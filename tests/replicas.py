@@ -24,12 +24,17 @@ def class_of(example: str, num_classes: int) -> int:
     return sum(example.encode()) % num_classes
 
 
-def mask_of(example: str, num_classes: int) -> np.ndarray:
-    """Class 0, a block of the example's class, and a border of void around the block."""
+def class_mask(shown: int) -> np.ndarray:
+    """Class 0, a block of class `shown`, and a border of void around the block."""
     ids = np.zeros(SIZE, np.uint8)
     ids[3:9, 4:12] = 255
-    ids[4:8, 5:11] = class_of(example, num_classes)
+    ids[4:8, 5:11] = shown
     return ids
+
+
+def mask_of(example: str, num_classes: int) -> np.ndarray:
+    """An example's mask: `class_mask` of its class."""
+    return class_mask(class_of(example, num_classes))
 
 
 def image_of(example: str) -> bytes:
@@ -83,17 +88,14 @@ def voc_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
         yield f"ImageSets/Segmentation/{split}.txt", "".join(f"{n}\n" for n in ids[split]).encode()
     for example in sorted(n for names in ids.values() for n in names):
         yield f"JPEGImages/{example}.jpg", image_of(example)
-    masks = [palette_png(mask_of(f"{shown:c}", 21)) for shown in range(21)]
+    masks = [palette_png(class_mask(shown)) for shown in range(21)]
     for example in (*ids["train"], *ids["val"]):
-        # `mask_of` depends on the class alone.
         yield f"SegmentationClass/{example}.png", masks[class_of(example, 21)]
 
 
 def sbd_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
     """The files of benchmark_RELEASE/dataset: SBD has masks of VOC's train and val images, too."""
-    mats = [
-        sbd_mat(np.where(mask_of(f"{c:c}", 21) == 255, 0, mask_of(f"{c:c}", 21))) for c in range(21)
-    ]
+    mats = [sbd_mat(class_mask(shown) % 255) for shown in range(21)]  # SBD has no void
     for example in sorted((*ids["train"][::2], *ids["val"][::2], *ids["aug"])):
         yield f"cls/{example}.mat", mats[class_of(example, 21)]
         if example in ids["aug"][:2]:

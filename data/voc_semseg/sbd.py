@@ -62,7 +62,11 @@ def find(root: Path, prepared_dir: Path) -> dict[str, File]:
 
 
 def _masks(tree: Tree) -> dict[str, File]:
-    return {Path(name).stem: (tree, name) for name in tree.names if name.endswith(".mat")}
+    return {
+        name.rpartition("/")[2].removesuffix(".mat"): (tree, name)
+        for name in tree.names
+        if name.endswith(".mat")
+    }
 
 
 def read_ids(content: bytes, where: str) -> np.ndarray:

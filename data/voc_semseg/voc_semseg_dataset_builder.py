@@ -15,7 +15,7 @@ images make one split, "all", and the runs' splits are list files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -109,10 +109,11 @@ def _voc_tree(root: Path) -> Tree:
 
 def _by_id(tree: Tree, folder: str) -> dict[str, File]:
     """The files directly in a folder, by their names without suffix."""
+    prefix = f"{folder}/"
     return {
-        path.stem: (tree, name)
+        name[len(prefix) :].rpartition(".")[0]: (tree, name)
         for name in tree.names
-        if (path := PurePosixPath(name)).parent.as_posix() == folder
+        if name.startswith(prefix) and "/" not in name[len(prefix) :]
     }
 
 
