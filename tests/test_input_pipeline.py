@@ -8,14 +8,15 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from test_data import folder_config, shapes_config, spoil, write_folder
 
 from data import DataError
+from data.dataset import Dataset
 from data.host_tf import tf
-from data.records import Dataset
 from rc2l_jax import host_augment, input_pipeline
 from rc2l_jax.host_augment import Geometry
-from rc2l_jax.host_loader import Order
+from rc2l_jax.host_loader import Order, batched
 
 UNLIMITED = 10**6
 
@@ -248,6 +249,34 @@ def test_views_cover_every_scale_place_and_direction():
     assert len(lefts) >= 10
     assert min(lefts) <= 2
     assert max(lefts) >= 18
+
+
+def test_scales_places_and_flips_are_drawn_uniformly_and_independently():
+    """MaskFormer: one of 16 short edges, every crop offset as likely, every second mirrored."""
+    edges = tuple(int(x * 0.1 * 40) for x in range(5, 21))  # 20 to 80 pixels for a crop of 40
+    geometry = Geometry(crop_size=40, short_edges=edges, max_long_edge=UNLIMITED, flip=True)
+    count = 4_000
+    image = np.broadcast_to(painted(50, 62), (count, 50, 62, 3))
+    label = np.broadcast_to(np.uint8(0), (count, 50, 62))
+    seeds = np.stack([np.full(count, 11), np.arange(count)], 1)
+    view = batched(lambda *example: host_augment.training_view(*example, geometry))
+    views, _, valid = (x.numpy() for x in view(tf.constant(image), tf.constant(label), seeds))
+    # The resized width tells the scale; it is wider than the crop from the 6th scale on.
+    rows = valid.any(2).sum(1)
+    small = rows < 40
+    assert set(rows[small]) == set(edges[:5])
+    counts = np.array([(rows == edge).sum() for edge in edges[:5]] + [(~small).sum()])
+    assert stats.chisquare(counts, count * np.array([1, 1, 1, 1, 1, 11]) / 16).pvalue > 1e-3
+    # At scale 1.0 (50 x 62 pixels become 40 x 50) the offset is one of 11, in both directions.
+    step = 4 * 62 / 50
+    first, last = views[:, 0, 0, 0].astype(float), views[:, 0, 39, 0].astype(float)
+    mirrored = first > last
+    assert stats.binomtest(int(mirrored[~small].sum()), int((~small).sum())).pvalue > 1e-3
+    exact = (~small) & (np.abs(np.abs(last - first) - 39 * step) < 2)
+    left = np.minimum(first, last)[exact]
+    offsets = np.rint((left - left.min()) / step).astype(int)
+    assert set(offsets) == set(range(11))
+    assert stats.chisquare(np.bincount(offsets)).pvalue > 1e-3
 
 
 def test_no_flip_means_never():
