@@ -22,9 +22,8 @@ from configs import voc_train_half
 from data.shapes import drawing
 from rc2l_jax.metrics import summarize
 from rc2l_jax.structs import VOID, Batch
-from rc2l_jax.train import replicate
 from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step
+from rc2l_jax.train_step import parallel_train_step, replicate
 
 
 def generated_batch(size: int) -> Batch:

@@ -30,9 +30,8 @@ import jax
 from configs import shapes
 from rc2l_jax.evaluate import evaluate, score
 from rc2l_jax.metrics import accumulate, summarize
-from rc2l_jax.train import replicate
 from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step
+from rc2l_jax.train_step import parallel_train_step, replicate
 
 NUM_LABELED = 16
 PAPER = {

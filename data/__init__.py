@@ -1,4 +1,4 @@
-"""Data sets: TFDS builders (one folder each), split rules and random access to prepared records."""
+"""Data sets: builders (one folder each), split rules and random access to prepared records."""
 
 from data.errors import DataError
 

@@ -27,7 +27,7 @@ from rc2l_jax.rundir import check_run_config, write_json, write_run_config
 from rc2l_jax.segments import label_map
 from rc2l_jax.structs import AXIS, Batch, TrainState
 from rc2l_jax.train_state import create_train_state, pretrained_state
-from rc2l_jax.train_step import parallel_train_step
+from rc2l_jax.train_step import parallel_train_step, replicate
 from rc2l_jax.trained import restore_run
 from rc2l_jax.views import step_keys, unlabeled_views
 from rc2l_jax.visualize import EvaluationPictures, unlabeled_picture
@@ -140,12 +140,6 @@ def resume(run: Run, template: TrainState) -> TrainState:
     run.best, run.metrics = metadata["best"], metadata["metrics"]
     say(f"resuming from the checkpoint of step {int(state.step)}")
     return state
-
-
-def replicate(state: TrainState, num_devices: int | None = None) -> TrainState:
-    """Puts a state on the first local devices just as the step returns it: one compilation less."""
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:num_devices]), (AXIS,))
-    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def train(

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -37,6 +38,12 @@ def parallel_train_step(
     """
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=config)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+
+
+def replicate(state: TrainState, num_devices: int | None = None) -> TrainState:
+    """Puts a state on the first local devices just as the step returns it: one compilation less."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:num_devices]), (AXIS,))
+    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def train_step(

@@ -10,9 +10,8 @@ import tiny
 
 from rc2l_jax import class_balance
 from rc2l_jax.structs import Segments
-from rc2l_jax.train import replicate
 from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step
+from rc2l_jax.train_step import parallel_train_step, replicate
 
 LOGITS = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4)), jnp.float32)  # K = 3
 SHARES = np.array([[0.5, 0.3, 0.2], [0.8, 0.15, 0.05]], np.float32)

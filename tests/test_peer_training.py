@@ -22,9 +22,8 @@ from rc2l_jax.models import build_model, resnet
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.pretrained import names
 from rc2l_jax.structs import Batch
-from rc2l_jax.train import replicate
 from rc2l_jax.train_state import initial_state, start_from
-from rc2l_jax.train_step import parallel_train_step, total_loss
+from rc2l_jax.train_step import parallel_train_step, replicate, total_loss
 
 SIZE, CLASSES, STEPS = 64, 5, 3
 

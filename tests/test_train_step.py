@@ -14,9 +14,8 @@ import pytest
 import tiny
 
 from rc2l_jax.metrics import summarize
-from rc2l_jax.train import replicate
 from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step, total_loss
+from rc2l_jax.train_step import parallel_train_step, replicate, total_loss
 
 ROOT = Path(__file__).parents[1]
 

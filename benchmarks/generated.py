@@ -1,0 +1,31 @@
+"""Batches of generated images for benchmarks: no data set, no TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.shapes import drawing
+from rc2l_jax.structs import Batch
+
+
+def generated_batch(size: int, labeled: int = 1, unlabeled: int = 1) -> Batch:
+    """Drawn images for one device, [1, B, ...]; the unlabelled ones with their labels.
+
+    A few drawings repeated: what they show changes no step's cost.
+    """
+    drawn = [drawing.draw(0, "train", i, size) for i in range(min(labeled + unlabeled, 4))]
+    pick = lambda part, count, start: np.stack(  # noqa: E731
+        [drawn[(start + i) % len(drawn)][part] for i in range(count)]
+    )[None]
+    empty = np.zeros((1, 0, size, size), np.uint8)
+    other_images, other_labels = empty[..., None].repeat(3, -1), empty
+    if unlabeled:
+        other_images, other_labels = (pick(part, unlabeled, labeled) for part in (0, 1))
+    return Batch(
+        image=pick(0, labeled, 0),
+        label=pick(1, labeled, 0),
+        valid=np.ones((1, labeled, size, size), bool),
+        unlabeled_image=other_images,
+        unlabeled_valid=np.ones((1, unlabeled, size, size), bool),
+        unlabeled_label=other_labels,
+    )
