@@ -24,6 +24,11 @@ CHANGEABLE = frozenset(
         "keep_checkpoints",
         "num_pictures",
         "eval_batch_size",
+        "eval.scales",
+        "eval.flip",
+        "eval.window",
+        "eval.window_stride",
+        "eval.max_shapes",
         "data.dir",
         "data.prepared_dir",
     }

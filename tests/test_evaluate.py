@@ -1,4 +1,4 @@
-"""Semantic inference agrees with the peers', and mIoU with a count by hand."""
+"""mIoU agrees with a count by hand, for any batch size, padding and number of devices."""
 
 from __future__ import annotations
 
@@ -11,74 +11,14 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from transformers import MaskFormerImageProcessor
+from test_inference import torch_scores
 
+from configs import base
 from rc2l_jax import metrics
-from rc2l_jax.evaluate import (
-    better,
-    build_results,
-    evaluate,
-    resize_valid_part,
-    score,
-    semantic_inference,
-)
-from rc2l_jax.structs import VOID, EvalBatch, Predictions
+from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.structs import VOID, EvalBatch, EvalView, Predictions
 
 NUM_CLASSES = 3
-
-
-def logits(batch: int = 2, queries: int = 5, grid: tuple[int, int] = (8, 12)):
-    rng = np.random.default_rng(0)
-    classes = rng.normal(size=(batch, queries, NUM_CLASSES + 1)).astype(np.float32)
-    masks = 3 * rng.normal(size=(batch, queries, *grid)).astype(np.float32)
-    return classes, masks
-
-
-def torch_scores(classes: np.ndarray, masks: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """MaskFormer's inference, written down once more in torch."""
-    masks = torch.nn.functional.interpolate(
-        torch.tensor(masks), size=size, mode="bilinear", align_corners=False
-    )
-    classes = torch.tensor(classes).softmax(-1)[..., :-1]
-    return torch.einsum("bqc,bqhw->bchw", classes, masks.sigmoid())
-
-
-def test_semantic_inference_is_maskformers():
-    classes, masks = logits()
-    scores = jax.jit(semantic_inference, static_argnums=2)(classes, masks, (32, 48))
-    np.testing.assert_allclose(scores, torch_scores(classes, masks, (32, 48)), atol=2e-6)
-
-
-def test_semantic_inference_picks_the_classes_transformers_picks():
-    classes, masks = logits()
-    outputs = types.SimpleNamespace(
-        class_queries_logits=torch.from_numpy(classes), masks_queries_logits=torch.from_numpy(masks)
-    )
-    # Without target sizes transformers keeps the masks' own resolution.
-    expected = MaskFormerImageProcessor().post_process_semantic_segmentation(outputs)
-    scores = semantic_inference(classes, masks, masks.shape[-2:])
-    np.testing.assert_array_equal(scores.argmax(1), np.stack(expected))
-
-
-@pytest.mark.parametrize(
-    ("size", "out_size"),
-    [((32, 48), (32, 48)), ((20, 31), (50, 77)), ((29, 48), (11, 13)), ((1, 1), (5, 4))],
-)
-def test_resize_of_the_valid_part_is_torchs(size, out_size):
-    scores = np.random.default_rng(1).normal(size=(2, 32, 48)).astype(np.float32)
-    poisoned = np.full_like(scores, np.nan)  # what lies outside `size` must not be read
-    poisoned[:, : size[0], : size[1]] = scores[:, : size[0], : size[1]]
-    resize = jax.jit(resize_valid_part, static_argnums=3)
-    out = resize(poisoned, jnp.array(size), jnp.array(out_size), (64, 80))
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(scores[None, :, : size[0], : size[1]]),
-        size=out_size,
-        mode="bilinear",
-        align_corners=False,
-    )[0]
-    assert out.shape == (2, 64, 80)
-    assert np.isfinite(out).all()
-    np.testing.assert_allclose(out[:, : out_size[0], : out_size[1]], expected, atol=1e-5)
 
 
 class Painter(nn.Module):
@@ -87,7 +27,7 @@ class Painter(nn.Module):
     num_classes: int = NUM_CLASSES
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Predictions:
+    def __call__(self, images: jax.Array, *, train: bool, extent: object = None) -> Predictions:
         assert not train
         weights = self.param("weights", nn.initializers.normal(1.0), (3, NUM_CLASSES))
         pooled = nn.avg_pool(images, (4, 4), (4, 4))
@@ -114,7 +54,8 @@ def make_batch(seed: int, fill: bool = False) -> EvalBatch:
         label[i, :lh, :lw] = rng.integers(0, NUM_CLASSES, (lh, lw))
         label[i, :3, :lw] = VOID
     index = np.array([2 * seed, -1 if fill else 2 * seed + 1], np.int32)
-    batch = EvalBatch(image=image, size=sizes, label=label, label_size=label_sizes, index=index)
+    view = EvalView(image=image, size=sizes)
+    batch = EvalBatch(views=(view,), label=label, label_size=label_sizes, index=index)
     return jax.tree.map(lambda x: x[None], batch)  # one device
 
 
@@ -122,7 +63,10 @@ def confusion_by_hand(weights: dict, batch: EvalBatch) -> np.ndarray:
     """Counts with torch and NumPy, example by example."""
     counts = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-    images = ((batch.image[0] - mean) / std).astype(np.float32)
+    (view,) = batch.views
+    images = ((view.image[0] - mean) / std).astype(np.float32)
+    for image, (h, w) in zip(images, view.size[0]):
+        image[h:], image[:, w:] = 0, 0  # MaskFormer pads after normalisation
     predictions = Painter().apply(weights, images, train=False)
     scores = torch_scores(
         np.asarray(predictions.class_logits[-1]), np.asarray(predictions.mask_logits[-1]), (32, 32)
@@ -130,7 +74,7 @@ def confusion_by_hand(weights: dict, batch: EvalBatch) -> np.ndarray:
     for i in range(2):
         if batch.index[0, i] < 0:
             continue
-        (h, w), (lh, lw) = batch.size[0, i], batch.label_size[0, i]
+        (h, w), (lh, lw) = view.size[0, i], batch.label_size[0, i]
         resized = torch.nn.functional.interpolate(
             scores[i : i + 1, :, :h, :w], (int(lh), int(lw)), mode="bilinear", align_corners=False
         )
@@ -139,7 +83,8 @@ def confusion_by_hand(weights: dict, batch: EvalBatch) -> np.ndarray:
     return counts
 
 
-CONFIG = types.SimpleNamespace(data=types.SimpleNamespace(num_classes=NUM_CLASSES))
+CONFIG = base.get_config()
+CONFIG.data.num_classes = NUM_CLASSES
 
 
 def test_evaluate_counts_as_a_person_would():
@@ -165,10 +110,15 @@ def test_evaluate_counts_as_a_person_would():
 def test_filling_examples_count_nothing_whatever_they_hold():
     networks = {"student": variables(0)}
     filled = make_batch(1, fill=True)
+    (view,) = filled.views
     other = filled.replace(
-        image=np.where(np.arange(2)[:, None, None, None] == 1, np.uint8(7), filled.image),
+        views=(
+            EvalView(
+                image=np.where(np.arange(2)[:, None, None, None] == 1, np.uint8(7), view.image),
+                size=view.size * np.array([[1], [0]], np.int32),
+            ),
+        ),
         label=np.where(np.arange(2)[:, None, None] == 1, np.uint8(0), filled.label),
-        size=filled.size * np.array([[1], [0]], np.int32),
         label_size=filled.label_size * np.array([[1], [0]], np.int32),
     )
     first, second = (evaluate(Painter(), networks, [b], CONFIG)["student"] for b in (filled, other))

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from configs import base
-from rc2l_jax.evaluate import semantic_inference
+from rc2l_jax.inference import semantic_inference
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.models.pixel_decoder import upsample_nearest
 from rc2l_jax.models.position import sine_position

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-STRIDE = 32  # of res5, the coarsest features; extents are multiples of it
+from rc2l_jax.structs import STRIDE
 
 
 def inside(size: jax.Array, shape: tuple[int, int]) -> jax.Array:
