@@ -22,20 +22,12 @@ Observer = Callable[[EvalBatch, dict[str, np.ndarray]], bool]
 
 
 @functools.lru_cache(maxsize=4)
-def parallel_eval_step(
+def _parallel_eval_step(
     model: MaskFormer, options: InferenceOptions
 ) -> Callable[[Any, EvalBatch], tuple[jax.Array, jax.Array]]:
     """Lifts prediction and counting over all devices.
 
     Cached, so that it compiles once a run for each shape of batches.
-
-    Args:
-      model: the network.
-      options: see `InferenceOptions`.
-
-    Returns:
-      A function of variables and batch [D, B/D, ...] to the confusion matrix over all devices and
-      the predictions, uint8 [D, B/D, Hl, Wl].
     """
 
     def step(variables: Any, batch: EvalBatch) -> tuple[jax.Array, jax.Array]:
@@ -68,7 +60,7 @@ def evaluate(
       {name: int64 [K, K]}, rows are true classes, over all hosts. Void, padding and the examples
       that fill the last batch (index -1) are not counted.
     """
-    step = parallel_eval_step(model, InferenceOptions.from_config(config))
+    step = _parallel_eval_step(model, InferenceOptions.from_config(config))
     num_classes = config.data.num_classes
     totals = {name: np.zeros((num_classes, num_classes), np.int64) for name in variables_by_name}
     pending: dict[str, jax.Array] = {}
