@@ -21,8 +21,6 @@ from rc2l_jax.models.extent import inside
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.structs import STRIDE, EvalBatch, EvalView
 
-_MASK_STRIDE = 4  # of the mask logits
-
 # Of a view: class logits float32 [F, T, B, N, K+1] and mask logits float32 [F, T, B, N, h, w]. F is
 # 1, or 2 with the mirrored view; T counts the windows.
 Logits = tuple[jax.Array, jax.Array]
@@ -235,7 +233,8 @@ def label_scores(
     label_size = batch.label_size[i]
     all_scores = []
     for (classes, masks), view in zip(logits, batch.views):
-        grid, shape = WindowGrid.over(view.image.shape[1:3], options), view.image.shape[1:3]
+        shape = view.image.shape[1:3]
+        grid = WindowGrid.over(shape, options)
         for mirrored in range(classes.shape[0]):
             window_logits = classes[mirrored, :, i], masks[mirrored, :, i]
             scores = _merge_windows(window_logits, view.size[i], shape, grid)
@@ -261,7 +260,7 @@ def _merge_windows(
 
     def scores_of(classes: jax.Array, masks: jax.Array, part: jax.Array) -> jax.Array:
         # The window alone would end where its padding to the coarsest stride does.
-        masks = _repeat_edge(masks, _padded(part) // _MASK_STRIDE)
+        masks = _repeat_edge(masks, _padded(part) // augment.MASK_STRIDE)
         return semantic_inference(classes[None], masks[None], grid.shape)[0]
 
     if len(grid.index) == 1:
