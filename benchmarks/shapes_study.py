@@ -22,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rc2l_jax import input_pipeline  # before JAX: it keeps TensorFlow off the accelerator
+# Before JAX: they keep TensorFlow off the accelerator.
+from rc2l_jax import eval_pipeline, input_pipeline
 
 # isort: split
 import jax
@@ -130,7 +131,7 @@ def evaluate_state(model: Any, state: Any, config: Any) -> dict[str, float]:
         "student": {"params": state.params, "batch_stats": state.batch_stats},
         "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
     }
-    batches = input_pipeline.eval_batches(config, config.data.eval_split, jax.local_device_count())
+    batches = eval_pipeline.eval_batches(config, config.data.eval_split, jax.local_device_count())
     confusions = evaluate(model, networks, batches, config)
     names = input_pipeline.dataset_info(config).class_names
     return {network: score(x, names)["miou"] for network, x in confusions.items()}

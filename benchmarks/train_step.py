@@ -1,7 +1,7 @@
 """A training step of the paper's model, beside the same work in PyTorch.
 
-    python benchmarks/train_step.py                    # the accelerator: 512 x 512, 16 + 16, bfloat16
-    python benchmarks/train_step.py --device=cpu       # 256 x 256, 1 + 1, float32
+    python benchmarks/train_step.py                   # a GPU: 512 x 512, 16 + 16, bfloat16
+    python benchmarks/train_step.py --device=cpu      # 256 x 256, 1 + 1, float32
 
 Ours: all of a step of `configs/voc_train_half.py` (colour, teacher, CutMix, student on both halves,
 matching, all losses, AdamW, EMA). The peer's: see `benchmarks/peer.py`. Both take turns in one
@@ -11,6 +11,7 @@ process, on generated images; medians. Runs without TensorFlow.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import platform
 import statistics
@@ -67,7 +68,7 @@ def main() -> None:
     show(arguments, sides, times)
 
 
-def make_config(arguments: argparse.Namespace):  # noqa: ANN201
+def make_config(arguments: argparse.Namespace):
     """The run's config for one device and untrained networks."""
     from configs import voc_train_half
 
@@ -83,25 +84,22 @@ def make_config(arguments: argparse.Namespace):  # noqa: ANN201
         config.cutmix.probability = 0.0  # one image has no partner
     for setting in arguments.set:
         key, _, value = setting.partition("=")
-        config.update_from_flattened_dict({key: type(config.get_ref(key).get())(value)}
-                                          if "." not in key else {key: parse_value(value)})  # fmt: skip
+        config.update_from_flattened_dict({key: parse_value(value)})
     return config
 
 
-def parse_value(text: str) -> int | float | str:
-    """A number where the text is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def parse_value(text: str) -> object:
+    """A Python literal, or else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 class Ours:
     """Our step, again and again on one batch."""
 
-    def __init__(self, config):  # noqa: ANN001
+    def __init__(self, config):
         """Builds, compiles and says how long that took."""
         import jax
 
@@ -136,7 +134,7 @@ class Ours:
         return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
-def make_peer(config, arguments: argparse.Namespace):  # noqa: ANN001, ANN201
+def make_peer(config, arguments: argparse.Namespace):
     """The peer's step."""
     from benchmarks.generated import generated_batch
     from benchmarks.peer import PeerStep

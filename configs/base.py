@@ -147,7 +147,14 @@ def get_config() -> ConfigDict:
     config.data.shapes.num_val = 200
     config.data.shapes.seed = 0
 
-    # Evaluation.
+    # Evaluation. Scores are averaged over scales, mirrored views and windows.
     config.eval_batch_size = 8
+    config.eval = ConfigDict()
+    # [M] factors of data.eval_short_edge; on the command line --config.eval.scales=0.5,1.0,1.5
+    config.eval.scales = (1.0,)
+    config.eval.flip = False  # [M] also the mirrored image
+    config.eval.window = 0  # [M] the whole image; else the side of square sliding windows
+    config.eval.window_stride = 2 / 3  # of the window: mmsegmentation's configs, 513 of 769
+    config.eval.max_shapes = 4  # images of mixed sizes are padded to so many shapes, at most
     config.num_pictures = 8  # rows of the figures written at each evaluation
     return config

@@ -16,7 +16,8 @@ CONTRAST_RANGE = (0.5, 1.5)
 SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18.0 / 180.0  # of the full circle
 
-MASK_STRIDE = 4  # CutMix boxes lie on the mask grid, so that mixed masks are exact
+# Of the mask logits. CutMix boxes lie on the mask grid, so that mixed masks are exact.
+MASK_STRIDE = 4
 
 
 def normalize(images: jax.Array) -> jax.Array:

@@ -14,99 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import base
-
-_CHOICES = {
-    "init_queries": ("first", "fresh"),
-    "matcher": ("host", "device"),
-    "dtype": ("float32", "bfloat16"),
-    "strong_color": ("same", "weak", "jitter"),
-    "pseudo.source": ("query", "semantic"),
-    "unsup.contrast_denominator": ("with_positive", "paper"),
-    "unsup.union": ("normalized", "semantic", "max"),
-    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    "model.stem": ("basic", "deeplab"),
-    "model.norm": ("frozen", "batch", "group"),
-}
-
-# Smallest and largest value, both allowed.
-_RANGES = {
-    "num_steps": (1, math.inf),
-    "batch_size": (1, math.inf),
-    "unlabeled_batch_size": (0, math.inf),
-    "eval_batch_size": (1, math.inf),
-    "log_every_steps": (1, math.inf),
-    "eval_every_steps": (1, math.inf),
-    "checkpoint_every_steps": (1, math.inf),
-    "keep_checkpoints": (1, math.inf),
-    "num_pictures": (0, math.inf),
-    "learning_rate": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "backbone_lr_multiplier": (0, math.inf),
-    "poly_power": (0, math.inf),
-    "warmup_steps": (0, math.inf),
-    "unsup_weight": (0, math.inf),
-    "unsup_start_step": (0, math.inf),
-    "unsup_ramp_steps": (0, math.inf),
-    "ema_decay": (0, 1),
-    "max_segments": (1, math.inf),
-    "match.class_weight": (0, math.inf),
-    "match.focal_weight": (0, math.inf),
-    "match.dice_weight": (0, math.inf),
-    "loss.class_weight": (0, math.inf),
-    "loss.focal_weight": (0, math.inf),
-    "loss.dice_weight": (0, math.inf),
-    "loss.no_object_weight": (0, math.inf),
-    "loss.focal_alpha": (0, 1),
-    "loss.focal_gamma": (0, math.inf),
-    "pseudo.score_threshold": (0, 1),
-    "pseudo.mask_threshold": (0, 1),
-    "pseudo.pixel_threshold": (0, 1),
-    "pseudo.class_alignment": (0, 1),
-    "pseudo.min_area": (0, math.inf),
-    "jitter.probability": (0, 1),
-    "jitter.brightness": (0, 1),
-    "jitter.contrast": (0, 1),
-    "jitter.saturation": (0, 1),
-    "jitter.hue": (0, 0.5),
-    "jitter.grayscale": (0, 1),
-    "cutmix.probability": (0, 1),
-    "cutmix.max_area": (0, 1),
-    "cutmix.max_aspect": (1, math.inf),
-    "unsup.rcc_weight": (0, math.inf),
-    "unsup.smc_weight": (0, math.inf),
-    "unsup.rmc_weight": (0, math.inf),
-    "unsup.rfc_weight": (0, math.inf),
-    "unsup.consistency_weight": (0, math.inf),
-    "unsup.focal_weight": (0, math.inf),
-    "unsup.dice_weight": (0, math.inf),
-    "model.backbone_width": (1, math.inf),
-    "model.num_queries": (1, math.inf),
-    "model.pixel_dim": (1, math.inf),
-    "model.mask_dim": (1, math.inf),
-    "model.hidden_dim": (1, math.inf),
-    "model.num_heads": (1, math.inf),
-    "model.ffn_dim": (1, math.inf),
-    "model.num_decoder_layers": (1, math.inf),
-    "model.dropout": (0, 1),
-    "data.num_classes": (2, 254),
-    "data.num_labeled": (0, math.inf),
-    "data.crop_size": (32, math.inf),
-    "data.max_long_edge": (1, math.inf),
-    "data.eval_short_edge": (0, math.inf),
-    "data.shapes.image_size": (1, math.inf),
-    "data.shapes.num_train": (1, math.inf),
-    "data.shapes.num_val": (1, math.inf),
-}
-
-_POSITIVE = (
-    "grad_clip_norm",
-    "unsup.rmc_temperature",
-    "unsup.rfc_temperature",
-    "cutmix.min_area",
-    "data.min_scale",
-)
-
-_NOT_EMPTY = ("data.name", "data.labeled_split", "data.eval_split")
+from rc2l_jax.config_values import CHOICES, MULTIPLES_OF_32, NOT_EMPTY, POSITIVE, RANGES
 
 
 class ConfigError(ValueError):
@@ -185,6 +93,8 @@ def unknown_key(key: str) -> str:
 def _has_type(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, tuple):
+        return isinstance(value, (tuple, list))  # what JSON makes of it
     return type(value) is type(default)
 
 
@@ -206,23 +116,28 @@ def _schema_problems(given: dict[str, Any], schema: dict[str, Any]) -> list[str]
 def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
     """Problems that one key has on its own: (key, sentence)."""
     problems = []
-    for key, choices in _CHOICES.items():
+    for key, choices in CHOICES.items():
         if values[key] not in choices:
             problems.append((key, f"{key} = {values[key]!r} is not one of {', '.join(choices)}"))
-    for key, (low, high) in _RANGES.items():
+    for key, (low, high) in RANGES.items():
         # Written so that NaN fails as well; infinity is a value no key allows.
         if not (low <= values[key] <= high and values[key] < math.inf):
             allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             problems.append((key, f"{key} = {values[key]} must be {allowed}"))
-    for key in _POSITIVE:
+    for key in POSITIVE:
         if not 0 < values[key] < math.inf:
             problems.append((key, f"{key} = {values[key]} must be greater than 0"))
-    for key in _NOT_EMPTY:
+    for key in NOT_EMPTY:
         if not values[key].strip():
             problems.append((key, f"{key} is empty: set it in the config file"))
-    if values["data.crop_size"] % 32:
-        text = "must be a multiple of 32, the backbone's stride"
-        problems.append(("data.crop_size", f"data.crop_size = {values['data.crop_size']} {text}"))
+    for key in MULTIPLES_OF_32:
+        if values[key] % 32:
+            text = "must be a multiple of 32, the backbone's stride"
+            problems.append((key, f"{key} = {values[key]} {text}"))
+    scales = values["eval.scales"]
+    if not scales or not all(_has_type(x, 1.0) and 0 < x < math.inf for x in scales):
+        text = "must be one or more numbers greater than 0, such as 0.5,1.0"
+        problems.append(("eval.scales", f"eval.scales = {scales!r} {text}"))
     return problems
 
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from rc2l_jax.augment import normalize
-from rc2l_jax.evaluate import semantic_inference
+from rc2l_jax.inference import semantic_inference
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.pretrained import WeightsError
 from rc2l_jax.pretrained.files import check_new_folder

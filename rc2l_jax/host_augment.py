@@ -107,23 +107,27 @@ def training_view(
     return pad_to(image, (crop, crop), IMAGE_PAD), pad_to(label, (crop, crop), VOID), valid
 
 
-def resized_size(size: tf.Tensor, short_edge: tf.Tensor, max_long_edge: int) -> tf.Tensor:
+def resized_size(
+    size: tf.Tensor, short_edge: tf.Tensor, max_long_edge: int, scale: float = 1.0
+) -> tf.Tensor:
     """detectron2's `ResizeShortestEdge`.
 
     Args:
-      size: int32 [2], height and width.
+      size: int32 [..., 2], height and width.
       short_edge: int32 [], wanted; 0 keeps the size.
       max_long_edge: the long edge is at most this, even if the short edge gets shorter for it.
+      scale: factor of the wanted short edge and of the long edge's limit.
 
     Returns:
-      int32 [2], at least 1.
+      int32 [..., 2], at least 1.
     """
     extent = tf.cast(size, tf.float64)
-    short, long = tf.reduce_min(extent), tf.reduce_max(extent)
+    short = tf.reduce_min(extent, -1, keepdims=True)
+    long = tf.reduce_max(extent, -1, keepdims=True)
     wanted = tf.cast(short_edge, tf.float64)
-    scale = tf.where(wanted > 0, wanted / short, 1.0)
-    scale = tf.minimum(scale, max_long_edge / long)
-    return tf.maximum(tf.cast(tf.floor(extent * scale + 0.5), tf.int32), 1)
+    ratio = tf.where(wanted > 0, wanted / short, 1.0)
+    ratio = tf.minimum(ratio, max_long_edge / long) * scale
+    return tf.maximum(tf.cast(tf.floor(extent * ratio + 0.5), tf.int32), 1)
 
 
 def resample_image(

@@ -1,4 +1,4 @@
-"""Order of the examples, and threads that make batches ahead of time.
+"""What the training and evaluation pipelines share: order, records, threads, parts of a batch.
 
 Each thread reads its batch's records in Python and hands them to one tf.data pipeline. No Python
 runs inside tf.data: a process that ends while TensorFlow waits for Python may hang for ever.
@@ -10,12 +10,15 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from data.dataset import Dataset
+from data.errors import DataError
 from data.host_tf import tf
 from data.splits import Key
 
@@ -23,6 +26,7 @@ _MAX_THREADS = 8
 _AHEAD = 2  # batches in preparation, besides one a thread
 
 T = TypeVar("T")
+Arrays = tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +85,62 @@ def ahead(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+def fetch(dataset: Dataset, keys: Sequence[Key], labels: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Reads encoded images and masks, string [B] each; empty masks unless `labels`."""
+    images, masks = dataset.fetch(keys, labels=labels)
+    return tf.constant(images), tf.constant(masks)
+
+
+def run_view(
+    view: Callable[..., tuple[tf.Tensor, ...]],
+    dataset: Dataset,
+    keys: Sequence[Key],
+    batch: Sequence[tf.Tensor | np.ndarray],
+) -> Arrays:
+    """Applies a `batched` view to the records of some examples.
+
+    Raises:
+      DataError: a record cannot be decoded.
+    """
+    try:
+        return tuple(field.numpy() for field in view(*batch))
+    except tf.errors.InvalidArgumentError as error:
+        names = ", ".join(f"{key[0]}/{dataset.ids.id(key)}" for key in keys)
+        folders = ", ".join(sorted({str(dataset.records(split).path) for split, _ in keys}))
+        raise DataError(
+            f"one of {names} cannot be decoded: the records in {folders} are damaged; "
+            "delete that folder and run --mode=prepare."
+        ) from error
+
+
+def split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:
+    """Brings [D * B, ...] to [D, B, ...]."""
+    return array.reshape(num_devices, len(array) // num_devices, *array.shape[1:])
+
+
+def local_size(config: ConfigDict, name: str, num_devices: int, process_count: int) -> int:
+    """Returns how many examples of the global batch `config[name]` one process makes.
+
+    Raises:
+      ValueError: devices and processes do not divide it.
+    """
+    size, parts = config[name], num_devices * process_count
+    if size < 1 or size % parts:
+        raise ValueError(
+            f"config.{name} = {size} cannot be divided over {parts} devices; "
+            f"use a multiple of {parts}."
+        )
+    return size // process_count
+
+
+def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
+    """Refuses examples whose masks cannot be used; `key` of the config names them.
+
+    Raises:
+      DataError: with every such mask.
+    """
+    errors = [e for k in keys if (e := dataset.example(k).label_error)]
+    if errors:
+        raise DataError([f"{key}: {error}" for error in errors])

@@ -1,4 +1,4 @@
-"""Host side of training and evaluation: example -> decode -> geometry -> uint8 batches.
+"""Host side of training: example -> decode -> geometry -> uint8 batches.
 
 The training batch of a step is a pure function of (config, seed, step, process, number of
 processes). Step s covers the example positions s * batch .. (s + 1) * batch - 1 of an endless
@@ -23,16 +23,23 @@ from data.errors import DataError
 from data.host_tf import tf
 from data.splits import Key
 from rc2l_jax import host_augment
-from rc2l_jax.host_augment import IMAGE_PAD, Geometry
-from rc2l_jax.host_loader import Order, ahead, batched
-from rc2l_jax.structs import VOID, Batch, EvalBatch
+from rc2l_jax.host_augment import Geometry
+from rc2l_jax.host_loader import (
+    Arrays,
+    Order,
+    ahead,
+    batched,
+    check_labels,
+    fetch,
+    local_size,
+    run_view,
+    split_devices,
+)
+from rc2l_jax.structs import Batch
 
 # Streams draw from separate random numbers.
 _LABELED, _UNLABELED = 0, 1
 _NUM_STREAMS = 2
-_EVAL_MULTIPLE = 32  # evaluation images are padded to a multiple of the largest stride
-
-Arrays = tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,20 +102,20 @@ def train_batches(
     semi = config.unsup_weight > 0
     crop = config.data.crop_size
     dataset, subsets = open_subsets(config)
-    _check_labels(dataset, subsets.labeled, "config.data.labeled_split")
+    check_labels(dataset, subsets.labeled, "config.data.labeled_split")
     view = _training_view(Geometry.from_config(config.data))
 
     def stream(
         name: str, number: int, keys: Sequence[Key], labels: bool
     ) -> Callable[[int], Arrays]:
-        size = _local_size(config, name, num_devices, process_count)
+        size = local_size(config, name, num_devices, process_count)
         order = Order(tuple(keys), config.seed * _NUM_STREAMS + number)
 
         def make(step: int) -> Arrays:
             positions = (step * process_count + process_index) * size + np.arange(size)
-            records = _fetch(dataset, order.keys_at(positions), labels)
+            records = fetch(dataset, order.keys_at(positions), labels)
             seeds = np.stack([np.full(size, order.seed), positions], axis=1)
-            return _run(view, dataset, order.keys_at(positions), (*records, seeds))
+            return run_view(view, dataset, order.keys_at(positions), (*records, seeds))
 
         return make
 
@@ -119,54 +126,11 @@ def train_batches(
         unlabeled = stream("unlabeled_batch_size", _UNLABELED, subsets.unlabeled, read)
 
     def make(step: int) -> Batch:
-        arrays = [_split_devices(a, num_devices) for a in (*labeled(step), *unlabeled(step))]
+        arrays = [split_devices(a, num_devices) for a in (*labeled(step), *unlabeled(step))]
         fields = ("image", "label", "valid")
         return Batch(**dict(zip((*fields, *(f"unlabeled_{f}" for f in fields)), arrays)))
 
     return ahead(make, itertools.count(start_step))
-
-
-def eval_batches(
-    config: ConfigDict,
-    split: str,
-    num_devices: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[EvalBatch]:
-    """One pass over a split, `config.eval_batch_size` examples a batch over all processes.
-
-    Args:
-      config: the run's.
-      split: a split text; see `data.splits`.
-      num_devices: D, local devices.
-      process_index, process_count: which contiguous part of each global batch to make.
-
-    Returns:
-      Batches of NumPy arrays [D, B / D, ...], equally many on every process.
-
-    Raises:
-      DataError: files, masks or the split cannot be used.
-      ValueError: a batch size that devices and processes do not divide.
-    """
-    local = _local_size(config, "eval_batch_size", num_devices, process_count)
-    dataset = open_dataset(config.data)
-    keys = splits.resolve(split, dataset.ids, "config.data.eval_split")
-    _check_labels(dataset, keys, "config.data.eval_split")
-    view = _evaluation_view(dataset, keys, config.data)
-
-    def make(number: int) -> EvalBatch:
-        positions = (number * process_count + process_index) * local + np.arange(local)
-        fill = positions >= len(keys)
-        chosen = [keys[p] for p in np.where(fill, 0, positions)]  # any example can fill up
-        fetched = _fetch(dataset, chosen, True)
-        image, size, label, label_size = _run(view, dataset, chosen, fetched)
-        image = np.where(fill[:, None, None, None], np.uint8(IMAGE_PAD), image)
-        label = np.where(fill[:, None, None], np.uint8(VOID), label)
-        index = np.where(fill, -1, positions).astype(np.int32)
-        arrays = (image, size, label, label_size, index)
-        return EvalBatch(*(_split_devices(array, num_devices) for array in arrays))
-
-    return ahead(make, range(-(-len(keys) // (local * process_count))))
 
 
 def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
@@ -202,55 +166,6 @@ def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
     return batched(view)
 
 
-def _evaluation_view(
-    dataset: Dataset, keys: Sequence[Key], data: ConfigDict
-) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(encoded images, encoded labels) -> (image, size, label, label_size), one shape for all."""
-    extents = np.unique(
-        [(dataset.example(k).height, dataset.example(k).width) for k in keys], axis=0
-    )
-
-    def resized(extent: np.ndarray | tf.Tensor) -> tf.Tensor:
-        return host_augment.resized_size(extent, data.eval_short_edge, data.max_long_edge)
-
-    largest = np.max([resized(extent) for extent in extents], axis=0)
-    image_size = tuple(int(-(-n // _EVAL_MULTIPLE)) * _EVAL_MULTIPLE for n in largest)
-    label_size = tuple(int(n) for n in extents.max(axis=0))
-
-    def view(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = host_augment.decode_image(image)
-        extent = tf.shape(pixels)[:2]
-        ids = host_augment.decode_label(label, extent)
-        size = resized(extent)
-        pixels = host_augment.resample_image(pixels, size, tf.zeros([2], tf.int32), size)
-        pixels = host_augment.pad_to(pixels, image_size, IMAGE_PAD)
-        return pixels, size, host_augment.pad_to(ids, label_size, VOID), extent
-
-    return batched(view)
-
-
-def _fetch(dataset: Dataset, keys: Sequence[Key], labels: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    images, masks = dataset.fetch(keys, labels=labels)
-    return tf.constant(images), tf.constant(masks)
-
-
-def _run(
-    view: Callable[..., tuple[tf.Tensor, ...]],
-    dataset: Dataset,
-    keys: Sequence[Key],
-    batch: Sequence[tf.Tensor | np.ndarray],
-) -> Arrays:
-    try:
-        return tuple(field.numpy() for field in view(*batch))
-    except tf.errors.InvalidArgumentError as error:
-        names = ", ".join(f"{split}/{dataset.ids.id((split, index))}" for split, index in keys)
-        folders = ", ".join(str(dataset.records(split).path) for split in {s for s, _ in keys})
-        raise DataError(
-            f"one of {names} cannot be decoded: the records in {folders} are damaged; "
-            "delete that folder and run --mode=prepare."
-        ) from error
-
-
 def _no_images(crop: int) -> Callable[[int], Arrays]:
     """The unlabelled stream of a supervised run."""
     shape = (0, crop, crop)
@@ -259,23 +174,3 @@ def _no_images(crop: int) -> Callable[[int], Arrays]:
         np.zeros(shape, np.uint8),
         np.zeros(shape, bool),
     )
-
-
-def _split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:
-    return array.reshape(num_devices, len(array) // num_devices, *array.shape[1:])
-
-
-def _local_size(config: ConfigDict, name: str, num_devices: int, process_count: int) -> int:
-    size, parts = config[name], num_devices * process_count
-    if size < 1 or size % parts:
-        raise ValueError(
-            f"config.{name} = {size} cannot be divided over {parts} devices; "
-            f"use a multiple of {parts}."
-        )
-    return size // process_count
-
-
-def _check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
-    errors = [e for k in keys if (e := dataset.example(k).label_error)]
-    if errors:
-        raise DataError([f"{key}: {error}" for error in errors])

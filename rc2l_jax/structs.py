@@ -23,6 +23,9 @@ VOID = 255
 # Name of the axis over which the step is mapped: every device of every process.
 AXIS = "batch"
 
+# Of the coarsest features, res5. Images in a batch are padded to multiples of it.
+STRIDE = 32
+
 # Scalars that are averaged once, at report time: (sum, count). See `rc2l_jax.metrics`.
 Mean = tuple[jax.Array, jax.Array]
 
@@ -134,19 +137,31 @@ def gather_queries(per_query: jax.Array, assignment: Assignment) -> jax.Array:
 
 
 @flax.struct.dataclass
-class EvalBatch:
-    """What the input pipeline hands to evaluation. He, We, Hl, Wl are the same in every batch.
+class EvalView:
+    """The images of a batch at one scale.
 
     Attributes:
-      image: uint8 [B, He, We, 3], resized, then padded at the bottom and right with 128.
+      image: uint8 [B, He, We, 3], resized, then padded at the bottom and right, He and We to
+        multiples of `STRIDE`.
       size: int32 [B, 2], height and width of the real part of `image`.
-      label: uint8 [B, Hl, Wl] at the label's own resolution, padded likewise with 255.
-      label_size: int32 [B, 2], height and width of the real part of `label`.
-      index: int32 [B], position in the split; -1 for examples that only fill the last batch.
     """
 
     image: jax.Array
     size: jax.Array
+
+
+@flax.struct.dataclass
+class EvalBatch:
+    """What the input pipeline hands to evaluation. A split has batches of a few shapes.
+
+    Attributes:
+      views: one a scale of `eval.scales`, the same images in each.
+      label: uint8 [B, Hl, Wl] at the label's own resolution, padded likewise with 255.
+      label_size: int32 [B, 2], height and width of the real part of `label`.
+      index: int32 [B], position in the split; -1 for examples that only fill up a batch.
+    """
+
+    views: tuple[EvalView, ...]
     label: jax.Array
     label_size: jax.Array
     index: jax.Array

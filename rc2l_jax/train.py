@@ -15,7 +15,7 @@ import numpy as np
 from clu import metric_writers
 from ml_collections import ConfigDict
 
-from rc2l_jax import input_pipeline
+from rc2l_jax import eval_pipeline, input_pipeline
 from rc2l_jax.check import describe_subset, describe_subsets, warnings
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.config import validate
@@ -236,7 +236,7 @@ def evaluate_networks(
     """Returns {network: see `evaluate.score`} on `data.eval_split`, and a picture of examples."""
     pictures = EvaluationPictures(config.num_pictures)
     observe = pictures.observe if config.num_pictures else None
-    batches = input_pipeline.eval_batches(config, config.data.eval_split, *topology())
+    batches = eval_pipeline.eval_batches(config, config.data.eval_split, *topology())
     confusions = evaluate(model, networks, batches, config, observe)
     return {name: score(x, class_names) for name, x in confusions.items()}, pictures.picture()
 

@@ -109,7 +109,10 @@ def save_png(path: Path, picture: np.ndarray) -> None:
 
 
 class EvaluationPictures:
-    """Collects the first examples of an evaluation: image, ground truth, one column a network."""
+    """Collects the first examples of an evaluation: image, ground truth, one column a network.
+
+    Images are shown at the first of `eval.scales`.
+    """
 
     def __init__(self, num_pictures: int):
         """Collects up to `num_pictures` rows."""
@@ -127,7 +130,8 @@ class EvaluationPictures:
         self._captions = ["image", "ground truth", *predictions]
         for at in np.ndindex(batch.index.shape):
             if len(self._rows) < self._num_pictures and batch.index[at] >= 0:
-                image = batch.image[at][tuple(map(slice, batch.size[at]))]
+                view = batch.views[0]
+                image = view.image[at][tuple(map(slice, view.size[at]))]
                 part = tuple(map(slice, batch.label_size[at]))
                 labels = [batch.label[at], *(labels[at] for labels in predictions.values())]
                 self._rows.append([image, *(overlay(image, label[part]) for label in labels)])

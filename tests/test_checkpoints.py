@@ -166,6 +166,18 @@ def test_a_run_directory_keeps_its_config(tmp_path):
     assert (tmp_path / "config.json").read_text() == before
 
 
+def test_how_a_run_is_evaluated_may_change(tmp_path):
+    config = base.get_config()
+    stored = config.to_dict()
+    del stored["eval"]  # a run from before there were options
+    write_json(tmp_path / "config.json", stored)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    config.eval.scales, config.eval.flip, config.eval_batch_size = (0.5, 1.0), True, 4
+    changes = check_run_config(tmp_path, config)
+    assert len(changes) == 1 + len(config.eval)
+    assert "eval.scales was 'absent' and is now [0.5, 1.0]" in changes
+
+
 def test_without_a_checkpoint_a_config_may_be_mended(tmp_path):
     config = base.get_config()
     write_json(tmp_path / "config.json", config.to_dict())

@@ -77,6 +77,13 @@ def test_the_defaults_run_once_a_data_set_is_named():
         ({"log_every_steps": 0}, "log_every_steps = 0 must be at least 1"),
         ({"init_queries": "last"}, "init_queries = 'last' is not one of first, fresh"),
         ({"data.crop_size": 500}, "data.crop_size = 500 must be a multiple of 32"),
+        ({"eval.scales": ()}, "eval.scales = () must be one or more numbers greater than 0"),
+        ({"eval.scales": (1.0, 0)}, "eval.scales = (1.0, 0) must be one or more numbers"),
+        ({"eval.scales": ("1",)}, "eval.scales = ('1',) must be one or more numbers"),
+        ({"eval.scales": 1.0}, "eval.scales = 1.0 is float, not tuple"),
+        ({"eval.window": 500}, "eval.window = 500 must be a multiple of 32"),
+        ({"eval.window_stride": 1.5}, "eval.window_stride = 1.5 must be between 0.1 and 1"),
+        ({"eval.max_shapes": 0}, "eval.max_shapes = 0 must be at least 1"),
         ({"max_segments": 51}, "more segments than queries"),
         ({"model.num_heads": 7}, "model.hidden_dim = 256 is not a multiple of model.num_heads = 7"),
         ({"model.hidden_dim": 8 * 3 + 2, "model.num_heads": 1}, "must be a multiple of 4"),
@@ -120,6 +127,11 @@ def test_what_supervised_training_does_not_use_is_not_demanded():
 
 def test_a_whole_number_is_fine_where_a_float_is_asked_for():
     validate(changed({"learning_rate": 1}), num_devices=1)
+
+
+def test_scales_may_be_whole_numbers_and_come_from_json():
+    validate(changed({"eval.scales": (0.5, 1)}), num_devices=1)
+    validate(changed({"eval.scales": [0.5, 1.0]}), num_devices=1)
 
 
 def test_all_problems_are_in_one_message():

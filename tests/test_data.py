@@ -10,7 +10,7 @@ from PIL import Image
 from configs import base
 from data import DataError, catalog, layout, masks
 from data.shapes import drawing
-from rc2l_jax import check, input_pipeline
+from rc2l_jax import check, eval_pipeline, input_pipeline
 
 SHARED = Path(__file__).parents[2] / "shared"
 CAMVID = SHARED / "camvid"
@@ -103,7 +103,7 @@ def test_a_bad_mask_fails_where_it_is_read_and_only_there(folder, tmp_path, kind
 def test_a_bad_mask_fails_evaluation(folder, tmp_path):
     spoil(folder / "labels" / "val" / "val1.png", BAD_MASKS["rgb"][0])
     with pytest.raises(DataError, match=r"eval_split: .*val1\.png: the mask has mode RGB"):
-        input_pipeline.eval_batches(folder_config(folder, tmp_path / "prepared"), "val", 1)
+        eval_pipeline.eval_batches(folder_config(folder, tmp_path / "prepared"), "val", 1)
 
 
 def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tmp_path):

@@ -1,8 +1,9 @@
-"""Semantic inference agrees with the peers', and mIoU with a count by hand."""
+"""mIoU agrees with a count by hand, for any batch size, padding and number of devices."""
 
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -10,75 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
+import tiny
 import torch
-from transformers import MaskFormerImageProcessor
+from ml_collections import ConfigDict
+from PIL import Image
+from test_data import CAMVID, folder_config, write_folder
+from test_inference import MEAN, STD, torch_scores
+from test_models import TINY, random_variables
+from test_padding import randomized
 
-from rc2l_jax import metrics
-from rc2l_jax.evaluate import (
-    better,
-    build_results,
-    evaluate,
-    resize_valid_part,
-    score,
-    semantic_inference,
-)
-from rc2l_jax.structs import VOID, EvalBatch, Predictions
+from configs import base
+from rc2l_jax import eval_pipeline, input_pipeline, metrics
+from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.inference import predict_labels
+from rc2l_jax.models import build_model, resnet
+from rc2l_jax.structs import VOID, EvalBatch, EvalView, Predictions
 
 NUM_CLASSES = 3
-
-
-def logits(batch: int = 2, queries: int = 5, grid: tuple[int, int] = (8, 12)):
-    rng = np.random.default_rng(0)
-    classes = rng.normal(size=(batch, queries, NUM_CLASSES + 1)).astype(np.float32)
-    masks = 3 * rng.normal(size=(batch, queries, *grid)).astype(np.float32)
-    return classes, masks
-
-
-def torch_scores(classes: np.ndarray, masks: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """MaskFormer's inference, written down once more in torch."""
-    masks = torch.nn.functional.interpolate(
-        torch.tensor(masks), size=size, mode="bilinear", align_corners=False
-    )
-    classes = torch.tensor(classes).softmax(-1)[..., :-1]
-    return torch.einsum("bqc,bqhw->bchw", classes, masks.sigmoid())
-
-
-def test_semantic_inference_is_maskformers():
-    classes, masks = logits()
-    scores = jax.jit(semantic_inference, static_argnums=2)(classes, masks, (32, 48))
-    np.testing.assert_allclose(scores, torch_scores(classes, masks, (32, 48)), atol=2e-6)
-
-
-def test_semantic_inference_picks_the_classes_transformers_picks():
-    classes, masks = logits()
-    outputs = types.SimpleNamespace(
-        class_queries_logits=torch.from_numpy(classes), masks_queries_logits=torch.from_numpy(masks)
-    )
-    # Without target sizes transformers keeps the masks' own resolution.
-    expected = MaskFormerImageProcessor().post_process_semantic_segmentation(outputs)
-    scores = semantic_inference(classes, masks, masks.shape[-2:])
-    np.testing.assert_array_equal(scores.argmax(1), np.stack(expected))
-
-
-@pytest.mark.parametrize(
-    ("size", "out_size"),
-    [((32, 48), (32, 48)), ((20, 31), (50, 77)), ((29, 48), (11, 13)), ((1, 1), (5, 4))],
-)
-def test_resize_of_the_valid_part_is_torchs(size, out_size):
-    scores = np.random.default_rng(1).normal(size=(2, 32, 48)).astype(np.float32)
-    poisoned = np.full_like(scores, np.nan)  # what lies outside `size` must not be read
-    poisoned[:, : size[0], : size[1]] = scores[:, : size[0], : size[1]]
-    resize = jax.jit(resize_valid_part, static_argnums=3)
-    out = resize(poisoned, jnp.array(size), jnp.array(out_size), (64, 80))
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(scores[None, :, : size[0], : size[1]]),
-        size=out_size,
-        mode="bilinear",
-        align_corners=False,
-    )[0]
-    assert out.shape == (2, 64, 80)
-    assert np.isfinite(out).all()
-    np.testing.assert_allclose(out[:, : out_size[0], : out_size[1]], expected, atol=1e-5)
 
 
 class Painter(nn.Module):
@@ -87,7 +36,7 @@ class Painter(nn.Module):
     num_classes: int = NUM_CLASSES
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Predictions:
+    def __call__(self, images: jax.Array, *, train: bool, extent: object = None) -> Predictions:
         assert not train
         weights = self.param("weights", nn.initializers.normal(1.0), (3, NUM_CLASSES))
         pooled = nn.avg_pool(images, (4, 4), (4, 4))
@@ -114,15 +63,18 @@ def make_batch(seed: int, fill: bool = False) -> EvalBatch:
         label[i, :lh, :lw] = rng.integers(0, NUM_CLASSES, (lh, lw))
         label[i, :3, :lw] = VOID
     index = np.array([2 * seed, -1 if fill else 2 * seed + 1], np.int32)
-    batch = EvalBatch(image=image, size=sizes, label=label, label_size=label_sizes, index=index)
+    view = EvalView(image=image, size=sizes)
+    batch = EvalBatch(views=(view,), label=label, label_size=label_sizes, index=index)
     return jax.tree.map(lambda x: x[None], batch)  # one device
 
 
 def confusion_by_hand(weights: dict, batch: EvalBatch) -> np.ndarray:
     """Counts with torch and NumPy, example by example."""
     counts = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
-    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-    images = ((batch.image[0] - mean) / std).astype(np.float32)
+    (view,) = batch.views
+    images = ((view.image[0] - MEAN) / STD).astype(np.float32)
+    for image, (h, w) in zip(images, view.size[0]):
+        image[h:], image[:, w:] = 0, 0  # MaskFormer pads after normalisation
     predictions = Painter().apply(weights, images, train=False)
     scores = torch_scores(
         np.asarray(predictions.class_logits[-1]), np.asarray(predictions.mask_logits[-1]), (32, 32)
@@ -130,7 +82,7 @@ def confusion_by_hand(weights: dict, batch: EvalBatch) -> np.ndarray:
     for i in range(2):
         if batch.index[0, i] < 0:
             continue
-        (h, w), (lh, lw) = batch.size[0, i], batch.label_size[0, i]
+        (h, w), (lh, lw) = view.size[0, i], batch.label_size[0, i]
         resized = torch.nn.functional.interpolate(
             scores[i : i + 1, :, :h, :w], (int(lh), int(lw)), mode="bilinear", align_corners=False
         )
@@ -139,7 +91,8 @@ def confusion_by_hand(weights: dict, batch: EvalBatch) -> np.ndarray:
     return counts
 
 
-CONFIG = types.SimpleNamespace(data=types.SimpleNamespace(num_classes=NUM_CLASSES))
+CONFIG = base.get_config()
+CONFIG.data.num_classes = NUM_CLASSES
 
 
 def test_evaluate_counts_as_a_person_would():
@@ -165,15 +118,176 @@ def test_evaluate_counts_as_a_person_would():
 def test_filling_examples_count_nothing_whatever_they_hold():
     networks = {"student": variables(0)}
     filled = make_batch(1, fill=True)
+    (view,) = filled.views
     other = filled.replace(
-        image=np.where(np.arange(2)[:, None, None, None] == 1, np.uint8(7), filled.image),
+        views=(
+            EvalView(
+                image=np.where(np.arange(2)[:, None, None, None] == 1, np.uint8(7), view.image),
+                size=view.size * np.array([[1], [0]], np.int32),
+            ),
+        ),
         label=np.where(np.arange(2)[:, None, None] == 1, np.uint8(0), filled.label),
-        size=filled.size * np.array([[1], [0]], np.int32),
         label_size=filled.label_size * np.array([[1], [0]], np.int32),
     )
     first, second = (evaluate(Painter(), networks, [b], CONFIG)["student"] for b in (filled, other))
     np.testing.assert_array_equal(first, second)
     assert first.sum() == (filled.label[0, 0] != VOID).sum()
+
+
+_BILINEAR = Image.Resampling.BILINEAR
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_backbones():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(resnet.BACKBONES, "tiniest", TINY["tiniest"])
+        yield
+
+
+def use_tiny_model(config: ConfigDict) -> None:
+    tiny_model = tiny.config(model__backbone="tiniest", model__num_queries=22).model
+    config.model.update(tiny_model, num_decoder_layers=1)
+
+
+# All of CamVid's validation images, against an evaluation that shares no code with ours but the
+# network: files read with Pillow, images one at a time, scores in torch, counts in NumPy.
+
+
+def camvid_network(config: ConfigDict) -> dict:
+    """Random weights, scaled and centred so that several classes win somewhere."""
+    weights = randomized(random_variables(config))
+    params, rng = weights["params"], np.random.default_rng(0)
+    params["query_embed"] = rng.normal(0, 3, params["query_embed"].shape).astype(np.float32)
+    for name in ("query", "key"):
+        params["transformer"]["layer0"]["cross_attention"][name]["kernel"] *= 2
+    image = Image.open(min((CAMVID / "images" / "val").iterdir())).resize((96, 96))
+    normalized = ((np.asarray(image) - MEAN) / STD).astype(np.float32)[None]
+    model = build_model(config)
+    out = jax.jit(lambda weights, x: model.apply(weights, x, train=False))(weights, normalized)
+    params["class_head"]["bias"] -= np.asarray(out.class_logits).mean((0, 1, 2))
+    features = np.asarray(out.pixel_features)
+    params["pixel_decoder"]["mask_features"]["bias"] -= features.mean((0, 1, 2))
+    for layer in (params["class_head"], params["mask_head"]["layer3"]):
+        layer["kernel"] *= 10
+        layer["bias"] *= 10
+    params["class_head"]["bias"][-1] -= 3
+    return weights
+
+
+def predicted_alone(run: Callable, pixels: np.ndarray, label_size: tuple[int, int]) -> np.ndarray:
+    """Class ids [Hl, Wl] of one image, uint8 [h, w, 3]."""
+    h, w = pixels.shape[:2]
+    image = np.pad((pixels - MEAN) / STD, ((0, -h % 32), (0, -w % 32), (0, 0)))
+    out = run(image[None].astype(np.float32))
+    logits = (np.asarray(x[-1], np.float64) for x in (out.class_logits, out.mask_logits))
+    scores = torch_scores(*logits, image.shape[:2])[..., :h, :w]
+    scores = torch.nn.functional.interpolate(scores, label_size, mode="bilinear")
+    return scores[0].argmax(0).numpy()
+
+
+@pytest.fixture(scope="module")
+def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
+    """Config, model, weights and the independent evaluation's confusion matrix."""
+    # 72 x 96, padded to 96 x 96: there is something to keep out.
+    prepared = tmp_path_factory.mktemp("prepared")
+    config = folder_config(CAMVID, prepared, labeled_split="train", eval_short_edge=72)
+    use_tiny_model(config)
+    config.eval_batch_size = 1
+    weights = camvid_network(config)
+    ids = input_pipeline.split_ids(config, "val")
+    assert len(ids) == 101
+    confusion = np.zeros((11, 11), np.int64)
+    with jax.enable_x64(True):
+        model = build_model(config).clone(dtype=jnp.float64)
+        jitted = jax.jit(lambda weights, x: model.apply(weights, x, train=False))
+        for batch in eval_pipeline.eval_batches(config, "val", 1):
+            name = ids[batch.index.item()]
+            image = Image.open(CAMVID / "images" / "val" / f"{name}.jpg").resize(
+                (96, 72), _BILINEAR
+            )
+            # TensorFlow and Pillow decode a JPEG and round what they resample differently, so the
+            # network is given the pipeline's pixels, which must be Pillow's but for that.
+            (height, width) = batch.views[0].size.squeeze()
+            pixels = batch.views[0].image.squeeze()[:height, :width]
+            error = np.abs(pixels.astype(int) - np.asarray(image))
+            assert error.max() <= 6 and error.mean() < 1.5  # 4 and 0.92 measured
+            label = np.asarray(Image.open(CAMVID / "labels" / "val" / f"{name}.png"))
+            found = predicted_alone(lambda x: jitted(weights, x), pixels, label.shape)
+            np.add.at(confusion, (label[label != VOID], found[label != VOID]), 1)
+    assert ((confusion.sum(0) / confusion.sum()) > 0.02).sum() >= 6, "the predictions must vary"
+    return types.SimpleNamespace(config=config, weights=weights, model=model, confusion=confusion)
+
+
+def evaluated(camvid: types.SimpleNamespace, model: nn.Module, batch_size: int, devices: int):
+    config = camvid.config.copy_and_resolve_references()
+    config.eval_batch_size = batch_size
+    batches = eval_pipeline.eval_batches(config, "val", devices)
+    return evaluate(model, {"student": camvid.weights}, batches, config)["student"]
+
+
+def iou_by_hand(confusion: np.ndarray) -> np.ndarray:
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    return np.diag(confusion) / union
+
+
+# The last batch of 5 holds 1 example and 4 that fill it, that of 20 on 4 devices 1 and 19.
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (5, 1), (20, 4)])
+def test_camvid_scores_are_those_of_an_independent_evaluation(camvid, batch_size, devices):
+    """The network runs in float64, so that which of two tied classes wins is not left to rounding.
+
+    What is left of float32 in logits and scores moves 4 of 17 million pixels, 3e-7 of an IoU.
+    """
+    with jax.enable_x64(True):
+        found = evaluated(camvid, camvid.model, batch_size, devices)
+    assert found.sum() == camvid.confusion.sum()
+    found, want = iou_by_hand(found), iou_by_hand(camvid.confusion)
+    np.testing.assert_allclose(found, want, atol=1e-6, rtol=0)
+    assert abs(np.mean(found) - np.mean(want)) < 1e-6
+
+
+@pytest.mark.slow
+def test_camvid_scores_in_float32_differ_by_ties_only(camvid):
+    """A pixel of a rare class is up to 3e-6 of its IoU; rounding moves 20 to 100 of 17 million."""
+    found = evaluated(camvid, build_model(camvid.config), 5, 1)
+    assert found.sum() == camvid.confusion.sum()
+    assert np.abs(found - camvid.confusion).sum() <= 2e-5 * found.sum()
+    np.testing.assert_allclose(iou_by_hand(found), iou_by_hand(camvid.confusion), atol=1e-5)
+
+
+# Mixed sizes.
+
+
+def test_mixed_sizes_compile_a_few_times_and_count_as_one_by_one(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    root = write_folder(tmp_path / "data", size=(40, 60))
+    for i, size in enumerate([(60, 40), (30, 90), (90, 30)]):
+        for kind, shape in (("images", (*size, 3)), ("labels", size)):
+            pixels = rng.integers(0, 256 if kind == "images" else 11, shape, np.uint8)
+            Image.fromarray(pixels).save(root / kind / "val" / f"x{i}.png")
+    config = folder_config(root, tmp_path / "prepared", eval_short_edge=40)
+    use_tiny_model(config)
+    weights, model = camvid_network(config), build_model(config)
+    shapes = []
+
+    def traced(model, variables, batch, options):
+        shapes.append((batch.views[0].image.shape[1:3], batch.label.shape[1:3]))
+        return predict_labels(model, variables, batch, options)
+
+    monkeypatch.setattr("rc2l_jax.evaluate.predict_labels", traced)
+
+    def count(batch_size: int, devices: int, max_shapes: int) -> np.ndarray:
+        config.eval_batch_size, config.eval.max_shapes = batch_size, max_shapes
+        batches = eval_pipeline.eval_batches(config, "val", devices)
+        return evaluate(model, {"student": weights}, batches, config)["student"]
+
+    together = count(4, 2, 2)
+    assert len(shapes) == len(set(shapes)) == 2  # compiled twice
+    alone = count(1, 1, 9)
+    assert {image for image, _ in shapes[2:]} == {(64, 64), (64, 128), (128, 64)}
+    assert together.sum() == alone.sum()
+    assert np.abs(together - alone).sum() <= 4  # ties
+    assert np.count_nonzero(alone.sum(0)) > 2
 
 
 def test_confusion_matrix_ignores_void_and_counts_exactly():

@@ -1,4 +1,4 @@
-"""rc2l_jax/input_pipeline.py and host_augment.py: determinism, geometry, sharding, evaluation."""
+"""rc2l_jax/input_pipeline.py and host_augment.py: determinism, geometry, sharding."""
 
 import itertools
 import subprocess
@@ -298,60 +298,6 @@ def test_no_flip_means_never():
 )
 def test_sizes_after_resizing(size, short, limit, expected):
     assert tuple(host_augment.resized_size(size, short, limit).numpy()) == expected
-
-
-# Evaluation.
-
-
-def test_evaluation_covers_the_split_once_and_fills_the_last_batch(tmp_path):
-    root = write_folder(tmp_path / "data", size=(24, 32))
-    pixels = np.full((50, 20, 3), 7, np.uint8)
-    Image.fromarray(pixels).save(root / "images" / "val" / "tall.png")
-    Image.fromarray(np.full((50, 20), 9, np.uint8)).save(root / "labels" / "val" / "tall.png")
-    Image.fromarray(pixels).save(root / "images" / "val" / "val9.png")
-    Image.fromarray(np.full((50, 20), 9, np.uint8)).save(root / "labels" / "val" / "val9.png")
-    config = folder_config(root, tmp_path / "prepared", eval_short_edge=30)
-    config.eval_batch_size = 4
-    batches = list(input_pipeline.eval_batches(config, "val", 2))
-    assert len(batches) == 2
-    flat = jax.tree.map(
-        lambda *x: np.concatenate([y.reshape(-1, *y.shape[2:]) for y in x]), *batches
-    )
-    assert flat.index.tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
-    assert flat.image.shape == (8, 96, 64, 3)  # 75x30 and 30x40, to multiples of 32
-    assert flat.label.shape == (8, 50, 32)
-    assert flat.size.tolist()[:2] == [[75, 30], [30, 40]]
-    assert flat.label_size.tolist()[:2] == [[50, 20], [24, 32]]
-    assert (flat.image[0, :75, :30] == 7).all()
-    assert (flat.image[0, 75:] == 128).all()
-    assert (flat.image[0, :, 30:] == 128).all()
-    assert (flat.label[0, :, :20] == 9).all()
-    assert (flat.label[0, :, 20:] == 255).all()
-    assert (flat.label[1, 1:24, :32] == 0).all()
-    assert (flat.image[5:] == 128).all()
-    assert (flat.label[5:] == 255).all()
-    assert {str(flat.image.dtype), str(flat.label.dtype)} == {"uint8"}
-    assert {str(x.dtype) for x in (flat.size, flat.label_size, flat.index)} == {"int32"}
-    assert input_pipeline.split_ids(config, "val")[0] == "tall"
-
-
-def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
-    config = shapes.copy_and_resolve_references()
-    config.eval_batch_size = 2
-    indices = []
-    for process in (0, 1):
-        batches = list(input_pipeline.eval_batches(config, "val", 1, process, 2))
-        indices.append([batch.index.ravel().tolist() for batch in batches])
-    assert indices == [[[0], [2]], [[1], [-1]]]
-
-
-def test_evaluation_without_resizing_keeps_the_pixels(tmp_path):
-    root = write_folder(tmp_path / "data", size=(24, 32))
-    config = folder_config(root, tmp_path / "prepared", eval_short_edge=0)
-    batch = next(input_pipeline.eval_batches(config, "val", 1))
-    assert batch.image.shape == (1, 2, 32, 32, 3)
-    stored = np.asarray(Image.open(root / "images" / "val" / "val1.png"))
-    np.testing.assert_array_equal(batch.image[0, 1, :24, :32], stored)
 
 
 # TensorFlow as a guest.

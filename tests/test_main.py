@@ -32,6 +32,11 @@ MISTAKES = {
         "config: unknown key 'modle.num_queries': did you mean 'model.num_queries'?",
     ),
     "wrong_type": ([SHAPES, "--config.batch_size=many"], "--config.batch_size=many"),
+    "scales": (
+        [SHAPES, "--mode=check", "--config.eval.scales=0.5,-1"],
+        "eval.scales = (0.5, -1) must be one or more numbers greater than 0",
+    ),
+    "one_scale": ([SHAPES, "--mode=check", "--config.eval.scales=0"], "eval.scales = (0,) must be"),
     "no_workdir": ([SHAPES], "--workdir is missing"),
     "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|export|check|prepare>"),
     "no_output": ([SHAPES, "--mode=export", "--workdir={tmp}"], "--output is missing"),

@@ -16,10 +16,11 @@ from transformers import (
 )
 
 from configs import base
-from rc2l_jax.evaluate import semantic_inference
+from rc2l_jax.inference import semantic_inference
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.models.pixel_decoder import upsample_nearest
-from rc2l_jax.models.transformer import Dropout, TransformerDecoder, sine_position
+from rc2l_jax.models.position import sine_position
+from rc2l_jax.models.transformer import Dropout, TransformerDecoder
 from rc2l_jax.pretrained import names
 from rc2l_jax.pretrained.load import InitReport, fit
 from rc2l_jax.structs import Predictions

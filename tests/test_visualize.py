@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rc2l_jax import visualize
-from rc2l_jax.structs import VOID, EvalBatch
+from rc2l_jax.structs import VOID, EvalBatch, EvalView
 
 
 def count(picture: np.ndarray, color) -> int:
@@ -62,9 +62,12 @@ def test_grid_refuses_what_does_not_fit(rows):
 def eval_batch() -> EvalBatch:
     label = np.full((1, 3, 64, 64), VOID, np.uint8)
     label[:, :, :40, :50] = 1
-    return EvalBatch(
+    view = EvalView(
         image=np.full((1, 3, 32, 32, 3), 200, np.uint8),
         size=np.array([[[20, 25], [20, 25], [0, 0]]], np.int32),
+    )
+    return EvalBatch(
+        views=(view,),
         label=label,
         label_size=np.array([[[40, 50], [40, 50], [0, 0]]], np.int32),
         index=np.array([[0, 1, -1]], np.int32),

@@ -13,7 +13,7 @@ from test_data import folder_config
 from data import DataError, catalog, masks
 from data.voc_semseg import sbd
 from data.voc_semseg import voc_semseg_dataset_builder as voc
-from rc2l_jax import input_pipeline
+from rc2l_jax import eval_pipeline, input_pipeline
 
 COUNTS = {"train": 14, "val": 9, "aug": 20}
 IDS = replicas.voc_ids(COUNTS)
@@ -116,7 +116,7 @@ def test_a_prepared_copy_needs_no_files(tmp_path):
     root = archives(tmp_path / "voc")
     config = voc_config(root, tmp_path / "prepared")
     first = next(input_pipeline.train_batches(config, 0, 1))
-    next(input_pipeline.eval_batches(config, "val", 1))
+    next(eval_pipeline.eval_batches(config, "val", 1))
     shutil.rmtree(root)
     config.data.dir = ""
     again = next(input_pipeline.train_batches(config, 0, 1))

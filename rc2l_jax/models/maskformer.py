@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from rc2l_jax.models.extent import cell_mask
 from rc2l_jax.models.pixel_decoder import PixelDecoder
 from rc2l_jax.models.resnet import BACKBONES, NORMS, STEMS, ResNet
 from rc2l_jax.models.transformer import TransformerDecoder
@@ -91,13 +92,18 @@ class MaskFormer(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Predictions:
+    def __call__(
+        self, images: jax.Array, *, train: bool, extent: jax.Array | None = None
+    ) -> Predictions:
         """Predicts classes and masks after every decoder layer.
 
         Args:
           images: float32 [B, H, W, 3], normalised; any size.
           train: dropout on (rng stream "dropout", needed if `dropout` > 0) and, with norm "batch",
             this batch's statistics, recorded in "batch_stats".
+          extent: int32 [B, 2], height and width of the upper left part of each image to look at,
+            multiples of 32; so must H and W be. The predictions are those of that part alone,
+            whatever lies outside of it, and mean nothing there. None for all of `images`.
 
         Returns:
           Predictions, float32, with h = ceil(H / 4) and w = ceil(W / 4) (halved and rounded up
@@ -106,6 +112,7 @@ class MaskFormer(nn.Module):
         Raises:
           ValueError: on an unknown backbone, stem or norm, or widths that do not fit.
         """
+        mask = None if extent is None else cell_mask(extent, images.shape[1:3])
         features = ResNet(
             backbone=self.backbone,
             width=self.backbone_width,
@@ -114,10 +121,10 @@ class MaskFormer(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis_name,
             name="backbone",
-        )(images, train=train)
+        )(images, train=train, mask=mask)
         pixel_features = PixelDecoder(
             self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
-        )(features)
+        )(features, mask)
         query_embed = self.param(
             "query_embed", nn.initializers.normal(1.0), (self.num_queries, self.hidden_dim)
         )
@@ -129,7 +136,7 @@ class MaskFormer(nn.Module):
             dropout=self.dropout,
             dtype=self.dtype,
             name="transformer",
-        )(features[-1], query_embed, train=train)  # [L, B, N, hidden_dim]
+        )(features[-1], query_embed, train=train, mask=mask)  # [L, B, N, hidden_dim]
 
         class_head = nn.Dense(
             self.num_classes + 1, kernel_init=_torch_linear, dtype=jnp.float32, name="class_head"

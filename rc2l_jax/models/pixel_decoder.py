@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rc2l_jax.models.extent import pixel_mask, zero_outside
 from rc2l_jax.models.resnet import group_count
 
 Dtype = Any
@@ -58,22 +59,23 @@ class PixelDecoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
+    def __call__(self, features: Sequence[jax.Array], mask: jax.Array | None = None) -> jax.Array:
         """Fuses the backbone's features, coarse to fine.
 
         Args:
           features: res2 to res5, each [B, ., ., channels] with about half the size of the one
             before.
+          mask: see `extent.cell_mask`; None if the images fill the batch.
 
         Returns:
           Mask features, `dtype` [B, h, w, C] at res2's size.
         """
         top_level = len(features) + 1
-        x = nn.relu(self._conv_norm(features[-1], 3, f"output{top_level}"))
+        x = nn.relu(self._conv_norm(features[-1], 3, f"output{top_level}", mask))
         for level in range(top_level - 1, 1, -1):
-            lateral = self._conv_norm(features[level - 2], 1, f"lateral{level}")
+            lateral = self._conv_norm(features[level - 2], 1, f"lateral{level}", mask)
             x = lateral + upsample_nearest(x, lateral.shape[1], lateral.shape[2])
-            x = nn.relu(self._conv_norm(x, 3, f"output{level}"))
+            x = nn.relu(self._conv_norm(x, 3, f"output{level}", mask))
         return nn.Conv(
             self.mask_dim,
             (3, 3),
@@ -81,9 +83,9 @@ class PixelDecoder(nn.Module):
             kernel_init=_xavier_fan_in,
             dtype=self.dtype,
             name="mask_features",
-        )(x)
+        )(zero_outside(x, mask))
 
-    def _conv_norm(self, x: jax.Array, kernel: int, name: str) -> jax.Array:
+    def _conv_norm(self, x: jax.Array, kernel: int, name: str, mask: jax.Array | None) -> jax.Array:
         x = nn.Conv(
             self.pixel_dim,
             (kernel, kernel),
@@ -92,6 +94,7 @@ class PixelDecoder(nn.Module):
             kernel_init=_xavier_fan_in,
             dtype=self.dtype,
             name=f"{name}_conv",
-        )(x)
+        )(zero_outside(x, mask) if kernel > 1 else x)
         groups = group_count(self.pixel_dim)
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=self.dtype, name=f"{name}_norm")(x)
+        norm = nn.GroupNorm(groups, epsilon=1e-5, dtype=self.dtype, name=f"{name}_norm")
+        return norm(x, mask=pixel_mask(x, mask))

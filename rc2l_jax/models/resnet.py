@@ -18,6 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.models.extent import pixel_mask, zero_outside
+
 Dtype = Any
 
 
@@ -109,6 +111,7 @@ def normalize(
     axis_name: str | None,
     name: str,
     zero_scale: bool = False,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Normalises `x` [B, h, w, channels] with a new module called `name`.
 
@@ -121,6 +124,7 @@ def normalize(
       name: the module's name; contains "norm" by convention.
       zero_scale: start the scale at 0, so that a residual branch starts as nothing. Constants
         ("frozen") never leave their start, so they ignore it.
+      mask: see `extent.cell_mask`; statistics are those of the images. None if they fill the batch.
 
     Returns:
       `dtype` array of `x`'s shape.
@@ -141,13 +145,13 @@ def normalize(
             axis_name=axis_name,
             name=name,
         )
-        return batch_norm(x)
+        return batch_norm(x, mask=pixel_mask(x, mask))
     if kind == "group":
         groups = group_count(x.shape[-1], min_group_size=2)
         group_norm = nn.GroupNorm(
             groups, epsilon=_EPSILON, dtype=dtype, scale_init=scale_init, name=name
         )
-        return group_norm(x)
+        return group_norm(x, mask=pixel_mask(x, mask))
     raise ValueError(f"model.norm = {kind!r} is unknown; use one of {', '.join(NORMS)}.")
 
 
@@ -159,7 +163,7 @@ class ResidualBlock(nn.Module):
       bottleneck: which of the two it is.
       stride: of the first 3x3 convolution and of the shortcut.
       dilation: of the 3x3 convolutions.
-      norm: `normalize` with everything bound but the array, `name` and `zero_scale`.
+      norm: `normalize` with everything bound but the array, `name`, `zero_scale` and `mask`.
       dtype: of the activations.
     """
 
@@ -171,8 +175,16 @@ class ResidualBlock(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, h, w, channels] to [B, ceil(h / stride), ceil(w / stride), features (x 4)]."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Applies the block.
+
+        Args:
+          x: [B, h, w, channels].
+          mask: see `extent.cell_mask`; None if the images fill the batch.
+
+        Returns:
+          [B, ceil(h / stride), ceil(w / stride), features (x 4)].
+        """
         out_features = self.features * (4 if self.bottleneck else 1)
         # (channels, kernel, stride, dilation) of each convolution of the branch.
         if self.bottleneck:
@@ -189,6 +201,7 @@ class ResidualBlock(nn.Module):
         y = x
         for index, (features, kernel, stride, dilation) in enumerate(plan, start=1):
             last = index == len(plan)
+            y = zero_outside(y, mask) if kernel > 1 else y
             y = conv(
                 features,
                 kernel,
@@ -197,11 +210,11 @@ class ResidualBlock(nn.Module):
                 dtype=self.dtype,
                 name=f"conv{index}",
             )(y)
-            y = self.norm(y, name=f"norm{index}", zero_scale=last)
+            y = self.norm(y, name=f"norm{index}", zero_scale=last, mask=mask)
             y = y if last else nn.relu(y)
         if x.shape[-1] != out_features or self.stride != 1:
             x = conv(out_features, 1, stride=self.stride, dtype=self.dtype, name="shortcut_conv")(x)
-            x = self.norm(x, name="shortcut_norm")
+            x = self.norm(x, name="shortcut_norm", mask=mask)
         return nn.relu(x + y)
 
 
@@ -225,12 +238,16 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
         """Extracts features.
 
         Args:
           images: float [B, H, W, 3], normalised.
           train: see `normalize`.
+          mask: see `extent.cell_mask`; None if the images fill the batch. What the features hold
+            outside the images means nothing.
 
         Returns:
           The outputs of res2, res3, res4, res5: `dtype` [B, ceil(H / s), ceil(W / s), channels]
@@ -247,7 +264,7 @@ class ResNet(nn.Module):
         norm = partial(
             normalize, kind=self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name
         )
-        x = self._stem(images.astype(self.dtype), norm)
+        x = self._stem(images.astype(self.dtype), norm, mask)
         outputs = []
         for stage, depth in enumerate(architecture.depths):
             dilated = self.stem == "deeplab" and stage == 3
@@ -260,11 +277,13 @@ class ResNet(nn.Module):
                     norm=norm,
                     dtype=self.dtype,
                     name=f"res{stage + 2}_{index}",
-                )(x)
+                )(x, mask)
             outputs.append(x)
         return tuple(outputs)
 
-    def _stem(self, x: jax.Array, norm: Callable[..., jax.Array]) -> jax.Array:
+    def _stem(
+        self, x: jax.Array, norm: Callable[..., jax.Array], mask: jax.Array | None
+    ) -> jax.Array:
         """Maps [B, H, W, 3] to stride 4: `width` channels, or 2 x `width` with "deeplab"."""
         if self.stem == "basic":
             plan = ((self.width, 7, 2),)
@@ -276,6 +295,8 @@ class ResNet(nn.Module):
             )
         for index, (features, kernel, stride) in enumerate(plan, start=1):
             name = f"stem_conv{index}"
+            x = zero_outside(x, mask)
             x = conv(features, kernel, stride=stride, dtype=self.dtype, name=name)(x)
-            x = nn.relu(norm(x, name=f"stem_norm{index}"))
+            x = nn.relu(norm(x, name=f"stem_norm{index}", mask=mask))
+        x = zero_outside(x, mask)  # after a ReLU zero is as good as the pool's own padding
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

@@ -8,13 +8,13 @@ next layer gets it as it is.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from rc2l_jax.models.position import masked_sine_position, sine_position
 
 Dtype = Any
 
@@ -22,33 +22,6 @@ _xavier = nn.initializers.xavier_uniform()
 # torch keeps the query, key and value projections in one [3D, D] matrix and draws it as such.
 _xavier_thirds = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
 _xavier_fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-
-
-def sine_position(height: int, width: int, dim: int, temperature: float = 10_000.0) -> jax.Array:
-    """Sine position code, normalised to (0, 2 pi]: the first half of `dim` codes y, the second x.
-
-    Args:
-      height: of the feature map.
-      width: of the feature map.
-      dim: length of each code; a multiple of 4.
-      temperature: ratio of the slowest to the fastest wave length, nearly.
-
-    Returns:
-      float32 [height * width, dim].
-    """
-    rows, columns = (_sine_axis(size, dim // 2, temperature) for size in (height, width))
-    shape = (height, width, dim // 2)
-    code = jnp.concatenate(
-        [jnp.broadcast_to(rows[:, None], shape), jnp.broadcast_to(columns[None], shape)], axis=-1
-    )
-    return code.reshape(height * width, dim)
-
-
-def _sine_axis(size: int, dim: int, temperature: float) -> np.ndarray:
-    """Codes of the positions along one axis: float32 [size, dim], sines and cosines in turn."""
-    position = np.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi
-    angle = position[:, None] / temperature ** (np.arange(0, dim, 2) / dim)
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(size, dim).astype(np.float32)
 
 
 class Dropout(nn.Module):
@@ -91,7 +64,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, *, train: bool
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        *,
+        train: bool,
+        mask: jax.Array | None = None,
     ) -> jax.Array:
         """Attends.
 
@@ -100,6 +79,7 @@ class Attention(nn.Module):
           key: [B, P, D].
           value: [B, P, D].
           train: whether to drop attention weights (rng stream "dropout").
+          mask: bool [B, P], which keys to look at; None for all.
 
         Returns:
           `dtype` [B, N, D].
@@ -108,6 +88,8 @@ class Attention(nn.Module):
         query = self._heads(query, "query") * (dim // self.num_heads) ** -0.5
         key, value = self._heads(key, "key"), self._heads(value, "value")
         logits = jnp.einsum("bnhd,bphd->bhnp", query, key, preferred_element_type=jnp.float32)
+        if mask is not None:
+            logits = jnp.where(mask[:, None, None], logits, jnp.finfo(logits.dtype).min)
         weights = Dropout(self.dropout, train)(nn.softmax(logits))
         out = jnp.einsum("bhnp,bphd->bnhd", weights.astype(self.dtype), value)
         out = out.reshape(*out.shape[:2], dim)
@@ -144,6 +126,7 @@ class DecoderLayer(nn.Module):
         memory: jax.Array,
         query_position: jax.Array,
         memory_position: jax.Array,
+        memory_mask: jax.Array | None = None,
     ) -> jax.Array:
         """Applies the layer. Positions are added to queries and keys, never to values.
 
@@ -151,7 +134,8 @@ class DecoderLayer(nn.Module):
           x: [B, N, D], the queries' content.
           memory: [B, P, D], the image.
           query_position: [N, D].
-          memory_position: [P, D].
+          memory_position: [P, D] or [B, P, D].
+          memory_mask: bool [B, P], which of the memory is image; None if all is.
 
         Returns:
           `dtype` [B, N, D].
@@ -164,9 +148,15 @@ class DecoderLayer(nn.Module):
             norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=name)
             return norm(x + drop(branch))
 
-        def attend(query: jax.Array, key: jax.Array, value: jax.Array, name: str) -> jax.Array:
+        def attend(
+            query: jax.Array,
+            key: jax.Array,
+            value: jax.Array,
+            name: str,
+            mask: jax.Array | None = None,
+        ) -> jax.Array:
             attention = Attention(self.num_heads, self.dropout, self.dtype, name=name)
-            return attention(query, key, value, train=self.train)
+            return attention(query, key, value, train=self.train, mask=mask)
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(features, kernel_init=_xavier, dtype=self.dtype, name=name)
@@ -174,7 +164,8 @@ class DecoderLayer(nn.Module):
         query = x + query_position
         x = add_norm(x, attend(query, query, x, "self_attention"), "self_attention_norm")
         query, key = x + query_position, memory + memory_position
-        x = add_norm(x, attend(query, key, memory, "cross_attention"), "cross_attention_norm")
+        cross = attend(query, key, memory, "cross_attention", memory_mask)
+        x = add_norm(x, cross, "cross_attention_norm")
         hidden = drop(nn.relu(dense(self.ffn_dim, "ffn1")(x)))
         return add_norm(x, dense(x.shape[-1], "ffn2")(hidden), "ffn_norm")
 
@@ -199,7 +190,14 @@ class TransformerDecoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, query_embed: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self,
+        features: jax.Array,
+        query_embed: jax.Array,
+        *,
+        train: bool,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
         """Decodes.
 
         Args:
@@ -207,6 +205,7 @@ class TransformerDecoder(nn.Module):
             (as in MaskFormer).
           query_embed: float32 [N, D], the queries' learned positions. Their content starts at zero.
           train: whether to drop out (rng stream "dropout").
+          mask: bool [B, h5, w5], see `extent.cell_mask`; None if the images fill the batch.
 
         Returns:
           `dtype` [L, B, N, D]: every layer's output after the final LayerNorm.
@@ -229,7 +228,12 @@ class TransformerDecoder(nn.Module):
                 name="input_projection",
             )(features)
         memory = features.reshape(batch, height * width, self.hidden_dim)
-        memory_position = sine_position(height, width, self.hidden_dim).astype(self.dtype)
+        if mask is None:
+            memory_mask, position = None, sine_position(height, width, self.hidden_dim)
+        else:
+            memory_mask = mask.reshape(batch, height * width)
+            position = masked_sine_position(mask, self.hidden_dim)
+        position = position.astype(self.dtype)
         query_position = query_embed.astype(self.dtype)
         x = jnp.zeros((batch, *query_embed.shape), self.dtype)
         outputs = []
@@ -241,7 +245,7 @@ class TransformerDecoder(nn.Module):
                 train=train,
                 dtype=self.dtype,
                 name=f"layer{index}",
-            )(x, memory, query_position, memory_position)
+            )(x, memory, query_position, position, memory_mask)
             outputs.append(x)
         norm = nn.LayerNorm(
             epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="output_norm"
