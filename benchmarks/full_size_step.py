@@ -18,21 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.generated import generated_batch
 from configs import voc_train_half
-from data.shapes import drawing
 from rc2l_jax.metrics import summarize
-from rc2l_jax.structs import VOID, Batch
 from rc2l_jax.train_state import create_train_state
 from rc2l_jax.train_step import parallel_train_step, replicate
-
-
-def generated_batch(size: int) -> Batch:
-    """One labelled and one unlabelled drawn image, [1, 1, ...]."""
-    (image, label), (other, _) = (drawing.draw(0, "train", i, size) for i in range(2))
-    one = lambda x: x[None, None]  # noqa: E731
-    valid = np.ones((size, size), bool)
-    void = np.full((size, size), VOID, np.uint8)
-    return Batch(*map(one, (image, label, valid, other, valid, void)))
 
 
 def main() -> None:

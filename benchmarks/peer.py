@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import torch
+import transformers
 from ml_collections import ConfigDict
 from transformers import (
     DetrConfig,
@@ -79,7 +80,7 @@ class PeerStep:
           device: "cpu" or "cuda".
           compiled: run the networks through `torch.compile`.
         """
-        self.config, self.device = config, device
+        self._config, self._device = config, device
         self.student = build_peer(config).to(device)
         self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.teacher.config.use_auxiliary_loss = False  # only the last layer's prediction
@@ -106,11 +107,11 @@ class PeerStep:
     def _images(self, images: np.ndarray) -> torch.Tensor:
         mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
         scaled = torch.from_numpy((images[0].astype(np.float32) - mean) / std)
-        return scaled.permute(0, 3, 1, 2).contiguous().to(self.device)
+        return scaled.permute(0, 3, 1, 2).contiguous().to(self._device)
 
     def _precision(self) -> contextlib.AbstractContextManager:
-        enabled = self.config.dtype == "bfloat16"
-        return torch.autocast(self.device, torch.bfloat16, enabled=enabled)
+        enabled = self._config.dtype == "bfloat16"
+        return torch.autocast(self._device, torch.bfloat16, enabled=enabled)
 
     def __call__(self) -> float:
         """Takes a step; returns its seconds, the device's work included."""
@@ -125,17 +126,25 @@ class PeerStep:
             loss = self.forward(self.images, **targets, output_hidden_states=True).loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.config.grad_clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), self._config.grad_clip_norm)
         self.optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(*self.averaged, 1 - self.config.ema_decay)
+            torch._foreach_lerp_(*self.averaged, 1 - self._config.ema_decay)
         self._synchronize()
         return time.perf_counter() - start
 
     def _synchronize(self) -> None:
-        if self.device == "cuda":
+        if self._device == "cuda":
             torch.cuda.synchronize()
 
     def peak_memory(self) -> int:
         """Largest device memory so far, in bytes; 0 on a CPU."""
-        return torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
+        return torch.cuda.max_memory_allocated() if self._device == "cuda" else 0
+
+    def device(self) -> str:
+        """The device's name."""
+        return torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
+
+    def versions(self) -> str:
+        """Of what computes."""
+        return f"torch {torch.__version__}, transformers {transformers.__version__}"

@@ -4,27 +4,29 @@
     python benchmarks/train_step.py --device=cpu      # 256 x 256, 1 + 1, float32
 
 Ours: all of a step of `configs/voc_train_half.py` (colour, teacher, CutMix, student on both halves,
-matching, all losses, AdamW, EMA). The peer's: see `benchmarks/peer.py`. Both take turns in one
-process, on generated images; medians. Runs without TensorFlow.
+matching, all losses, AdamW, EMA). The peer's: see `benchmarks/peer.py`. One after the other, each
+in a process of its own, on generated images; medians. Runs without TensorFlow.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # By device: crop, labelled, unlabelled, dtype, rounds.
 DEFAULTS = {"cpu": (256, 1, 1, "float32", 9), "cuda": (512, 16, 16, "bfloat16", 20)}
-WARM_UP = 3  # rounds
+WARM_UP = 2  # rounds, after the first step
 
 
 def parse() -> argparse.Namespace:
@@ -39,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--no-compile", action="store_true", help="the peer without torch.compile")
     parser.add_argument("--only", choices=("ours", "peer"))
+    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="config values")
     arguments = parser.parse_args()
     names = ("crop", "labeled", "unlabeled", "dtype", "rounds")
@@ -51,21 +54,35 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Prints one table and the ratio."""
     arguments = parse()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu" if arguments.device == "cpu" else "cuda,cpu")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs room, too
+    if arguments.side:
+        print(json.dumps(measure(arguments)))
+        return
+    rows = {}
+    for side in [arguments.only] if arguments.only else ["ours", "peer"]:
+        # A process each: in one, the two libraries' threads would stand in each other's way.
+        command = [sys.executable, *sys.argv, f"--side={side}"]
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        rows[side] = json.loads(answer.splitlines()[-1])
+    show(arguments, rows)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One side's steps: {"device", "versions", "seconds", "memory", "first"}."""
+    platforms = "cpu" if arguments.device == "cpu" else "cuda,cpu"
+    os.environ.setdefault("JAX_PLATFORMS", platforms)
     config = make_config(arguments)
-    sides: dict[str, Callable[[], float]] = {}
-    if arguments.only != "peer":
-        sides["ours"] = Ours(config)
-    if arguments.only != "ours":
-        sides["peer"] = make_peer(config, arguments)
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(WARM_UP + arguments.rounds):
-        for name, step in sides.items():
-            seconds = step()
-            if turn >= WARM_UP:
-                times[name].append(seconds)
-    show(arguments, sides, times)
+    start = time.perf_counter()
+    step = Ours(config) if arguments.side == "ours" else make_peer(config, arguments)
+    step()
+    first = time.perf_counter() - start
+    seconds = [step() for _ in range(WARM_UP + arguments.rounds)][WARM_UP:]
+    return {
+        "device": step.device(),
+        "versions": step.versions(),
+        "seconds": seconds,
+        "memory": step.peak_memory(),
+        "first": first,
+    }
 
 
 def make_config(arguments: argparse.Namespace):
@@ -100,7 +117,7 @@ class Ours:
     """Our step, again and again on one batch."""
 
     def __init__(self, config):
-        """Builds, compiles and says how long that took."""
+        """Builds state, step and batch."""
         import jax
 
         from benchmarks.generated import generated_batch
@@ -113,10 +130,7 @@ class Ours:
         batch = generated_batch(
             config.data.crop_size, config.batch_size, config.unlabeled_batch_size
         )
-        self._batch = jax.device_put(jax.tree.map(lambda x: x, batch))
-        start = time.perf_counter()
-        self()
-        self.compile_seconds = time.perf_counter() - start
+        self._batch = jax.device_put(batch)
 
     def __call__(self) -> float:
         """Takes a step; returns its seconds."""
@@ -133,6 +147,18 @@ class Ours:
 
         return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
+    def device(self) -> str:
+        """The device's name."""
+        import jax
+
+        return jax.devices()[0].device_kind
+
+    def versions(self) -> str:
+        """Of what computes."""
+        import jax
+
+        return f"jax {jax.__version__}"
+
 
 def make_peer(config, arguments: argparse.Namespace):
     """The peer's step."""
@@ -144,32 +170,28 @@ def make_peer(config, arguments: argparse.Namespace):
     return PeerStep(config, batch, arguments.device, compiled=compiled)
 
 
-def show(
-    arguments: argparse.Namespace, sides: dict[str, Callable], times: dict[str, list[float]]
-) -> None:
+def show(arguments: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> None:
     """Prints device, versions, medians, memory and the ratio."""
-    import jax
-
-    print(
-        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores; Python "
-        f"{platform.python_version()}, jax {jax.__version__}"
-        + (f", torch {sys.modules['torch'].__version__}" if "torch" in sys.modules else "")
-    )
+    first = next(iter(rows.values()))
+    versions = ", ".join(row["versions"] for row in rows.values())
+    python = platform.python_version()
+    print(f"{first['device']}, {os.cpu_count()} CPU cores; Python {python}, {versions}")
     print(
         f"ResNet-101, {arguments.crop} x {arguments.crop}, {arguments.labeled} + "
         f"{arguments.unlabeled} images, {arguments.queries} queries, {arguments.dtype}; "
         f"{arguments.rounds} rounds"
     )
-    print(f"{'':8}{'median':>12}{'fastest':>12}{'slowest':>12}{'peak memory':>14}")
-    for name, seconds in times.items():
-        row = [statistics.median(seconds), min(seconds), max(seconds)]
-        memory = sides[name].peak_memory()
-        told = f"{memory / 2**30:10.2f} GiB" if memory else f"{'-':>14}"
-        print(f"{name:8}" + "".join(f"{1000 * x:9.1f} ms" for x in row) + told)
-    if "ours" in sides:
-        print(f"compilation and first step: {sides['ours'].compile_seconds:.1f} s")
-    if len(times) == 2:
-        print(f"ratio: {statistics.median(times['ours']) / statistics.median(times['peer']):.2f}")
+    columns = ("median", "fastest", "slowest", "peak memory", "first step")
+    print(" " * 8 + "".join(f"{name:>14}" for name in columns))
+    for name, row in rows.items():
+        seconds = row["seconds"]
+        times = [statistics.median(seconds), min(seconds), max(seconds)]
+        memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else "-"
+        cells = [*(f"{1000 * x:.0f} ms" for x in times), memory, f"{row['first']:.1f} s"]
+        print(f"{name:8}" + "".join(f"{cell:>14}" for cell in cells))
+    if len(rows) == 2:
+        ours, peer = (statistics.median(rows[side]["seconds"]) for side in ("ours", "peer"))
+        print(f"ratio: {ours / peer:.2f}")
 
 
 if __name__ == "__main__":

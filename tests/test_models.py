@@ -355,8 +355,8 @@ def test_deeplab_dilates_res5_and_keeps_its_stride() -> None:
 
     def record(call: Callable, args: tuple, kwargs: dict, context: object) -> object:
         module = context.module
-        if type(module).__name__ == "Conv" and module.kernel_size == (3, 3):
-            seen.append(("/".join(module.path), module.strides, module.kernel_dilation))
+        if type(module).__name__ == "Conv" and module.kernel == 3:
+            seen.append(("/".join(module.path), module.stride, module.dilation))
         return call(*args, **kwargs)
 
     model = resnet.ResNet(backbone="resnet50", width=8, stem="deeplab", norm="frozen")

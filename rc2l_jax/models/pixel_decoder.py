@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rc2l_jax.models.convolution import Conv
 from rc2l_jax.models.extent import pixel_mask, zero_outside
 from rc2l_jax.models.resnet import group_count
 
@@ -76,25 +77,20 @@ class PixelDecoder(nn.Module):
             lateral = self._conv_norm(features[level - 2], 1, f"lateral{level}", mask)
             x = lateral + upsample_nearest(x, lateral.shape[1], lateral.shape[2])
             x = nn.relu(self._conv_norm(x, 3, f"output{level}", mask))
-        return nn.Conv(
-            self.mask_dim,
-            (3, 3),
-            padding=1,
-            kernel_init=_xavier_fan_in,
-            dtype=self.dtype,
-            name="mask_features",
-        )(zero_outside(x, mask))
+        return Conv(self.mask_dim, 3, _xavier_fan_in, dtype=self.dtype, name="mask_features")(
+            zero_outside(x, mask)
+        )
 
     def _conv_norm(self, x: jax.Array, kernel: int, name: str, mask: jax.Array | None) -> jax.Array:
-        x = nn.Conv(
+        convolution = Conv(
             self.pixel_dim,
-            (kernel, kernel),
-            padding=kernel // 2,
+            kernel,
+            _xavier_fan_in,
             use_bias=False,
-            kernel_init=_xavier_fan_in,
             dtype=self.dtype,
             name=f"{name}_conv",
-        )(zero_outside(x, mask) if kernel > 1 else x)
+        )
+        x = convolution(zero_outside(x, mask) if kernel > 1 else x)
         groups = group_count(self.pixel_dim)
         norm = nn.GroupNorm(groups, epsilon=1e-5, dtype=self.dtype, name=f"{name}_norm")
         return norm(x, mask=pixel_mask(x, mask))

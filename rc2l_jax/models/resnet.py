@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.models.convolution import Conv
 from rc2l_jax.models.extent import pixel_mask, zero_outside
 
 Dtype = Any
@@ -86,17 +87,15 @@ class FrozenNorm(nn.Module):
 
 def conv(
     features: int, kernel: int, *, stride: int = 1, dilation: int = 1, dtype: Dtype, name: str
-) -> nn.Conv:
-    """A convolution without bias, with torch's symmetric padding and He (fan-out) weights."""
-    padding = (kernel - 1) // 2 * dilation
-    return nn.Conv(
+) -> Conv:
+    """A convolution without bias, with He (fan-out) weights."""
+    return Conv(
         features,
-        (kernel, kernel),
-        strides=stride,
-        padding=((padding, padding), (padding, padding)),
-        kernel_dilation=dilation,
+        kernel,
+        _he_fan_out,
+        stride=stride,
+        dilation=dilation,
         use_bias=False,
-        kernel_init=_he_fan_out,
         dtype=dtype,
         name=name,
     )

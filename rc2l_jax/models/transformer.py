@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.models.convolution import Conv
 from rc2l_jax.models.position import masked_sine_position, sine_position
 
 Dtype = Any
@@ -220,12 +221,8 @@ class TransformerDecoder(nn.Module):
             )
         batch, height, width, channels = features.shape
         if channels != self.hidden_dim:
-            features = nn.Conv(
-                self.hidden_dim,
-                (1, 1),
-                kernel_init=_xavier_fan_in,
-                dtype=self.dtype,
-                name="input_projection",
+            features = Conv(
+                self.hidden_dim, 1, _xavier_fan_in, dtype=self.dtype, name="input_projection"
             )(features)
         memory = features.reshape(batch, height * width, self.hidden_dim)
         if mask is None:

@@ -1,0 +1,127 @@
+"""Convolutions with torch's padding, in the form in which XLA runs them fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Dtype = Any
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Conv(nn.Module):
+    """A convolution with symmetric padding, (kernel - 1) // 2 times the dilation, as in torch.
+
+    Parameters are those of flax's `nn.Conv`, float32: "kernel" [k, k, channels, features], "bias".
+
+    Attributes:
+      features: channels of the output.
+      kernel: side of the kernel, odd.
+      kernel_init: of the kernel.
+      stride: a size n becomes ceil(n / stride).
+      dilation: of the kernel.
+      use_bias: adds a bias, which starts at zero.
+      dtype: of the output.
+    """
+
+    features: int
+    kernel: int
+    kernel_init: Callable[..., jax.Array]
+    stride: int = 1
+    dilation: int = 1
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, h, w, channels] to `dtype` [B, ceil(h / stride), ceil(w / stride), features]."""
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype)
+        return y
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """A convolution with torch's symmetric padding.
+
+    Args:
+      x: [B, h, w, channels].
+      kernel: [k, k, channels, features], k odd.
+      stride: of the output.
+      dilation: of the kernel.
+
+    Returns:
+      [B, ceil(h / stride), ceil(w / stride), features], of `x`'s dtype.
+    """
+    if kernel.shape[0] == 1:
+        # A matrix product: XLA's convolution gradients are several times slower on a CPU, and no
+        # faster elsewhere.
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    return _convolve(x, kernel, stride, dilation)
+
+
+def _by_xla(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    padding = (kernel.shape[0] - 1) // 2 * dilation
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=_LAYOUT,
+    )
+
+
+_convolve = jax.custom_vjp(_by_xla, nondiff_argnums=(2, 3))
+
+
+def _forward(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> tuple:
+    return _by_xla(x, kernel, stride, dilation), (x, kernel)
+
+
+def _backward(stride: int, dilation: int, saved: tuple, gradient: jax.Array) -> tuple:
+    x, kernel = saved
+    of_x = jax.linear_transpose(lambda x: _by_xla(x, kernel, stride, dilation), x)
+
+    def by_xla(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        of_kernel = lambda kernel: _by_xla(x, kernel, stride, dilation)  # noqa: E731
+        return jax.linear_transpose(of_kernel, kernel)(gradient)[0]
+
+    def by_products(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        return _kernel_gradient(x, gradient, kernel.shape[0], stride, dilation)
+
+    kernel_gradient = jax.lax.platform_dependent(x, gradient, cpu=by_products, default=by_xla)
+    return *of_x(gradient), kernel_gradient
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(
+    x: jax.Array, gradient: jax.Array, size: int, stride: int, dilation: int
+) -> jax.Array:
+    """The kernel's gradient as one matrix product for each of its places.
+
+    XLA's CPU backend lacks a fast convolution for it.
+    """
+    padding = (size - 1) // 2 * dilation
+    height, width = gradient.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+    def place(row: int, column: int) -> jax.Array:
+        top, left = row * dilation, column * dilation
+        read = padded[
+            :,
+            top : top + stride * (height - 1) + 1 : stride,
+            left : left + stride * (width - 1) + 1 : stride,
+        ]
+        return jnp.einsum("bhwc,bhwk->ck", read, gradient)
+
+    return jnp.stack([jnp.stack([place(i, j) for j in range(size)]) for i in range(size)])
