@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,37 +32,46 @@ class Archive:
 def download(archive: Archive, folder: Path) -> Path:
     """Downloads a file into a folder, with a progress bar, and checks it.
 
-    A file that is already there and whole is used; one that is not is downloaded again.
+    A file that is already there is used as it is: it was checked when it came.
 
     Raises:
       DataError: it cannot be had; the message says where to get it and where to put it.
     """
-    from data.host_tf import tf  # Keras takes seconds to import: only here
-
+    target = folder / archive.name
+    if target.is_file():
+        return target
+    partial = folder / "partial"  # what is half there is never taken for the file
     errors = []
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(parents=True, exist_ok=True)
         for url in archive.urls:
             try:
-                file = tf.keras.utils.get_file(
-                    archive.name,
-                    url,
-                    file_hash=archive.md5,
-                    hash_algorithm="md5",
-                    cache_dir=str(folder),
-                    cache_subdir="",
-                )
-                return Path(file)
+                os.replace(_fetch(archive, url, partial), target)
+                return target
             except Exception as error:  # Keras raises plain ones
                 errors.append(f"{url}: {str(error).strip() or type(error).__name__}")
     except OSError as error:
         errors.append(str(error))
     finally:
         socket.setdefaulttimeout(timeout)
+        shutil.rmtree(partial, ignore_errors=True)
     raise DataError(
         f"{archive.name} could not be downloaded ({'; '.join(errors)}). Get it from "
         f"{archive.urls[0]} on a machine with a network (MD5 {archive.md5}), put it into a folder, "
         "and set config.data.dir to that folder."
+    )
+
+
+def _fetch(archive: Archive, url: str, folder: Path) -> str:
+    from data.host_tf import tf  # Keras takes seconds to import: only here
+
+    return tf.keras.utils.get_file(
+        archive.name,
+        url,
+        file_hash=archive.md5,
+        hash_algorithm="md5",
+        cache_dir=str(folder),
+        cache_subdir="",
     )

@@ -228,6 +228,10 @@ def test_without_a_folder_the_archives_are_downloaded_once(tmp_path, monkeypatch
     assert len(subsets.unlabeled) == COUNTS["train"] + COUNTS["aug"] - 4
     shutil.rmtree(served)
     input_pipeline.open_subsets(config)
+    assert sorted(f.name for f in voc.downloads(config.data).iterdir()) == [
+        voc.VOC.name,
+        "benchmark.tgz",
+    ]
 
 
 def test_a_download_that_fails_says_where_to_get_the_file(tmp_path, monkeypatch):

@@ -61,7 +61,8 @@ def listing(data: ConfigDict) -> Listing:
     """
     texts = (data.labeled_split, data.unlabeled_split, data.eval_split)
     # A list file may name images of aug, too.
-    wants_aug = any("aug" in text or "." in text for text in texts)
+    without = ("", "train", "val")
+    wants_aug = any("aug" in text or text.partition("#")[0] not in without for text in texts)
     root = Path(data.dir).expanduser().absolute() if data.dir else downloads(data)
     if not data.dir:
         download(VOC, root)
