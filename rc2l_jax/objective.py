@@ -66,9 +66,7 @@ def label_terms(
 ) -> Terms:
     """Eq. 1 on every decoder layer (MaskFormer's deep supervision)."""
 
-    # Layer by layer, and again in the backward pass: masks at full resolution are held once,
-    # not L times.
-    @jax.checkpoint
+    # Layer by layer: masks at full resolution are held once, not L times.
     def layer(args: tuple[jax.Array, jax.Array, Assignment]) -> Terms:
         return supervised_loss(
             *args[:2],

@@ -13,7 +13,7 @@ import pytest
 
 from configs import base
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
-from rc2l_jax.rundir import check_run_config, check_same_model, write_json
+from rc2l_jax.rundir import check_run_config, check_same_model, write_json, write_run_config
 from rc2l_jax.structs import TrainState
 
 
@@ -143,15 +143,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     assert "checkpoints/3 cannot be read" in str(error.value)
 
 
+# What a run says of its images, see `check.describe_subsets`.
+USED = {
+    "labeled": {"split": "train#4@0", "examples": 4, "checksum": "a1", "published": ""},
+    "evaluation": {"split": "val", "examples": 9, "checksum": "b1", "published": "VOC val"},
+}
+
+
 def test_a_run_directory_keeps_its_config(tmp_path):
     config = base.get_config()
-    assert check_run_config(tmp_path, config) == []  # nothing there yet
-    write_json(tmp_path / "config.json", config.to_dict())
+    assert check_run_config(tmp_path, config, USED) == []  # nothing there yet
+    write_run_config(tmp_path, config, USED)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-    assert check_run_config(tmp_path, config) == []
+    assert check_run_config(tmp_path, config, USED) == []
     config.log_every_steps += 1
     config.data.dir = "/elsewhere"
-    assert sorted(check_run_config(tmp_path, config)) == [
+    assert sorted(check_run_config(tmp_path, config, USED)) == [
         "data.dir was '' and is now '/elsewhere'",
         "log_every_steps was 100 and is now 101",
     ]
@@ -159,11 +166,22 @@ def test_a_run_directory_keeps_its_config(tmp_path):
     config.learning_rate = 1.0
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(CheckpointError) as error:
-        check_run_config(tmp_path, config)
+        check_run_config(tmp_path, config, USED)
     assert "model.num_queries was 50 and is now 20" in str(error.value)
     assert "learning_rate was 0.0001 and is now 1.0" in str(error.value)
     assert "log_every_steps" not in str(error.value)
     assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_run_goes_on_with_its_own_images_only(tmp_path):
+    config = base.get_config()
+    write_run_config(tmp_path, config, USED)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    for changed in ({"examples": 5, "checksum": "a1"}, {"examples": 4, "checksum": "a2"}):
+        with pytest.raises(CheckpointError, match=r"a run on other images: labeled\. The"):
+            check_run_config(tmp_path, config, USED | {"labeled": USED["labeled"] | changed})
+    renamed = USED | {"labeled": USED["labeled"] | {"split": "the/same/list.txt"}}
+    assert check_run_config(tmp_path, config, renamed) == []
 
 
 def test_how_a_run_is_evaluated_may_change(tmp_path):
@@ -173,7 +191,7 @@ def test_how_a_run_is_evaluated_may_change(tmp_path):
     write_json(tmp_path / "config.json", stored)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     config.eval.scales, config.eval.flip, config.eval_batch_size = (0.5, 1.0), True, 4
-    changes = check_run_config(tmp_path, config)
+    changes = check_run_config(tmp_path, config, USED)
     assert len(changes) == 1 + len(config.eval)
     assert "eval.scales was 'absent' and is now [0.5, 1.0]" in changes
 
@@ -182,14 +200,14 @@ def test_without_a_checkpoint_a_config_may_be_mended(tmp_path):
     config = base.get_config()
     write_json(tmp_path / "config.json", config.to_dict())
     config.batch_size = 8
-    assert check_run_config(tmp_path, config) == []
+    assert check_run_config(tmp_path, config, USED) == []
 
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config.json is not JSON"):
-        check_run_config(tmp_path, base.get_config())
+        check_run_config(tmp_path, base.get_config(), USED)
 
 
 def test_evaluation_refuses_a_model_that_only_looks_the_same(tmp_path):

@@ -16,6 +16,10 @@ import jax.numpy as jnp
 from rc2l_jax.losses import mask
 from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
 
+# Into so many parts the slots of a batch are divided: few enough to cost nothing, enough to skip
+# most of the empty ones.
+_PARTS = 16
+
 
 def supervised_loss(
     class_logits: jax.Array,
@@ -47,18 +51,57 @@ def supervised_loss(
     targets = class_targets(
         segments, assignment, class_logits.shape[-2], class_logits.shape[-1] - 1
     )
-    used = assignment.matched & segments.valid
-    logits = upsample(_matched_logits(mask_logits, assignment, used), segments.masks.shape[-2:])
-    masks = jnp.where(used[..., None, None], segments.masks, 0)
-    known = segments.known[..., None, :, :]
-    focal = mask.focal_loss(logits, masks, known, alpha=focal_alpha, gamma=focal_gamma)
-    dice = mask.dice_loss(logits, masks, known)
+    focal, dice = _mask_terms(mask_logits, segments, assignment, focal_alpha, focal_gamma)
     count = segments.valid.sum(dtype=jnp.float32)
     return {
         "class": weighted_class_loss(class_logits, targets, no_object_weight),
-        "focal": (jnp.where(used, focal, 0.0).sum(), count),
-        "dice": (jnp.where(used, dice, 0.0).sum(), count),
+        "focal": (focal, count),
+        "dice": (dice, count),
     }
+
+
+def _mask_terms(
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    focal_alpha: float,
+    focal_gamma: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Sums of focal and dice loss over the matched pairs, at the segments' resolution.
+
+    Most slots are empty, and masks at full resolution are what the loss costs: pairs are put first,
+    and the parts in which there is none are not computed. The backward pass computes a part again:
+    of all masks at full resolution only one part's are ever in memory.
+    """
+    used = (assignment.matched & segments.valid).ravel()
+    size, num_slots = segments.masks.shape[-2:], segments.valid.shape[-1]
+    logits = _matched_logits(mask_logits, assignment, used.reshape(segments.valid.shape))
+    logits = logits.reshape(-1, *logits.shape[-2:])
+    masks = segments.masks.reshape(-1, *size)
+
+    slots = jnp.argsort(~used, stable=True)
+    parts = min(_PARTS, len(used))
+    # What fills up the last part repeats the last slot, and does not count.
+    slots = jnp.pad(slots, (0, -len(used) % parts), mode="edge")
+    counted = used[slots] & (jnp.arange(len(slots)) < len(used))
+    slots, counted = slots.reshape(parts, -1), counted.reshape(parts, -1)
+
+    @jax.checkpoint
+    def part(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        logits, slots, used = inputs
+        known = segments.known[slots // num_slots]
+        targets = jnp.where(used[:, None, None], masks[slots], 0)
+        full = upsample(logits, size)
+        focal = mask.focal_loss(full, targets, known, alpha=focal_alpha, gamma=focal_gamma)
+        dice = mask.dice_loss(full, targets, known)
+        return jnp.where(used, focal, 0.0).sum(), jnp.where(used, dice, 0.0).sum()
+
+    def step(_: None, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+        nothing = lambda _: (jnp.zeros(()), jnp.zeros(()))  # noqa: E731
+        return None, jax.lax.cond(inputs[2].any(), part, nothing, inputs)
+
+    _, (focal, dice) = jax.lax.scan(step, None, (logits[slots], slots, counted))
+    return focal.sum(), dice.sum()
 
 
 def class_targets(
