@@ -17,11 +17,13 @@ from data.errors import DataError, some
 from data.folder import folder_dataset_builder as folder
 from data.shapes import shapes_dataset_builder as shapes
 from data.sources import Listing, Split
-from data.splits import Ids
+from data.splits import UNLABELED, Ids
 from data.voc_semseg import voc_semseg_dataset_builder as voc
 
-UNLABELED = "unlabeled"  # the split of `data.unlabeled_dir`
-_NO_IMAGES = {UNLABELED: "config.data.unlabeled_dir is not set; set it to the folder of images."}
+_NO_IMAGES = {
+    UNLABELED: "config.data.unlabeled_dir is not set; set it to the folder of images (or, in a "
+    "folder of your own, put them into images/unlabeled)."
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Builder:
       listing: of what lies where `config.data` says.
       unions: see `Ids`.
       needs_files: whether it is read from files, so that prepared records can do without them.
-      downloads: the folder that is used where `data.dir` is empty; None for none.
+      downloaded: whether files were downloaded, which are used where `data.dir` is empty.
     """
 
     listing: Callable[[ConfigDict], Listing]
     unions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     needs_files: bool = True
-    downloads: Callable[[ConfigDict], Path] | None = None
+    downloaded: Callable[[ConfigDict], bool] = lambda data: False
 
 
 BUILDERS = {
@@ -46,7 +48,7 @@ BUILDERS = {
     "cityscapes_semseg": Builder(cityscapes.listing),
     "folder": Builder(folder.listing),
     "shapes": Builder(shapes.listing, needs_files=False),
-    "voc_semseg": Builder(voc.listing, voc.UNIONS, downloads=voc.downloads),
+    "voc_semseg": Builder(voc.listing, voc.UNIONS, downloaded=voc.downloaded),
 }
 
 
@@ -67,10 +69,11 @@ def open_dataset(data: ConfigDict) -> Dataset:
         known = ", ".join(BUILDERS)
         raise DataError(f"config.data.name = {data.name!r} is not a data set; use one of: {known}.")
     builder = BUILDERS[data.name]
-    downloaded = builder.downloads and builder.downloads(data).exists()
     copies = {}
-    if builder.needs_files and not data.dir and not downloaded:
+    if builder.needs_files and not data.dir and not builder.downloaded(data):
         copies = records.prepared_paths(data.prepared_dir, data.name)
+    if data.unlabeled_dir:
+        copies.pop(UNLABELED, None)
     if copies:
         dataset = _prepared(data, builder, copies)
     else:
@@ -92,10 +95,12 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
 
     def opener(name: str, split: Split) -> Callable[[], records.Records]:
         def open_split() -> records.Records:
-            path = records.records_path(data.prepared_dir, data.name, name, split.fingerprint())
+            fingerprint = records.digest(split.fingerprint(), *dataset.class_names)
+            path = records.records_path(data.prepared_dir, data.name, name, fingerprint)
             if not path.exists():
                 title = f"preparing {data.name} {name}"
-                records.prepare(path, data.name, title, dataset.class_names, split.sources)
+                classes, sources = dataset.class_names, split.sources
+                records.prepare(path, data.name, title, classes, sources, str(data.dir))
             return records.open_records(path)
 
         return open_split
@@ -116,11 +121,18 @@ def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[
         for split, paths in copies.items()
         if len(paths) > 1
     }
-    class_names = records.open_records(next(iter(copies.values()))[0]).class_names
+    first = records.open_records(next(iter(copies.values()))[0])
+    for other in opened.values():
+        if (other.origin, other.class_names) != (first.origin, first.class_names):
+            raise DataError(
+                f"config.data.dir is not set, and the prepared copies {first.path} (of "
+                f"{first.origin!r}) and {other.path} (of {other.origin!r}) are not of one data "
+                "set; set config.data.dir, or delete those you do not need."
+            )
     names = {split: [e.id for e in found.examples] for split, found in opened.items()}
     openers = {split: functools.partial(lambda x: x, found) for split, found in opened.items()}
     ids = Ids({}, builder.unions, _NO_IMAGES | absent)
-    return Dataset(data.name, class_names, ids, {}).with_splits(names, openers)
+    return Dataset(data.name, first.class_names, ids, {}).with_splits(names, openers)
 
 
 def _unlabeled(data: ConfigDict, dataset: Dataset) -> Split:

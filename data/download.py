@@ -40,7 +40,7 @@ def download(archive: Archive, folder: Path) -> Path:
     target = folder / archive.name
     if target.is_file():
         return target
-    partial = folder / "partial"  # what is half there is never taken for the file
+    partial = folder / f"partial-{os.getpid()}"  # what is half there is never taken for the file
     errors = []
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)

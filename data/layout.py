@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from data.errors import DataError
+from data.errors import DataError, some
 from data.lists import IMAGE_SUFFIXES
 from data.sources import Split, fingerprint_of, tree_source
 from data.trees import FolderTree, Tree
 
 ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
 _LAYOUT = "expected images/{split}/NAME.jpg (or .png) and labels/{split}/NAME.png"
+_UNREAD = (".tif", ".tiff", ".bmp", ".webp", ".gif")
 _SPLIT_NAME = re.compile(r"[\w-]+")
 
 
@@ -51,6 +52,11 @@ def read_splits(root: Path, num_classes: int, required: Sequence[str] = ()) -> d
     ]
     if not by_split:
         problems.append(f"{root / 'images'}: holds no images; {_LAYOUT}.")
+    if others := [name for name in images.names if name.lower().endswith(_UNREAD)]:
+        problems.append(
+            f"{root / 'images'}: {len(others)} images cannot be read in training: {some(others)}; "
+            "convert them to .png or .jpg."
+        )
     if problems:
         raise DataError(problems)
     return {
@@ -78,7 +84,7 @@ def _split(
     images: Tree, labels: Tree | None, names: Sequence[str], num_classes: int, folder: str
 ) -> Split:
     """A split of the images `names`; ids leave out `folder` and the suffix."""
-    masks_there = set(labels.names) if labels else set()
+    masks_there = {_mask_key(name): name for name in labels.names} if labels else {}
     sources, files, problems = [], [], []
     seen: dict[str, str] = {}
     for name in names:
@@ -92,7 +98,8 @@ def _split(
             continue
         seen[example] = name
         mask = f"{stem}.png"
-        there = (labels, mask) if mask in masks_there else None
+        found = masks_there.get(_mask_key(mask))
+        there = (labels, found) if found else None
         missing = f"{labels.where(mask) if labels else images.where(name)}: missing mask; add it, "
         missing += "or use the image in the unlabelled split only."
         sources.append(tree_source(example, (images, name), there, num_classes, missing=missing))
@@ -100,6 +107,12 @@ def _split(
     if problems:
         raise DataError(problems)
     return Split(tuple(sources), fingerprint_of(files, str(num_classes)))
+
+
+def _mask_key(name: str) -> str:
+    """A mask's name, with its suffix in small letters."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem + dot + suffix.lower()
 
 
 def _images(tree: Tree) -> list[str]:

@@ -64,7 +64,15 @@ def read(
             f"{file} ({key}): {len(twice)} entries name several images: {some(named)}; "
             "write the folders before the name."
         )
-    return {places[0] for places in found.values()}
+    lines_of: dict[tuple[str, int], list[str]] = {}
+    for line, (place,) in found.items():
+        lines_of.setdefault(place, []).append(line)
+    if same := [" and ".join(lines) for lines in lines_of.values() if len(lines) > 1]:
+        raise DataError(
+            f"{file} ({key}): different entries name one image: {some(same)}; correct them: do all "
+            "of these files exist?"
+        )
+    return set(lines_of)
 
 
 def _places(ids: Mapping[str, Sequence[str]]) -> tuple[Places, Places]:
@@ -93,7 +101,10 @@ def _candidates(line: str) -> Iterator[str]:
     """What on a line may be an id, the longest first."""
     pair = _PAIR.fullmatch(line)
     first = pair["image"] if pair else line.split("\t")[0].strip()
-    for text in dict.fromkeys((first, line.split()[0])):  # an id may hold spaces
+    texts = [first]
+    if not first.lower().endswith(IMAGE_SUFFIXES):  # an id may hold spaces, or something follow it
+        texts.append(line.split()[0])
+    for text in texts:
         parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part != "/"]
         for start in range(len(parts)):
             name = "/".join(parts[start:])

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 VOID = 255
+_BIT_DEPTH = 24  # where a PNG file says how many bits a pixel has
+Image.MAX_IMAGE_PIXELS = None  # aerial images have more than Pillow thinks safe
 
 
 class MaskError(ValueError):
@@ -32,9 +34,16 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)
         raise MaskError(
-            f"{where}: cannot be read as an image ({error}); write it again as an 8-bit PNG."
+            f"{where}: cannot be read as an image ({'of no known kind' if unknown else error}); "
+            "write it again as an 8-bit PNG."
         ) from error
+    if image.format == "PNG" and image.mode == "L" and content[_BIT_DEPTH] < 8:
+        raise MaskError(
+            f"{where}: has fewer than 8 bits a pixel, in which ids are read as shades of grey; "
+            "write it again as an 8-bit PNG."
+        )
     if image.mode not in ("L", "P"):
         raise MaskError(
             f"{where}: the mask has mode {image.mode}, not class ids; convert the colours to ids "

@@ -14,9 +14,13 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
+import socket
+import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from filelock import FileLock
+from PIL import Image
 from tqdm import tqdm
 
 from data.errors import DataError
@@ -34,10 +39,11 @@ from data.host_tf import tf
 if TYPE_CHECKING:
     from data.sources import Source
 
-VERSION = "2.0.0"  # of the records' form; another one is prepared anew
+VERSION = "2.1.0"  # of the records' form; another one is prepared anew
 _SHARD_SIZE = 256  # examples
 _TFDS_SPLIT = "examples"
 _EXAMPLES = "examples.json"
+_EXIF_ORIENTATION = 0x0112
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Example:
       label_error: why its mask cannot be used, with the file and the remedy; "" if it can. It
         matters only to splits whose masks are read.
       digest: of the image's encoded bytes: equal for copies of one file.
+      label_digest: of the mask, as it is stored.
     """
 
     id: str
@@ -57,6 +64,7 @@ class Example:
     width: int
     label_error: str
     digest: str
+    label_digest: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +75,25 @@ class Records:
       path: where they lie.
       class_names: K names.
       examples: in the order of the records.
+      origin: what they were made from, as the user gave it: splits with different ones do not
+        belong together.
     """
 
     path: Path
     class_names: tuple[str, ...]
     examples: tuple[Example, ...]
+    origin: str
 
     def read(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
-        """Reads records: {"image", "label", "id"} each, encoded."""
-        return self._source.__getitems__(list(indices))
+        """Reads records: {"image", "label", "id"} each, encoded.
+
+        Raises:
+          DataError: they are damaged.
+        """
+        try:
+            return self._source.__getitems__(list(indices))
+        except (RuntimeError, OSError, IndexError, ValueError) as error:
+            raise _damaged(self.path, error) from error
 
     @functools.cached_property
     def _source(self) -> Any:
@@ -108,15 +126,23 @@ def open_records(path: Path) -> Records:
     try:
         known = json.loads((path / _EXAMPLES).read_text(encoding="utf-8"))
         examples = tuple(Example(*row) for row in known["examples"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path / _EXAMPLES}: damaged ({error}); delete {path} and run --mode=prepare."
-        ) from error
-    return Records(path, tuple(known["class_names"]), examples)
+        return Records(path, tuple(known["class_names"]), examples, known["origin"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path / _EXAMPLES, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    folder = path.parent if path.suffix == ".json" else path
+    return DataError(f"{path}: damaged ({error}); delete {folder} and run --mode=prepare.")
 
 
 def prepare(
-    path: Path, name: str, title: str, class_names: Sequence[str], sources: Sequence[Source]
+    path: Path,
+    name: str,
+    title: str,
+    class_names: Sequence[str],
+    sources: Sequence[Source],
+    origin: str = "",
 ) -> None:
     """Writes the records of a split, or goes on where an interrupted preparation was.
 
@@ -129,40 +155,47 @@ def prepare(
       title: of the progress bar.
       class_names: K names.
       sources: the split's examples.
+      origin: see `Records`.
 
     Raises:
       DataError: the folder cannot be written, or images cannot be read; all of them are named.
     """
-    lock = path.with_name("lock")
+    # In a folder of its own, and never deleted: a lock file that another process may still be
+    # waiting for would lock nothing.
+    lock = Path(tempfile.gettempdir()) / f"prepare-{digest(str(path))}.lock"
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # of several processes one prepares, and the others wait
             if not path.exists():
-                _prepare(path, name, title, class_names, sources)
+                _prepare(path, name, title, class_names, sources, origin)
     except OSError as error:
+        if path.exists():  # a process of another machine was first
+            return
         raise DataError(
             f"{path.parent}: prepared records cannot be written there ({error}); what is whole "
             "stays. Make room, or set config.data.prepared_dir to another folder."
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            lock.unlink()
-            lock.parent.rmdir()  # only if empty: an error left nothing to keep
+            path.parent.rmdir()  # only if empty: an error left nothing to keep
 
 
 def _prepare(
-    path: Path, name: str, title: str, class_names: Sequence[str], sources: Sequence[Source]
+    path: Path,
+    name: str,
+    title: str,
+    class_names: Sequence[str],
+    sources: Sequence[Source],
+    origin: str,
 ) -> None:
     work = path.with_name(f"{VERSION}.incomplete")
     work.mkdir(exist_ok=True)
-    for partial in work.glob("*.partial"):  # of a process that was killed
-        partial.unlink()
     try:
         examples = _write_shards(work, name, title, sources)
     except DataError:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    _write_metadata(work, name, class_names, examples)
+    _write_metadata(work, name, class_names, examples, origin)
     os.rename(work, path)
 
 
@@ -200,7 +233,7 @@ def _write_shard(
         progress.update(len(examples))
         return examples, []
     examples, problems = [], []
-    partial = file.with_name(f"{file.name}.partial")
+    partial = file.with_name(f"{file.name}.{_process()}.partial")
     writer = ArrayRecordWriter(str(partial), "group_size:1")
     try:
         for source in sources:
@@ -236,16 +269,37 @@ def _make(source: Source) -> tuple[Example, bytes]:
     except ValueError as error:
         raise ValueError(f"not a readable image ({error}); replace or remove it.") from error
     label, label_error = read_label(size)
+    if not label_error and (turned := _turned(image)):
+        label, label_error = b"", f"{source.where}: {turned}"
     features = {"image": image, "label": label, "id": source.id}
     record = _features().serialize_example(_features().encode_example(features))
-    return Example(source.id, *size, label_error, digest(image)), record
+    return Example(source.id, *size, label_error, digest(image), digest(label)), record
+
+
+def _turned(image: bytes) -> str:
+    """Why a mask may not fit: the image is stored turned, and only its EXIF data say so."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError):  # the decoder of training could read it
+        return ""
+    if orientation in (0, 1):
+        return ""
+    return (
+        "is stored turned or mirrored (EXIF orientation), so its mask may not fit; save image and "
+        "mask upright, or use the image in the unlabelled split only."
+    )
 
 
 def _write_metadata(
-    work: Path, name: str, class_names: Sequence[str], shards: Sequence[Sequence[Example]]
+    work: Path,
+    name: str,
+    class_names: Sequence[str],
+    shards: Sequence[Sequence[Example]],
+    origin: str,
 ) -> None:
     """Turns a folder of whole shards into a TFDS data set."""
-    for file in work.glob("*.json"):
+    for file in (*work.glob("*.json"), *work.glob("*.partial")):  # partial: of killed processes
         file.unlink()
     size = sum(file.stat().st_size for file in work.iterdir())
     split = tfds.core.SplitInfo(
@@ -255,7 +309,7 @@ def _write_metadata(
         data_dir=work, features=_features(), split_infos=[split], version=VERSION, check_data=False
     )
     rows = [dataclasses.astuple(example) for shard in shards for example in shard]
-    known = {"name": name, "class_names": list(class_names), "examples": rows}
+    known = {"class_names": list(class_names), "origin": origin, "examples": rows}
     _write_whole(work / _EXAMPLES, json.dumps(known))
 
 
@@ -274,8 +328,12 @@ def _shard_name(name: str, index: int, count: int) -> str:
     return f"{name}-{_TFDS_SPLIT}.array_record-{index:05d}-of-{count:05d}"
 
 
+def _process() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
 def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{_process()}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
@@ -299,5 +357,6 @@ def decodable_size(image: bytes) -> tuple[int, int]:
         # The decoder training uses: what passes here cannot fail there.
         decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(str(error.message).splitlines()[0]) from error
+        text = re.sub(r"\{\{.*?\}\}\s*", "", str(error.message)).splitlines()[0]
+        raise ValueError(text) from error
     return int(decoded.shape[0]), int(decoded.shape[1])

@@ -23,6 +23,7 @@ from data import lists
 from data.errors import DataError, some
 
 Key = tuple[str, int]  # (split, position in it)
+UNLABELED = "unlabeled"  # the split of `data.unlabeled_dir`
 
 _DRAWN = re.compile(r"(?P<base>[\w-]+)#(?P<rest>rest)?(?P<count>\d+)@(?P<seed>\d+)")
 _PREFIX = "config.data."
@@ -101,12 +102,20 @@ def _resolve(text: str, ids: Ids, key: str) -> set[Key]:
         return set(keys)
     if match := _DRAWN.fullmatch(text):
         return _draw(match, ids, key)
-    if text and Path(text).expanduser().is_file():
-        hint = " ".join(dict.fromkeys(ids.absent.values()))
-        return lists.read(Path(text).expanduser(), ids.splits, key, hint)
+    if file := _file(text):
+        hints = [why for name, why in ids.absent.items() if name != UNLABELED]
+        return lists.read(file, ids.splits, key, " ".join(dict.fromkeys(hints)))
     if "+" in text:
         return set().union(*(_resolve(part.strip(), ids, key) for part in text.split("+")))
     raise _unknown(text, text, ids, key)
+
+
+def _file(text: str) -> Path | None:
+    try:
+        file = Path(text).expanduser()
+        return file if text and file.is_file() else None
+    except (OSError, RuntimeError):  # too long for a name; no such user
+        return None
 
 
 def _draw(match: re.Match, ids: Ids, key: str) -> set[Key]:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -61,7 +62,13 @@ class FolderTree:
 
     def stamp(self, name: str) -> str:
         """See `Tree`."""
-        stat = (self._root / name).stat()
+        try:
+            stat = (self._root / name).stat()
+        except OSError as error:
+            raise DataError(
+                f"{self._root / name}: cannot be opened ({error.strerror}); restore the file, or "
+                "remove the link."
+            ) from error
         return f"{name} {stat.st_size} {stat.st_mtime_ns}"
 
     def where(self, name: str) -> str:
@@ -144,7 +151,7 @@ class ZipTree(_Archive):
         """See `Tree`."""
         try:
             return self._archive.read(name)
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
             raise _damaged(self._path, error) from error
 
 

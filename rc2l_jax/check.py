@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from data import masks, published, splits
 from data.dataset import Dataset
 from data.errors import DataError
+from data.records import digest
 from data.splits import Key
 from rc2l_jax import input_pipeline
 from rc2l_jax.config import validate
@@ -72,7 +73,8 @@ def describe_subsets(
     """Returns what each split text of a run names.
 
     Returns:
-      {"labeled": {"split": the text, "examples": their number, "checksum": to compare runs by,
+      {"labeled": {"split": the text, "examples": their number, "checksum": of the ids,
+      "content": checksum of images, masks and class names,
       "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
       without "unlabeled" in supervised training. Checksum and name are of all that the text names,
       "examples" leaves out unlabelled examples that count as labelled.
@@ -90,9 +92,17 @@ def describe_subsets(
                 "split": texts[name],
                 "examples": len(getattr(subsets, name)),
                 "checksum": checksum,
+                "content": _content(dataset, keys, masks_read=name != "unlabeled"),
                 "published": published.NAMES.get(checksum, ""),
             }
     return described
+
+
+def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
+    """Checksum of what the examples show, whatever they are called."""
+    examples = map(dataset.example, keys)
+    shown = sorted(e.digest + (e.label_digest if masks_read else "") for e in examples)
+    return digest(*dataset.class_names, *shown)
 
 
 def describe_subset(used: dict[str, Any]) -> str:
@@ -153,7 +163,7 @@ def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> 
             raise DataError(
                 f"{name}: the masks show {len(class_names) - len(absent)} class(es), and "
                 f"{count[VOID] / max(count.sum(), 1):.1%} of their pixels are {VOID}, which means "
-                "void. If it is a class in your masks, give it an id of its own in them."
+                "void. Is a class missing, or written as 255? Give it an id in the masks."
             )
         if absent:
             effect = "they cannot be learned" if name == "labeled" else "they have no IoU there"

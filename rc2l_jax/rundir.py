@@ -106,7 +106,7 @@ def check_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any])
 
 def _images(used: Mapping[str, Any], name: str) -> Any:
     entry = used.get(name, {})
-    return entry.get("examples"), entry.get("checksum")
+    return entry.get("examples"), entry.get("checksum"), entry.get("content")
 
 
 def describe_change(key: str, old: Any, new: Any) -> str:

@@ -34,6 +34,8 @@ def listing(data: ConfigDict) -> Listing:
             "labels."
         )
     root = Path(data.dir).expanduser().absolute()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; correct config.data.dir.")
     names = read_classes(root / CLASSES)
     return Listing(names, layout.read_splits(root, len(names)))
 

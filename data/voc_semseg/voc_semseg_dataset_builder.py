@@ -23,6 +23,7 @@ from data import masks
 from data.download import Archive, download
 from data.errors import DataError, some
 from data.layout import ONE_SPLIT
+from data.lists import IMAGE_SUFFIXES
 from data.sources import File, Listing, Split, fingerprint_of, tree_source
 from data.trees import FolderTree, SubTree, TarTree, Tree
 from data.voc_semseg import sbd
@@ -53,6 +54,11 @@ def downloads(data: ConfigDict) -> Path:
     return Path(data.prepared_dir).expanduser().absolute() / "downloads" / "voc_semseg"
 
 
+def downloaded(data: ConfigDict) -> bool:
+    """Whether that has been done."""
+    return (downloads(data) / VOC.name).is_file()
+
+
 def listing(data: ConfigDict) -> Listing:
     """VOC 2012 as it lies below `data.dir`; downloaded if that is empty.
 
@@ -61,8 +67,8 @@ def listing(data: ConfigDict) -> Listing:
     """
     texts = (data.labeled_split, data.unlabeled_split, data.eval_split)
     # A list file may name images of aug, too.
-    without = ("", "train", "val")
-    wants_aug = any("aug" in text or text.partition("#")[0] not in without for text in texts)
+    parts = [part.partition("#")[0].strip() for text in texts for part in text.split("+")]
+    wants_aug = any(part not in ("", "train", "val", "unlabeled") for part in parts)
     root = Path(data.dir).expanduser().absolute() if data.dir else downloads(data)
     if not data.dir:
         download(VOC, root)
@@ -114,7 +120,9 @@ def _by_id(tree: Tree, folder: str) -> dict[str, File]:
     return {
         name[len(prefix) :].rpartition(".")[0]: (tree, name)
         for name in tree.names
-        if name.startswith(prefix) and "/" not in name[len(prefix) :]
+        if name.startswith(prefix)
+        and "/" not in name[len(prefix) :]
+        and name.lower().endswith(IMAGE_SUFFIXES)
     }
 
 
