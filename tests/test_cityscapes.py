@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 import replicas
@@ -143,3 +145,16 @@ def test_a_zip_file_that_is_cut_off(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"gtFine_trainvaltest\.zip: damaged or cut off"):
         catalog.open_dataset(city_config(root, tmp_path / "prepared").data)
+
+
+def test_a_damaged_file_in_a_zip_file(tmp_path):
+    root = zip_files(tmp_path / "city")
+    with zipfile.ZipFile(root / "gtFine_trainvaltest.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in replicas.gtfine_files(IDS):
+            archive.writestr(name, content)
+        start = archive.infolist()[0].header_offset + 30 + len(archive.infolist()[0].filename)
+    content = bytearray((root / "gtFine_trainvaltest.zip").read_bytes())
+    content[start : start + 40] = b"\xff" * 40
+    (root / "gtFine_trainvaltest.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"gtFine_trainvaltest\.zip: damaged or cut off"):
+        input_pipeline.open_subsets(city_config(root, tmp_path / "prepared"))

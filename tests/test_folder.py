@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import zlib
+
 import numpy as np
 import pytest
 import replicas
@@ -197,3 +200,93 @@ def test_a_photo_turned_by_its_exif_data_is_explained(root, tmp_path):
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"is 20x24 and its image 24x20 .*EXIF"):
         input_pipeline.train_batches(config, 0, 1)
+
+
+# What is damaged, mixed up or turned.
+
+
+def test_records_of_two_folders_are_never_mixed(root, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    (other / "images" / "val").rename(other / "images" / "extra")
+    (other / "labels" / "val").rename(other / "labels" / "extra")
+    prepared = tmp_path / "prepared"
+    catalog.open_dataset(own_config(root, prepared).data).records("val")
+    catalog.open_dataset(own_config(other, prepared).data).records("extra")
+    with pytest.raises(DataError, match=r"are not of one data set; set config.data.dir"):
+        catalog.open_dataset(own_config("", prepared).data)
+
+
+def test_renamed_classes_are_prepared_anew(root, tmp_path):
+    config = own_config(root, tmp_path / "prepared")
+    before = catalog.open_dataset(config.data).records("val")
+    (root / "classes.txt").write_text("\n".join(reversed(CLASSES)))
+    after = catalog.open_dataset(config.data).records("val")
+    assert after.class_names == before.class_names[::-1]
+
+
+def test_a_changed_mask_changes_what_a_run_says_of_its_images(root, tmp_path):
+    def used():
+        config = own_config(root, tmp_path / "prepared", labeled_split="train")
+        config.unsup_weight = 0.0
+        return check.describe_subsets(config, *input_pipeline.open_subsets(config))
+
+    before = used()
+    mask = root / "labels" / "train" / "a" / "1.png"
+    mask.write_bytes(replicas.encode(mask_of(1)))
+    after = used()
+    assert before["labeled"]["checksum"] == after["labeled"]["checksum"]
+    assert before["labeled"]["content"] != after["labeled"]["content"]
+    assert before["evaluation"] == after["evaluation"]
+
+
+def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
+    file = root / "images" / "train" / "a" / "1.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(file).save(file, exif=exif)
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    with pytest.raises(DataError, match=r"1\.jpg: is stored turned or mirrored \(EXIF"):
+        input_pipeline.train_batches(config, 0, 1)
+    config.data.labeled_split, config.data.unlabeled_split = "train#1@0", "train"
+    assert len(input_pipeline.open_subsets(config)[1].labeled) == 1
+
+
+def test_images_of_other_kinds_are_not_skipped_in_silence(root, tmp_path):
+    write_image(root / "images" / "train" / "scan.png", 9)
+    (root / "images" / "train" / "scan.png").rename(root / "images" / "train" / "scan.TIF")
+    with pytest.raises(DataError, match=r"1 images cannot be read in training: train/scan\.TIF"):
+        catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+
+
+def test_masks_of_few_bits_and_capital_suffixes(root, tmp_path):
+    mask = root / "labels" / "train" / "a" / "1.png"
+    mask.rename(mask.with_suffix(".PNG"))
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    next(input_pipeline.train_batches(config, 0, 1))
+    black_and_white = bytearray(replicas.encode(mask_of(0)))
+    black_and_white[24] = 4
+    header = bytes(black_and_white[12:29])
+    black_and_white[29:33] = zlib.crc32(header).to_bytes(4, "big")
+    mask.with_suffix(".PNG").write_bytes(black_and_white)
+    with pytest.raises(DataError, match=r"1\.PNG: (has fewer than 8 bits|cannot be read)"):
+        input_pipeline.train_batches(config, 0, 1)
+
+
+def test_a_link_that_leads_nowhere_is_named(root, tmp_path):
+    (root / "images" / "train" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(DataError, match=r"gone\.jpg: cannot be opened .*remove the link"):
+        input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+
+
+def test_an_entry_for_a_missing_file_is_never_another_file(root, tmp_path):
+    listed = tmp_path / "list.txt"
+    config = own_config(root, tmp_path / "prepared", eval_split=str(listed))
+    listed.write_text("x.jpg\nx (2).jpg")
+    with pytest.raises(DataError, match=r"1 of 2 entries are not in the data set: x \(2\)\.jpg"):
+        input_pipeline.open_subsets(config)
+    listed.write_text("siteA/x.jpg\nsiteB/x.jpg")
+    with pytest.raises(DataError, match=r"name one image: siteA/x\.jpg and siteB/x\.jpg"):
+        input_pipeline.open_subsets(config)

@@ -168,3 +168,15 @@ def test_copies_have_one_digest(tmp_path):
     digests = [e.digest for e in records.open_records(path).examples]
     assert digests[0] == digests[1] != digests[2]
     assert np.unique(digests).size == 2
+
+
+def test_a_damaged_or_missing_shard_is_a_clear_error(tmp_path):
+    found = catalog.open_dataset(shapes_config(tmp_path).data).records("val")
+    (shard,) = found.path.glob("*.array_record-*")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000])
+    with pytest.raises(DataError, match=r"damaged .* run --mode=prepare"):
+        records.open_records(found.path).read([0, 1, 2])
+    shard.unlink()
+    with pytest.raises(DataError, match=r"damaged .* run --mode=prepare"):
+        records.open_records(found.path).read([0])

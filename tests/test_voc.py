@@ -242,3 +242,11 @@ def test_a_download_that_fails_says_where_to_get_the_file(tmp_path, monkeypatch)
         input_pipeline.open_subsets(voc_config("", tmp_path / "prepared"))
     for words in (*voc.VOC.urls, voc.VOC.md5, "config.data.dir"):
         assert words in str(caught.value)
+
+
+def test_a_failed_download_does_not_hide_prepared_records(tmp_path, monkeypatch):
+    config = voc_config(archives(tmp_path / "voc"), tmp_path / "prepared")
+    input_pipeline.open_subsets(config)
+    config.data.dir = ""
+    voc.downloads(config.data).mkdir(parents=True)  # what an attempt without a network leaves
+    assert len(input_pipeline.open_subsets(config)[1].labeled) == 4
