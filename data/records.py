@@ -233,7 +233,7 @@ def _write_shard(
         progress.update(len(examples))
         return examples, []
     examples, problems = [], []
-    partial = file.with_name(f"{file.name}.{_process()}.partial")
+    partial = _partial(file)
     writer = ArrayRecordWriter(str(partial), "group_size:1")
     try:
         for source in sources:
@@ -328,12 +328,13 @@ def _shard_name(name: str, index: int, count: int) -> str:
     return f"{name}-{_TFDS_SPLIT}.array_record-{index:05d}-of-{count:05d}"
 
 
-def _process() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
+def _partial(path: Path) -> Path:
+    """Where this process, and no other, writes a file before it is renamed."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
 def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{_process()}.partial")
+    partial = _partial(path)
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 

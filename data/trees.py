@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import tarfile
 import zipfile
@@ -210,12 +209,6 @@ def repack(archive: Path, target: Path, wanted: Callable[[str], bool]) -> None:
         raise DataError(f"{archive} -> {target}: {error}; set config.data.prepared_dir.") from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """The checksum of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _plain(name: str) -> str:
