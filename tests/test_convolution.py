@@ -11,13 +11,17 @@ import torch
 from rc2l_jax.models.convolution import Conv, convolve
 
 # (kernel, stride, dilation); sizes are odd and even.
-CASES = [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (3, 1, 4), (7, 2, 1)]
+CASES = [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (3, 1, 4), (7, 2, 1), (3, 2, 2)]
+# Several images a chunk of the kernel's gradient, the last chunk not full; several chunks an image,
+# the last one with fewer rows; a row longer than a chunk.
+SHAPES = [(3, 13, 16), (2, 39, 42), (1, 3, 700)]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), CASES)
-def test_values_and_gradients_are_torchs(kernel, stride, dilation):
+def test_values_and_gradients_are_torchs(kernel, stride, dilation, shape):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 13, 16, 5)).astype(np.float32)
+    x = rng.normal(size=(*shape, 5)).astype(np.float32)
     weights = rng.normal(size=(kernel, kernel, 5, 4)).astype(np.float32)
 
     def run(x, weights):
@@ -35,7 +39,7 @@ def test_values_and_gradients_are_torchs(kernel, stride, dilation):
         dilation=dilation,
     )
     peer.backward(torch.sin(peer.detach()))
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-4)  # noqa: E731
     close(y, peer.detach().permute(0, 2, 3, 1))
     close(x_gradient, peer_x.grad.permute(0, 2, 3, 1))
     close(gradient, peer_weights.grad.permute(2, 3, 1, 0))
@@ -51,7 +55,8 @@ def test_other_devices_get_xlas_own_gradient():
     }
     assert "dot_general" not in lowered["cuda"]
     assert lowered["cuda"].count("stablehlo.convolution") == 2
-    assert lowered["cpu"].count("stablehlo.dot_general") == 9
+    assert lowered["cpu"].count("stablehlo.dot_general") == 1
+    assert lowered["cpu"].count("stablehlo.convolution") == 1
 
 
 def test_parameters_are_those_of_flax():

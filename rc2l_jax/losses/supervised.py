@@ -86,9 +86,9 @@ def _mask_terms(
     counted = used[slots] & (jnp.arange(len(slots)) < len(used))
     slots, counted = slots.reshape(parts, -1), counted.reshape(parts, -1)
 
-    @jax.checkpoint
-    def part(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        logits, slots, used = inputs
+    def pairs_of(
+        logits: jax.Array, slots: jax.Array, used: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         known = segments.known[slots // num_slots]
         targets = jnp.where(used[:, None, None], masks[slots], 0)
         full = upsample(logits, size)
@@ -96,9 +96,15 @@ def _mask_terms(
         dice = mask.dice_loss(full, targets, known)
         return jnp.where(used, focal, 0.0).sum(), jnp.where(used, dice, 0.0).sum()
 
-    def step(_: None, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[None, jax.Array]:
-        nothing = lambda _: (jnp.zeros(()), jnp.zeros(()))  # noqa: E731
-        return None, jax.lax.cond(inputs[2].any(), part, nothing, inputs)
+    # Checkpointed around the condition: inside of it, both branches' residuals would be kept for
+    # every part, and the empty one's zeros have the size of all masks.
+    @jax.checkpoint
+    def part(logits: jax.Array, slots: jax.Array, used: jax.Array) -> tuple[jax.Array, jax.Array]:
+        nothing = lambda *_: (jnp.zeros(()), jnp.zeros(()))  # noqa: E731
+        return jax.lax.cond(used.any(), pairs_of, nothing, logits, slots, used)
+
+    def step(_: None, inputs: tuple[jax.Array, ...]) -> tuple[None, tuple[jax.Array, jax.Array]]:
+        return None, part(*inputs)
 
     _, (focal, dice) = jax.lax.scan(step, None, (logits[slots], slots, counted))
     return focal.sum(), dice.sum()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 Dtype = Any
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_CHUNK = 512  # pixels of the output whose part of a kernel's gradient is one product
 
 
 class Conv(nn.Module):
@@ -107,21 +108,43 @@ _convolve.defvjp(_forward, _backward)
 def _kernel_gradient(
     x: jax.Array, gradient: jax.Array, size: int, stride: int, dilation: int
 ) -> jax.Array:
-    """The kernel's gradient as one matrix product for each of its places.
+    """The kernel's gradient as matrix products, which XLA's CPU backend lacks a convolution for.
 
-    XLA's CPU backend lacks a fast convolution for it.
+    One product a chunk of the output: what each of its pixels read ([pixels, k * k * channels])
+    and the operands in the layout of a product stay in the cache.
     """
-    padding = (size - 1) // 2 * dilation
-    height, width = gradient.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    batch, height, width, features = gradient.shape
+    channels, span = x.shape[-1], (size - 1) * dilation  # a pixel reads span + 1 rows and columns
+    # Rows of one image where an image has more pixels than a chunk, or else several images.
+    rows = min(height, -(-_CHUNK // width))
+    images = min(batch, max(1, _CHUNK // (height * width)))
+    grid = -(-batch // images), -(-height // rows)
+    missing = grid[0] * images - batch, grid[1] * rows - height
+    gradient = jnp.pad(gradient, ((0, missing[0]), (0, missing[1]), (0, 0), (0, 0)))
+    wanted = [stride * (n - 1) + span + 1 for n in (height + missing[1], width)]
+    # What a stride skips at the end has no part: the padding there may be negative.
+    ends = [n - span // 2 - there for n, there in zip(wanted, x.shape[1:3])]
+    borders = [(0, missing[0], 0), *((span // 2, end, 0) for end in ends), (0, 0, 0)]
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), borders)
 
-    def place(row: int, column: int) -> jax.Array:
-        top, left = row * dilation, column * dilation
-        read = padded[
-            :,
-            top : top + stride * (height - 1) + 1 : stride,
-            left : left + stride * (width - 1) + 1 : stride,
+    def add(total: jax.Array, chunk: jax.Array) -> tuple[jax.Array, None]:
+        image, row = chunk // grid[1] * images, chunk % grid[1] * rows
+        part = jax.lax.dynamic_slice_in_dim(gradient, image, images, 0)
+        part = jax.lax.dynamic_slice_in_dim(part, row, rows, 1).reshape(-1, features)
+        read = jax.lax.dynamic_slice_in_dim(padded, image, images, 0)
+        read = jax.lax.dynamic_slice_in_dim(read, row * stride, stride * (rows - 1) + span + 1, 1)
+        places = [
+            read[
+                :,
+                i : i + stride * (rows - 1) + 1 : stride,
+                j : j + stride * (width - 1) + 1 : stride,
+            ]
+            for i in range(0, span + 1, dilation)
+            for j in range(0, span + 1, dilation)
         ]
-        return jnp.einsum("bhwc,bhwk->ck", read, gradient)
+        read = jnp.concatenate(places, -1).reshape(-1, size * size * channels)
+        return total + jnp.matmul(part.T, read, preferred_element_type=jnp.float32), None
 
-    return jnp.stack([jnp.stack([place(i, j) for j in range(size)]) for i in range(size)])
+    zeros = jnp.zeros((features, size * size * channels), jnp.float32)
+    total, _ = jax.lax.scan(add, zeros, jnp.arange(grid[0] * grid[1]))
+    return total.T.reshape(size, size, channels, features).astype(x.dtype)

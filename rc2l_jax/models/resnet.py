@@ -214,7 +214,10 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != out_features or self.stride != 1:
             x = conv(out_features, 1, stride=self.stride, dtype=self.dtype, name="shortcut_conv")(x)
             x = self.norm(x, name="shortcut_norm", mask=mask)
-        return nn.relu(x + y)
+        # A ReLU by `where`: `maximum` has one operand, which XLA's CPU backend takes as leave to
+        # compute every block's sum again from the first block of the stage on.
+        x = x + y
+        return jnp.where(x <= 0, 0, x)
 
 
 class ResNet(nn.Module):
