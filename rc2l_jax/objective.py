@@ -65,19 +65,15 @@ def label_terms(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> Terms:
     """Eq. 1 on every decoder layer (MaskFormer's deep supervision)."""
-
-    # Layer by layer: masks at full resolution are held once, not L times.
-    def layer(args: tuple[jax.Array, jax.Array, Assignment]) -> Terms:
-        return supervised_loss(
-            *args[:2],
-            segments,
-            args[2],
-            no_object_weight=config.loss.no_object_weight,
-            focal_alpha=config.loss.focal_alpha,
-            focal_gamma=config.loss.focal_gamma,
-        )
-
-    return jax.lax.map(layer, (predictions.class_logits, predictions.mask_logits, assignment))
+    return supervised_loss(
+        predictions.class_logits,
+        predictions.mask_logits,
+        segments,
+        assignment,
+        no_object_weight=config.loss.no_object_weight,
+        focal_alpha=config.loss.focal_alpha,
+        focal_gamma=config.loss.focal_gamma,
+    )
 
 
 def label_weights(config: ConfigDict) -> dict[str, float]:

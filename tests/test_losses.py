@@ -10,7 +10,7 @@ import torch
 from transformers.models.maskformer import modeling_maskformer as hf
 
 from rc2l_jax import matching
-from rc2l_jax.losses import mask, supervised
+from rc2l_jax.losses import mask, matched, supervised
 from rc2l_jax.structs import Assignment, Segments
 
 FOCAL = {"alpha": 0.25, "gamma": 2.0}
@@ -18,7 +18,15 @@ SUPERVISED = {"no_object_weight": 0.1, "focal_alpha": 0.25, "focal_gamma": 2.0}
 NUM_CLASSES = 5
 
 # Compiled: a fraction of the time of one operation after another.
-supervised_loss = jax.jit(functools.partial(supervised.supervised_loss, **SUPERVISED))
+supervised_layers = jax.jit(functools.partial(supervised.supervised_loss, **SUPERVISED))
+
+
+@jax.jit
+def supervised_loss(class_logits, mask_logits, segments, assignment):
+    """The loss of one layer."""
+    one = jax.tree.map(lambda x: x[None], (class_logits, mask_logits, assignment))
+    terms = supervised_layers(*one[:2], segments, one[2])
+    return jax.tree.map(lambda x: x[0], terms)
 
 
 def square(column):
@@ -165,7 +173,7 @@ def test_upsampling_equals_torch(sizes):
     peer = torch.nn.functional.interpolate(
         torch.tensor(x), size=large, mode="bilinear", align_corners=False
     )
-    np.testing.assert_allclose(supervised.upsample(x, large), peer, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(matched.upsample(x, large), peer, rtol=1e-5, atol=1e-6)
 
 
 def random_inputs(seed, counts, *, num_queries=8, slots=6, grid=(6, 8), size=(24, 32)):
@@ -308,20 +316,34 @@ def test_images_without_targets_give_zero_masks_and_a_finite_class_loss():
 
 
 def test_terms_add_up_over_images_and_layers():
-    """Parts of a batch, a vmap over layers and layers folded into the batch agree."""
-    class_logits, mask_logits, segments = random_inputs(8, [3, 0, 6, 1])
-    assignment = match(class_logits, mask_logits, segments)
+    """Parts of a batch, and layers one by one, agree with the whole: values and gradients."""
+    num_layers = 3
+    inputs = [random_inputs(8 + layer, [3, 0, 6, 1]) for layer in range(num_layers)]
+    segments = inputs[0][2]
+    logits = [jnp.stack([x[i] for x in inputs]) for i in (0, 1)]
+    assignment = jax.vmap(lambda *x: match(*x, segments))(*logits)
+    scale = jnp.array([1.0, -2.0, 0.5])  # cotangents of the layers differ
 
-    inputs = (class_logits, mask_logits, segments, assignment)
-    whole = supervised_loss(*inputs)
-    parts = [
-        supervised_loss(*jax.tree.map(lambda x, s=s: x[s], inputs)) for s in (slice(1), slice(1, 4))
-    ]
-    summed = jax.tree.map(lambda a, b: a + b, *parts)
-    layers = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), inputs)
-    vmapped = jax.tree.map(lambda x: x.sum(0), jax.jit(jax.vmap(supervised_loss))(*layers))
-    for other in (summed, vmapped):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, other)
+    def total(class_logits, mask_logits, segments, assignment):
+        terms = supervised_layers(class_logits, mask_logits, segments, assignment)
+        weighted = {k: (scale * v[0]).sum() for k, v in terms.items()}
+        return weighted["class"] + 3.0 * weighted["focal"] + weighted["dice"], terms
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
+    whole, terms = gradient(*logits, segments, assignment)
+    parts = []
+    for images in (slice(1), slice(1, 4)):
+        take = lambda x, s=images: x[:, s]  # noqa: E731
+        some = jax.tree.map(lambda x, s=images: x[s], segments)
+        parts.append(gradient(*map(take, logits), some, jax.tree.map(take, assignment)))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(close, terms, jax.tree.map(lambda a, b: a + b, parts[0][1], parts[1][1]))
+    for i in (0, 1):
+        close(whole[i], np.concatenate([part[0][i] for part in parts], axis=1))
+    for layer in range(num_layers):
+        of_layer = jax.tree.map(lambda x, i=layer: x[i], (*logits, assignment))
+        alone = supervised_loss(*of_layer[:2], segments, of_layer[2])
+        jax.tree.map(lambda a, b, i=layer: close(a[i], b), terms, alone)
 
 
 def test_low_precision_inputs_are_computed_in_float32():
