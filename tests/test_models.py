@@ -17,7 +17,7 @@ from transformers import (
 
 from configs import base
 from rc2l_jax.inference import semantic_inference
-from rc2l_jax.models import build_model, resnet
+from rc2l_jax.models import build_model, normalization, resnet
 from rc2l_jax.models.pixel_decoder import upsample_nearest
 from rc2l_jax.models.position import sine_position
 from rc2l_jax.models.transformer import Dropout, TransformerDecoder
@@ -378,7 +378,7 @@ def test_deeplab_dilates_res5_and_keeps_its_stride() -> None:
     [(256, 1, 32), (64, 2, 32), (48, 1, 24), (32, 1, 32), (32, 2, 16), (36, 1, 18), (5, 2, 1)],
 )
 def test_group_count(channels: int, smallest: int, groups: int) -> None:
-    assert resnet.group_count(channels, smallest) == groups
+    assert normalization.group_count(channels, smallest) == groups
 
 
 def test_sine_position_tells_rows_and_columns_apart() -> None:
@@ -508,14 +508,16 @@ def test_dropout_rate_and_scale() -> None:
 
 
 def test_residual_branches_start_as_nothing_unless_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resnet, "_he_fan_out", flax.linen.initializers.ones)  # quick to compile
+    monkeypatch.setattr(
+        normalization, "_he_fan_out", flax.linen.initializers.ones
+    )  # quick to compile
     x = images(8, 8)
     for norm, start in [("group", 0.0), ("batch", 0.0), ("frozen", 1.0)]:
-        normalize = partial(
-            resnet.normalize, kind=norm, train=False, dtype=jnp.float32, axis_name=None
+        layer = partial(
+            normalization.conv_norm, kind=norm, train=False, dtype=jnp.float32, axis_name=None
         )
         block = resnet.ResidualBlock(
-            features=4, bottleneck=True, stride=2, dilation=1, norm=normalize, dtype=jnp.float32
+            features=4, bottleneck=True, stride=2, dilation=1, conv_norm=layer
         )
         scales = block.init(jax.random.key(0), x)["batch_stats" if norm == "frozen" else "params"]
         assert (scales["norm3"]["scale"] == start).all()

@@ -38,10 +38,20 @@ class Conv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, h, w, channels] to `dtype` [B, ceil(h / stride), ceil(w / stride), features]."""
+    def __call__(self, x: jax.Array, gain: jax.Array | None = None) -> jax.Array:
+        """Convolves.
+
+        Args:
+          x: [B, h, w, channels].
+          gain: float32 [features], factors of the output without the bias. They go into the
+            kernel, which has far fewer elements; None for 1.
+
+        Returns:
+          `dtype` [B, ceil(h / stride), ceil(w / stride), features].
+        """
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = kernel if gain is None else kernel * gain
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)

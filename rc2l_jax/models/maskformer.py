@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rc2l_jax.models.extent import cell_mask
+from rc2l_jax.models.normalization import NORMS
 from rc2l_jax.models.pixel_decoder import PixelDecoder
-from rc2l_jax.models.resnet import BACKBONES, NORMS, STEMS, ResNet
+from rc2l_jax.models.resnet import BACKBONES, STEMS, ResNet
 from rc2l_jax.models.transformer import TransformerDecoder
 from rc2l_jax.structs import Predictions
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from rc2l_jax.models.convolution import Conv
 from rc2l_jax.models.extent import pixel_mask, zero_outside
-from rc2l_jax.models.resnet import group_count
+from rc2l_jax.models.normalization import group_count
 
 Dtype = Any
 

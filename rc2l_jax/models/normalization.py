@@ -1,0 +1,137 @@
+"""The normalisations of the backbone, each with the convolution before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rc2l_jax.models.convolution import Conv
+from rc2l_jax.models.extent import pixel_mask, zero_outside
+
+Dtype = Any
+
+NORMS = ("frozen", "batch", "group")
+
+_EPSILON = 1e-5
+_he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def group_count(channels: int, min_group_size: int = 1) -> int:
+    """Groups of a GroupNorm: 32 where that divides `channels`, else the largest divisor below it.
+
+    Args:
+      channels: of the normalised array.
+      min_group_size: fewest channels a group may have (channels permitting). Groups of one channel
+        forget each channel's mean, and with it an image's colours.
+
+    Returns:
+      A divisor of `channels`, at most 32.
+    """
+    most = max(1, min(32, channels // min_group_size))
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
+
+
+class FrozenNorm(nn.Module):
+    """Batch normalisation whose four arrays are constants, as detectron2's FrozenBatchNorm2d.
+
+    `scale`, `bias`, `mean` and `var` (float32 [features]) live in "batch_stats", so neither the
+    optimiser nor a training step ever changes them.
+
+    Attributes:
+      features: channels of what is normalised.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        """Gain and shift, float32 [features]: x -> gain * x + shift."""
+
+        def constant(name: str, init: Callable[..., jax.Array]) -> jax.Array:
+            return self.variable("batch_stats", name, init, (self.features,), jnp.float32).value
+
+        scale, bias = constant("scale", jnp.ones), constant("bias", jnp.zeros)
+        mean, var = constant("mean", jnp.zeros), constant("var", jnp.ones)
+        gain = scale * jax.lax.rsqrt(var + _EPSILON)
+        return gain, bias - mean * gain
+
+
+def conv_norm(
+    x: jax.Array,
+    features: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    kind: str,
+    train: bool,
+    dtype: Dtype,
+    axis_name: str | None,
+    conv_name: str,
+    norm_name: str,
+    zero_scale: bool = False,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """A convolution without bias, with He (fan-out) weights, and its normalisation.
+
+    Args:
+      x: [B, h, w, channels].
+      features: channels of the output.
+      kernel: side of the kernel, odd.
+      stride: of the output.
+      dilation: of the kernel.
+      kind: one of `NORMS`. "frozen" is folded into the convolution.
+      train: whether "batch" uses (and records) the statistics of this batch.
+      dtype: of the output; statistics are float32.
+      axis_name: pmap axis over which "batch" averages its statistics; None for this device alone.
+      conv_name: the convolution's name.
+      norm_name: the normalisation's name; contains "norm" by convention.
+      zero_scale: start the scale at 0, so that a residual branch starts as nothing. Constants
+        ("frozen") never leave their start, so they ignore it.
+      mask: see `extent.cell_mask`; nothing outside the images is read, and statistics are those of
+        the images. None if they fill the batch.
+
+    Returns:
+      `dtype` [B, ceil(h / stride), ceil(w / stride), features].
+
+    Raises:
+      ValueError: on an unknown `kind`.
+    """
+    conv = Conv(
+        features,
+        kernel,
+        _he_fan_out,
+        stride=stride,
+        dilation=dilation,
+        use_bias=False,
+        dtype=dtype,
+        name=conv_name,
+    )
+    x = zero_outside(x, mask) if kernel > 1 else x
+    if kind == "frozen":
+        gain, shift = FrozenNorm(features, name=norm_name)()
+        return (conv(x, gain) + shift).astype(dtype)
+    x = conv(x)
+    scale_init = nn.initializers.zeros if zero_scale else nn.initializers.ones
+    if kind == "batch":
+        batch_norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=_EPSILON,
+            dtype=dtype,
+            scale_init=scale_init,
+            axis_name=axis_name,
+            name=norm_name,
+        )
+        return batch_norm(x, mask=pixel_mask(x, mask))
+    if kind == "group":
+        groups = group_count(features, min_group_size=2)
+        group_norm = nn.GroupNorm(
+            groups, epsilon=_EPSILON, dtype=dtype, scale_init=scale_init, name=norm_name
+        )
+        return group_norm(x, mask=pixel_mask(x, mask))
+    raise ValueError(f"model.norm = {kind!r} is unknown; use one of {', '.join(NORMS)}.")
