@@ -25,6 +25,9 @@ def get_config() -> ConfigDict:
     config.init_queries = "first"  # of a MaskFormer with more queries take the first; or "fresh"
     config.matcher = "host"  # "host": scipy in a callback; "device": optax
     config.dtype = "float32"  # "bfloat16": of activations; parameters and losses stay float32
+    config.accumulate_steps = 1  # parts in which each device takes its batch, to save memory
+    config.remat = False  # True: less memory, more time; see benchmarks/RESULTS.md
+    config.optimizer_dtype = "float32"  # "bfloat16": of Adam's first moment
 
     # Optimiser.
     config.learning_rate = 1e-4  # [P]

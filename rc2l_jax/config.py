@@ -175,18 +175,22 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
 
 def _device_problems(values: dict[str, Any], num_devices: int) -> list[str]:
     """Problems of the batch sizes on `num_devices` devices."""
-    semi = values["unsup_weight"] > 0
-    sizes = ["batch_size", "eval_batch_size"] + (["unlabeled_batch_size"] if semi else [])
+    semi, accumulate = values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
+    parts = num_devices * accumulate
+    divisors = {"batch_size": parts, "eval_batch_size": num_devices}
+    divisors |= {"unlabeled_batch_size": parts} if semi else {}
+    in_parts = f" times accumulate_steps = {accumulate}" if accumulate > 1 else ""
     problems = [
         f"{key} = {values[key]} is not a multiple of the {num_devices} devices"
-        for key in sizes
-        if values[key] % num_devices
+        + (in_parts if divisor == parts else "")
+        for key, divisor in divisors.items()
+        if values[key] % divisor
     ]
     if not semi:
         return problems
     unlabeled = values["unlabeled_batch_size"]
     least = 2 if values["cutmix.probability"] > 0 else 1
-    if 0 <= unlabeled < least * num_devices:
+    if 0 <= unlabeled < least * parts:
         reason = (
             "CutMix needs another image on the same device (or set cutmix.probability = 0)"
             if least == 2
@@ -194,6 +198,6 @@ def _device_problems(values: dict[str, Any], num_devices: int) -> list[str]:
         )
         problems.append(
             f"unlabeled_batch_size = {unlabeled} gives fewer than {least} images to each of "
-            f"{num_devices} devices: {reason}"
+            f"{num_devices} devices{in_parts}: {reason}"
         )
     return problems

@@ -6,6 +6,7 @@ CHOICES = {
     "init_queries": ("first", "fresh"),
     "matcher": ("host", "device"),
     "dtype": ("float32", "bfloat16"),
+    "optimizer_dtype": ("float32", "bfloat16"),
     "strong_color": ("same", "weak", "jitter"),
     "pseudo.source": ("query", "semantic"),
     "unsup.contrast_denominator": ("with_positive", "paper"),
@@ -19,6 +20,7 @@ CHOICES = {
 RANGES = {
     "num_steps": (1, math.inf),
     "batch_size": (1, math.inf),
+    "accumulate_steps": (1, math.inf),
     "unlabeled_batch_size": (0, math.inf),
     "eval_batch_size": (1, math.inf),
     "log_every_steps": (1, math.inf),

@@ -40,7 +40,7 @@ def predict(model: MaskFormer, variables: Any, images: jax.Array) -> tuple[jax.A
       Class ids uint8 [B, H, W], and float32 [B, K, H, W]: the classes' scores, divided by their
       sum at the pixel.
     """
-    predictions = model.apply(variables, normalize(images), train=False)
+    predictions = model.apply(variables, normalize(images), train=False, every_layer=False)
     last = predictions.class_logits[-1], predictions.mask_logits[-1]
     scores = semantic_inference(*last, images.shape[1:3])
     total = scores.sum(1, keepdims=True)

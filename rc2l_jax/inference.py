@@ -207,7 +207,7 @@ def view_logits(
         windows = jax.vmap(cut)(images, start)
         # MaskFormer pads with zeros after normalisation, up to the coarsest stride.
         windows = jnp.where(inside(size, grid.shape)[..., None], windows, 0.0)
-        out = model.apply(variables, windows, train=False, extent=_padded(size))
+        out = model.apply(variables, windows, train=False, extent=_padded(size), every_layer=False)
         return out.class_logits[-1], out.mask_logits[-1]
 
     # A loop in the program, not in Python: the network is compiled once.

@@ -88,7 +88,7 @@ def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     )
     return optax.chain(
         optax.clip_by_global_norm(config.grad_clip_norm),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=config.optimizer_dtype),
         by_group,
         optax.scale_by_learning_rate(learning_rate_schedule(config)),
     )

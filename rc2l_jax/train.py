@@ -252,7 +252,7 @@ def parallel_views(
     """
 
     def views(state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:
-        x = unlabeled_views(state, batch, step_keys(state), model, config)
+        x = unlabeled_views(state, batch, step_keys(state, batch), model, config)
         return x.weak, label_map(x.weak_segments), x.strong, label_map(x.segments)
 
     return jax.pmap(views, axis_name=AXIS, in_axes=(None, 0))

@@ -67,8 +67,7 @@ def train_step(
       The next state, and metrics as (sum, count) over all devices. A step with a non-finite loss
       or gradient changes nothing but the step number.
     """
-    loss_fn = functools.partial(total_loss, state=state, batch=batch, model=model, config=config)
-    grads, (batch_stats, losses, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, (batch_stats, losses, metrics) = batch_gradients(state, batch, model, config)
     grads, losses = jax.lax.pmean((grads, losses), AXIS)
     metrics = jax.lax.psum(jax.tree.map(jnp.float32, metrics), AXIS)
     updated, updates = apply_gradients(state, grads, batch_stats, optimizer, config)
@@ -92,8 +91,44 @@ def train_step(
     return new_state, metrics | {k: (jnp.float32(v), jnp.ones(())) for k, v in scalars.items()}
 
 
+def batch_gradients(
+    state: TrainState, batch: Batch, model: MaskFormer, config: ConfigDict
+) -> tuple[Any, tuple[Any, dict[str, jax.Array], dict[str, Any]]]:
+    """Gradients of `total_loss` on one device's batch, and what it returns besides.
+
+    With `config.accumulate_steps` above 1 the batch is taken in so many parts, one after the other:
+    gradients and losses are their means, metrics their sums. A part's losses are divided by its own
+    counts, it mixes (CutMix) only its own images, and norm "batch" goes by its own statistics.
+    """
+    device, parts = jax.lax.axis_index(AXIS), config.accumulate_steps
+    gradient = functools.partial(jax.grad(total_loss, has_aux=True), model=model, config=config)
+    if parts == 1:
+        return gradient(state.params, state, batch, device)
+
+    def add(carry: tuple, inputs: tuple[jax.Array, Batch]) -> tuple[tuple, None]:
+        batch_stats, sums = carry
+        index, part = inputs
+        now = state.replace(batch_stats=batch_stats)
+        grads, (batch_stats, *rest) = gradient(state.params, now, part, device * parts + index)
+        return (batch_stats, jax.tree.map(jnp.add, sums, (grads, *rest))), None
+
+    divided = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+    first = jax.tree.map(lambda x: x[0], divided)
+    grads, (_, *rest) = jax.eval_shape(gradient, state.params, state, first, device)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, *rest))
+    carry = jax.lax.scan(add, (state.batch_stats, zeros), (jnp.arange(parts), divided))[0]
+    batch_stats, (grads, losses, metrics) = carry
+    grads, losses = jax.tree.map(lambda x: x / parts, (grads, losses))
+    return grads, (batch_stats, losses, metrics)
+
+
 def total_loss(
-    params: Any, state: TrainState, batch: Batch, model: MaskFormer, config: ConfigDict
+    params: Any,
+    state: TrainState,
+    batch: Batch,
+    part: jax.Array,
+    model: MaskFormer,
+    config: ConfigDict,
 ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array], dict[str, Any]]]:
     """Eq. 3 on one device's share of the batch, to be averaged over devices with `pmean`.
 
@@ -101,13 +136,14 @@ def total_loss(
       params: the student's.
       state: for everything else: teacher, batch statistics, step and key.
       batch: see `train_step`.
+      part: which part of the global batch this is, see `views.step_keys`.
       model: the architecture.
       config: see `configs/base.py`.
 
     Returns:
       The loss, and (new batch statistics, losses by name, metrics to be summed over devices).
     """
-    keys = step_keys(state)
+    keys = step_keys(state, batch, part)
     labeled, target, label_dropped = labeled_view(batch, keys.color, config)
     images, num_labeled = labeled, labeled.shape[0]
     has_unlabeled = batch.unlabeled_image.shape[0] > 0
@@ -199,7 +235,7 @@ def _last_layer(prefix: str, terms: objective.Terms) -> dict[str, Mean]:
 
 
 def _mean_of(values: jax.Array) -> Mean:
-    return values.sum(), values.size
+    return values.sum(), jnp.asarray(values.size)
 
 
 def _pseudo_metrics(views: UnlabeledViews, batch: Batch, config: ConfigDict) -> dict[str, Any]:

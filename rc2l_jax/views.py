@@ -24,7 +24,11 @@ from rc2l_jax.structs import AXIS, Batch, Segments, TrainState
 
 
 class Keys(NamedTuple):
-    """The step's random streams."""
+    """The step's random streams: a key an image, [B, 2], for all but the last two.
+
+    Images take theirs by their position in the global batch: colours and boxes depend neither on
+    the number of devices nor on how many parts a batch is taken in.
+    """
 
     color: jax.Array
     unlabeled_color: jax.Array
@@ -34,41 +38,47 @@ class Keys(NamedTuple):
     dropout: jax.Array
 
 
-def step_keys(state: TrainState) -> Keys:
+def step_keys(state: TrainState, batch: Batch, part: jax.Array | None = None) -> Keys:
     """One named key a use, from the base key and the step.
 
-    All but dropout's are the same on every device, and images take theirs by their position in the
-    global batch (`augment.image_keys`): colours and boxes do not depend on the number of devices.
+    Args:
+      state: for both.
+      batch: [B, ...], a contiguous part of the global batch.
+      part: which one, int32 []; the device's if None.
     """
+    part = jax.lax.axis_index(AXIS) if part is None else part
     keys = Keys(*jax.random.split(jax.random.fold_in(state.key, state.step), len(Keys._fields)))
-    return keys._replace(dropout=jax.random.fold_in(keys.dropout, jax.lax.axis_index(AXIS)))
+    labeled, unlabeled = batch.image.shape[0], batch.unlabeled_image.shape[0]
+    of_images = lambda key, count: augment.image_keys(key, count, part * count)  # noqa: E731
+    return Keys(
+        color=of_images(keys.color, labeled),
+        unlabeled_color=of_images(keys.unlabeled_color, unlabeled),
+        strong_color=of_images(keys.strong_color, unlabeled),
+        box=of_images(keys.box, unlabeled),
+        partner=keys.partner,
+        dropout=jax.random.fold_in(keys.dropout, part),
+    )
 
 
-def colored(images: jax.Array, valid: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
+def colored(images: jax.Array, valid: jax.Array, keys: jax.Array, config: ConfigDict) -> jax.Array:
     """Colour augmentation (if `data.color`) of uint8 [B, H, W, 3], to float32 in 0..255."""
     if not config.data.color:
         return images.astype(jnp.float32)
-    return augment.color_augment(_image_keys(key, images.shape[0]), images, valid)
+    return augment.color_augment(keys, images, valid)
 
 
-def _image_keys(key: jax.Array, num_images: int) -> jax.Array:
-    """Keys [B, 2] of this device's images, by their position in the global batch."""
-    return augment.image_keys(key, num_images, jax.lax.axis_index(AXIS) * num_images)
-
-
-def strong_colored(batch: Batch, weak: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
+def strong_colored(batch: Batch, weak: jax.Array, keys: jax.Array, config: ConfigDict) -> jax.Array:
     """The strong view [B, H, W, 3] before CutMix: see `strong_color` in the config."""
     images, valid = batch.unlabeled_image, batch.unlabeled_valid
     if config.strong_color == "weak":
-        return colored(images, valid, key, config)
+        return colored(images, valid, keys, config)
     if config.strong_color == "jitter":
-        keys = _image_keys(key, images.shape[0])
         return augment.color_jitter(keys, images, valid, **config.jitter)
     return weak
 
 
 def labeled_view(
-    batch: Batch, key: jax.Array, config: ConfigDict
+    batch: Batch, keys: jax.Array, config: ConfigDict
 ) -> tuple[jax.Array, Segments, jax.Array]:
     """Labelled images in colour, their segments z^gt [B, M, H, W], and how many found no slot."""
     segments, dropped = ground_truth_segments(
@@ -78,7 +88,7 @@ def labeled_view(
         max_segments=config.max_segments,
         ignore_void=config.ignore_void,
     )
-    return colored(batch.image, batch.valid, key, config), segments, dropped
+    return colored(batch.image, batch.valid, keys, config), segments, dropped
 
 
 @flax.struct.dataclass
@@ -116,7 +126,7 @@ def unlabeled_views(
 
     num_images, grid = weak.shape[0], weak_segments.known.shape[1:]
     box = augment.cutmix_boxes(
-        _image_keys(keys.box, num_images),
+        keys.box,
         grid,
         probability=config.cutmix.probability,
         min_area=config.cutmix.min_area,
@@ -151,7 +161,7 @@ def teacher_segments(
       Segments [B, M, h, w], int32 [B] how many found no slot, and the teacher's class counts [K].
     """
     teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
-    predictions = model.apply(teacher, augment.normalize(weak), train=False)
+    predictions = model.apply(teacher, augment.normalize(weak), train=False, every_layer=False)
     class_logits, mask_logits = jax.lax.stop_gradient(
         (predictions.class_logits[-1], predictions.mask_logits[-1])
     )

@@ -507,6 +507,28 @@ def test_dropout_rate_and_scale() -> None:
         assert (module.apply({}, x) == x).all()
 
 
+def test_the_last_layer_alone_is_the_last_of_all() -> None:
+    config = base.get_config()
+    config.model.update(
+        backbone="resnet18",
+        backbone_width=4,
+        pixel_dim=8,
+        mask_dim=8,
+        hidden_dim=16,
+        num_heads=2,
+        ffn_dim=16,
+        num_decoder_layers=2,
+        num_queries=5,
+    )
+    model, x = build_model(config), images(32, 64)
+    variables = model.init(jax.random.key(0), x, train=False)
+    every = model.apply(variables, x, train=False)
+    last = model.apply(variables, x, train=False, every_layer=False)
+    assert last.mask_logits.shape[0] == last.class_logits.shape[0] == 1
+    np.testing.assert_allclose(last.mask_logits[0], every.mask_logits[-1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(last.class_logits[0], every.class_logits[-1], rtol=1e-5, atol=1e-5)
+
+
 def test_residual_branches_start_as_nothing_unless_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         normalization, "_he_fan_out", flax.linen.initializers.ones

@@ -138,7 +138,7 @@ def both():
 @pytest.mark.slow
 def test_loss_and_every_gradient_are_the_peers(both):
     def loss(params, state, batch):
-        return total_loss(params, state, batch, both.model, both.config)[0]
+        return total_loss(params, state, batch, 0, both.model, both.config)[0]
 
     gradient = jax.pmap(
         lambda state, batch: jax.value_and_grad(loss)(state.params, state, batch),

@@ -14,6 +14,7 @@ import pytest
 import tiny
 
 from rc2l_jax.metrics import summarize
+from rc2l_jax.structs import AXIS
 from rc2l_jax.train_state import create_train_state
 from rc2l_jax.train_step import parallel_train_step, replicate, total_loss
 
@@ -108,7 +109,8 @@ def test_one_device_equals_eight(plain):
 def test_one_device_and_eight_have_the_same_gradients_and_the_teacher_has_none(plain):
     def loss(params, teacher, state, batch):
         state = state.replace(teacher_params=teacher)
-        return total_loss(params, state, batch, plain.model, plain.config)[0]
+        device = jax.lax.axis_index(AXIS)
+        return total_loss(params, state, batch, device, plain.model, plain.config)[0]
 
     def gradients(num_devices):
         both = jax.grad(loss, argnums=(0, 1))

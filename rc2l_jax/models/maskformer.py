@@ -74,6 +74,7 @@ class MaskFormer(nn.Module):
       dtype: of the activations.
       axis_name: pmap axis over which norm "batch" averages its statistics in training; None
         outside pmap.
+      remat: see `resnet.ResNet`.
     """
 
     num_classes: int
@@ -91,12 +92,18 @@ class MaskFormer(nn.Module):
     dropout: float
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool, extent: jax.Array | None = None
+        self,
+        images: jax.Array,
+        *,
+        train: bool,
+        extent: jax.Array | None = None,
+        every_layer: bool = True,
     ) -> Predictions:
-        """Predicts classes and masks after every decoder layer.
+        """Predicts classes and masks after every decoder layer, or after the last one.
 
         Args:
           images: float32 [B, H, W, 3], normalised; any size.
@@ -105,6 +112,7 @@ class MaskFormer(nn.Module):
           extent: int32 [B, 2], height and width of the upper left part of each image to look at,
             multiples of 32; so must H and W be. The predictions are those of that part alone,
             whatever lies outside of it, and mean nothing there. None for all of `images`.
+          every_layer: False leaves only the last layer's predictions, L = 1.
 
         Returns:
           Predictions, float32, with h = ceil(H / 4) and w = ceil(W / 4) (halved and rounded up
@@ -121,6 +129,7 @@ class MaskFormer(nn.Module):
             norm=self.norm,
             dtype=self.dtype,
             axis_name=self.axis_name,
+            remat=self.remat,
             name="backbone",
         )(images, train=train, mask=mask)
         pixel_features = PixelDecoder(
@@ -138,6 +147,7 @@ class MaskFormer(nn.Module):
             dtype=self.dtype,
             name="transformer",
         )(features[-1], query_embed, train=train, mask=mask)  # [L, B, N, hidden_dim]
+        queries = queries if every_layer else queries[-1:]
 
         class_head = nn.Dense(
             self.num_classes + 1, kernel_init=_torch_linear, dtype=jnp.float32, name="class_head"
@@ -157,7 +167,7 @@ def build_model(config: ConfigDict, axis_name: str | None = "batch") -> MaskForm
     """Builds the model a config describes.
 
     Args:
-      config: see `configs/base.py`; reads `model`, `data.num_classes` and `dtype`.
+      config: see `configs/base.py`; reads `model`, `data.num_classes`, `dtype` and `remat`.
       axis_name: pmap axis of the training step; None to train outside pmap.
 
     Returns:
@@ -181,4 +191,5 @@ def build_model(config: ConfigDict, axis_name: str | None = "batch") -> MaskForm
         **config.model,
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
+        remat=config.remat,
     )

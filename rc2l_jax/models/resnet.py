@@ -125,6 +125,7 @@ class ResNet(nn.Module):
       norm: one of `normalization.NORMS`.
       dtype: of the activations; parameters are float32.
       axis_name: pmap axis over which norm "batch" averages its statistics.
+      remat: keep only each block's output for the backward pass, and compute the rest again.
     """
 
     backbone: str
@@ -133,6 +134,7 @@ class ResNet(nn.Module):
     norm: str
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -161,12 +163,13 @@ class ResNet(nn.Module):
         layer = partial(
             conv_norm, kind=self.norm, train=train, dtype=self.dtype, axis_name=self.axis_name
         )
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         x = self._stem(images.astype(self.dtype), layer, mask)
         outputs = []
         for stage, depth in enumerate(architecture.depths):
             dilated = self.stem == "deeplab" and stage == 3
             for index in range(depth):
-                x = ResidualBlock(
+                x = block(
                     features=self.width * 2**stage,
                     bottleneck=architecture.bottleneck,
                     stride=2 if stage > 0 and index == 0 else 1,
