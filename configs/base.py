@@ -25,6 +25,10 @@ def get_config() -> ConfigDict:
     config.init_queries = "first"  # of a MaskFormer with more queries take the first; or "fresh"
     config.matcher = "host"  # "host": scipy in a callback; "device": optax
     config.dtype = "float32"  # "bfloat16": of activations; parameters and losses stay float32
+    # Where compiled programs are kept from run to run, on accelerators ("" for nowhere);
+    # JAX_COMPILATION_CACHE_DIR, if set, wins. See `rc2l_jax.compilation` for what is kept.
+    config.compilation_cache = "~/.cache/rc2l_jax/xla"
+    config.profile = False  # leave a trace of a few steps in the run directory
 
     # Optimiser.
     config.learning_rate = 1e-4  # [P]
