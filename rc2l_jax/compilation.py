@@ -15,8 +15,8 @@ def keep_compiled_programs(directory: str) -> Path | None:
 
     What the user has told JAX itself (`JAX_COMPILATION_CACHE_DIR` and its like) is left as it is.
     Not on a CPU: XLA keeps machine code there, which a shared home directory would hand to another
-    kind of CPU, and on some refuses its own (JAX issue 38445). A program with a host callback, as
-    the step with `matcher = "host"`, is kept by JAX 0.12, and not by 0.10.
+    kind of CPU, and on some CPUs it refuses its own (JAX issue 38445). Programs with a host
+    callback, as the step with `matcher = "host"`, are kept from JAX 0.11 on, and not by 0.10.
 
     Args:
       directory: where; "" for nowhere.
