@@ -1,4 +1,4 @@
-"""Where compiled programs are kept: JAX's own setting first, then the config's; not on a CPU."""
+"""Where compiled programs are kept, and what would make a run compile its step twice."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from pathlib import Path
 
 import jax
 import pytest
+import tiny
 
 from rc2l_jax.compilation import MAX_BYTES, keep_compiled_programs
+from rc2l_jax.models.maskformer import build_model
+from rc2l_jax.optimizer import create_optimizer
+from rc2l_jax.train_state import initial_state
 
 NAMES = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
 
@@ -49,3 +53,13 @@ def test_nothing_is_kept_on_a_cpu_or_without_a_directory(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert keep_compiled_programs("/other") is None
     assert settings() == (None, -1)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "group", "batch"])
+def test_the_first_state_has_the_types_that_a_step_returns(norm):
+    """A weakly typed leaf, as `jnp.full` makes, would have the second step compiled once more."""
+    config = tiny.config(model__norm=norm)
+    model, optimizer = build_model(config), create_optimizer(config)
+    state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    assert [jax.tree_util.keystr(path) for path, leaf in leaves if leaf.weak_type] == []
