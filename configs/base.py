@@ -28,6 +28,10 @@ def get_config() -> ConfigDict:
     config.accumulate_steps = 1  # parts in which each device takes its batch, to save memory
     config.remat = False  # True: less memory, more time; see benchmarks/RESULTS.md
     config.optimizer_dtype = "float32"  # "bfloat16": of Adam's first moment
+    # Where compiled programs are kept from run to run, on accelerators ("" for nowhere);
+    # JAX_COMPILATION_CACHE_DIR, if set, wins. See `rc2l_jax.compilation` for what is kept.
+    config.compilation_cache = "~/.cache/rc2l_jax/xla"
+    config.profile = False  # leave a trace of a few steps in the run directory
 
     # Optimiser.
     config.learning_rate = 1e-4  # [P]

@@ -25,6 +25,8 @@ CHANGEABLE = frozenset(
         "checkpoint_every_steps",
         "keep_checkpoints",
         "num_pictures",
+        "compilation_cache",
+        "profile",
         "eval_batch_size",
         "eval.scales",
         "eval.flip",

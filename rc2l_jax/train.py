@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 from rc2l_jax import eval_pipeline, input_pipeline
 from rc2l_jax.check import describe_subset, describe_subsets, warnings
 from rc2l_jax.checkpoints import Checkpoints
+from rc2l_jax.compilation import keep_compiled_programs
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
 from rc2l_jax.metrics import accumulate, summarize
 from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.profiling import ProfiledStep
 from rc2l_jax.report import Clock, Report, describe, describe_run, finite, losses_of, say
 from rc2l_jax.rundir import check_run_config, write_json, write_run_config
 from rc2l_jax.segments import label_map
@@ -84,7 +86,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
       TrainingError: the loss is not finite any more.
     """
     workdir = Path(workdir).expanduser().absolute()
-    validate(config, jax.device_count())
+    start(config)
     # What is wrong with the data must show before anything is written.
     data, subsets = input_pipeline.open_subsets(config)
     used = describe_subsets(config, data, subsets)
@@ -116,8 +118,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             run = Run(config, model, data.class_names, views, checkpoints, report)
             if step is not None:
                 state = resume(run, state)
-            train(run, replicate(state), parallel_train_step(model, optimizer, config))
+            step_fn = parallel_train_step(model, optimizer, config)
+            if config.profile:
+                step_fn = ProfiledStep(step_fn, workdir, step or 0, config.num_steps)
+            train(run, replicate(state), step_fn)
     return json.loads((workdir / "results.json").read_text())
+
+
+def start(config: ConfigDict) -> None:
+    """Validates a config, and lets JAX keep what it compiles."""
+    validate(config, jax.device_count())
+    keep_compiled_programs(config.compilation_cache)
 
 
 def create_writer(workdir: Path) -> metric_writers.MetricWriter:
@@ -285,7 +296,7 @@ def evaluate_checkpoint(
       CheckpointError: there is no such checkpoint, or it is of another model.
     """
     workdir = Path(workdir).expanduser().absolute()
-    validate(config, jax.device_count())
+    start(config)
     model, step, networks, metadata = restore_run(config, workdir, step)
     report = Report(workdir, writer=None)
     class_names = input_pipeline.dataset_info(config).class_names

@@ -51,7 +51,9 @@ def initial_state(
         teacher_params=copy(params),
         teacher_batch_stats=copy(batch_stats),
         opt_state=optimizer.init(params),
-        class_shares=jnp.full((2, config.data.num_classes), 1.0 / config.data.num_classes),
+        class_shares=jnp.full(
+            (2, config.data.num_classes), 1.0 / config.data.num_classes, jnp.float32
+        ),
     )
 
 

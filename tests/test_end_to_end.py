@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_profiling import steps_in_trace
 
 from rc2l_jax.exported import load_exported
 
@@ -135,6 +136,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(scratch, whole):
 
     for a, b in zip(jax.tree.leaves(final_state(whole)), jax.tree.leaves(final_state(workdir))):
         assert np.array_equal(a, b)
+    one, other = (json.loads((d / "results.json").read_text()) for d in (whole, workdir))
+    assert one["losses"] == other["losses"] and one["student"] == other["student"]
+
+
+@pytest.mark.slow
+def test_a_profiled_run_leaves_a_trace_and_is_the_same_run(scratch, whole):
+    assert not (whole / "plugins").exists()
+    workdir = scratch / "profiled"
+    result = run(scratch, workdir, profile=True)
+    assert result.returncode == 0, result.stderr
+    assert f"trace of steps 8 to 12: {workdir}/plugins/profile/" in result.stdout
+    assert steps_in_trace(workdir) == [8, 9, 10, 11, 12]
     one, other = (json.loads((d / "results.json").read_text()) for d in (whole, workdir))
     assert one["losses"] == other["losses"] and one["student"] == other["student"]
 

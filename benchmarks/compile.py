@@ -1,0 +1,137 @@
+"""Cold and warm start: how long the training step takes to be compiled, and how often it is.
+
+    python benchmarks/compile.py --full                 # a GPU: configs/voc_train_half.py
+    python benchmarks/compile.py --device=cpu           # the quickstart's model, configs/shapes.py
+    python benchmarks/compile.py --config=configs/camvid_eighth.py --matchers host
+
+For each matcher a process takes three steps on generated images with an empty compilation cache,
+and a second one with the cache that the first left. Times are JAX's own, of all it traces, lowers
+and compiles or reads from the cache in the first step; "first step" is all of that and the step.
+Ends with an error if a later step compiles anything. Runs without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import bench
+
+STEPS = 3
+CONFIG, FULL_CONFIG = "configs/shapes.py", "configs/voc_train_half.py"
+# JAX's events, by the table's columns.
+DURATIONS = {
+    "/jax/core/compile/jaxpr_trace_duration": "trace",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
+    "/jax/core/compile/backend_compile_duration": "compile",
+}
+CACHE_HIT = "/jax/compilation_cache/cache_hits"
+
+
+def main() -> None:
+    """Prints one table."""
+    command_line = bench.parser(__doc__)
+    command_line.add_argument("--config", help=f"file of the model and batch; {CONFIG} by default")
+    command_line.add_argument("--full", action="store_true", help=f"the paper's: {FULL_CONFIG}")
+    command_line.add_argument("--matchers", nargs="*", default=["host", "device"])
+    bench.add_set(command_line)
+    arguments = command_line.parse_args()
+    arguments.config = arguments.config or (FULL_CONFIG if arguments.full else CONFIG)
+    if arguments.case:
+        bench.choose_platform(arguments.device)
+        print(json.dumps(measure(arguments)))
+        return
+    show(arguments, {matcher: cold_and_warm(matcher) for matcher in arguments.matchers})
+
+
+def cold_and_warm(matcher: str) -> list[dict[str, Any]]:
+    """Two processes, one after the other, with one compilation cache that is empty at first."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"JAX_COMPILATION_CACHE_DIR": folder}
+        return [bench.in_a_process(matcher, **environment) for _ in range(2)]
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Takes the steps of this process, and says what the first and the later ones compiled."""
+    import jax
+
+    from benchmarks.generated import generated_batch
+    from rc2l_jax.train_state import create_train_state
+    from rc2l_jax.train_step import parallel_train_step, replicate
+
+    config = bench.apply_settings(load(Path(arguments.config)), arguments.set)
+    config.matcher = arguments.case
+    model, optimizer, state = create_train_state(config)
+    state = replicate(state, 1)
+    step = parallel_train_step(model, optimizer, config)
+    unlabeled = config.unlabeled_batch_size if config.unsup_weight else 0
+    batch = generated_batch(config.data.crop_size, config.batch_size, unlabeled)
+    jax.block_until_ready(state)
+
+    spent: dict[str, float] = dict.fromkeys(DURATIONS.values(), 0.0)
+    number: Counter[str] = Counter()
+
+    def on_duration(event: str, seconds: float, **_: Any) -> None:
+        if name := DURATIONS.get(event):
+            # Tracing the step includes tracing the functions that it calls.
+            spent[name] = max(spent[name], seconds) if name == "trace" else spent[name] + seconds
+            number[name] += 1
+
+    def on_event(event: str, **_: Any) -> None:
+        number["hits"] += event == CACHE_HIT
+
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
+    jax.monitoring.register_event_listener(on_event)
+    compilations, start = [], time.perf_counter()
+    for _ in range(STEPS):
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+        if not compilations:
+            first = {"first step": time.perf_counter() - start, **spent}
+        compilations.append(number["compile"] - sum(compilations))
+    if any(compilations[1:]):
+        raise SystemExit(f"compilations by step: {compilations}; the later ones should have none")
+    return {
+        "device": bench.device_name(),
+        "first": first,
+        "compilations": compilations,
+        "hits": number["hits"],
+    }
+
+
+def load(path: Path) -> Any:
+    """The config of a config file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def show(arguments: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints the table."""
+    print(bench.heading(next(iter(results.values()))[0]["device"], "jax", "jaxlib"))
+    settings = f"; {' '.join(arguments.set)}" if arguments.set else ""
+    print(f"training step of {arguments.config}{settings}; seconds")
+    names = (*DURATIONS.values(), "first step")
+    columns = ("matcher", "cache", *names, "from the cache", f"compilations in {STEPS} steps")
+    rows = []
+    for matcher, processes in results.items():
+        for cache, result in zip(("empty", "warm"), processes):
+            cells = [f"{result['first'][name]:.1f}" for name in names]
+            hits = f"{result['hits']} of {sum(result['compilations'])}"
+            by_step = " + ".join(map(str, result["compilations"]))
+            rows.append((matcher, cache, *cells, hits, by_step))
+    print(bench.table(columns, rows))
+
+
+if __name__ == "__main__":
+    main()

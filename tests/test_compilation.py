@@ -1,0 +1,65 @@
+"""Where compiled programs are kept, and what would make a run compile its step twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import pytest
+import tiny
+
+from rc2l_jax.compilation import MAX_BYTES, keep_compiled_programs
+from rc2l_jax.models.maskformer import build_model
+from rc2l_jax.optimizer import create_optimizer
+from rc2l_jax.train_state import initial_state
+
+NAMES = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch):
+    """A GPU, and JAX's settings as if nobody had set them; put back at the end."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    before = {name: getattr(jax.config, name) for name in NAMES}
+    for name, value in zip(NAMES, (None, -1)):
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def settings() -> tuple[str | None, int]:
+    return tuple(getattr(jax.config, name) for name in NAMES)
+
+
+def test_the_configs_directory_is_used_within_bounds():
+    assert keep_compiled_programs("~/x") == Path.home() / "x"
+    assert settings() == (str(Path.home() / "x"), MAX_BYTES)
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_compilation_cache_max_size", 7)
+    keep_compiled_programs("/y")
+    assert settings() == ("/y", 7)
+
+
+def test_what_the_user_told_jax_wins():
+    jax.config.update("jax_compilation_cache_dir", "/mine")
+    for directory in ("/other", ""):
+        assert keep_compiled_programs(directory) == Path("/mine")
+    assert settings() == ("/mine", -1)
+
+
+def test_nothing_is_kept_on_a_cpu_or_without_a_directory(monkeypatch):
+    assert keep_compiled_programs("") is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert keep_compiled_programs("/other") is None
+    assert settings() == (None, -1)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "group", "batch"])
+def test_the_first_state_has_the_types_that_a_step_returns(norm):
+    """A weakly typed leaf, as `jnp.full` makes, would have the second step compiled once more."""
+    config = tiny.config(model__norm=norm)
+    model, optimizer = build_model(config), create_optimizer(config)
+    state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    assert [jax.tree_util.keystr(path) for path, leaf in leaves if leaf.weak_type] == []
