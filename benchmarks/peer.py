@@ -14,7 +14,6 @@ import time
 
 import numpy as np
 import torch
-import transformers
 from ml_collections import ConfigDict
 from transformers import (
     DetrConfig,
@@ -23,6 +22,7 @@ from transformers import (
     ResNetConfig,
 )
 
+from benchmarks import bench
 from rc2l_jax.models.resnet import BACKBONES
 from rc2l_jax.structs import VOID, Batch
 
@@ -137,14 +137,10 @@ class PeerStep:
         if self._device == "cuda":
             torch.cuda.synchronize()
 
-    def peak_memory(self) -> int:
-        """Largest device memory so far, in bytes; 0 on a CPU."""
-        return torch.cuda.max_memory_allocated() if self._device == "cuda" else 0
+    def peak_memory(self) -> int | None:
+        """Largest device memory so far, in bytes; None on a CPU."""
+        return torch.cuda.max_memory_allocated() if self._device == "cuda" else None
 
     def device(self) -> str:
         """The device's name."""
-        return torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
-
-    def versions(self) -> str:
-        """Of what computes."""
-        return f"torch {torch.__version__}, transformers {transformers.__version__}"
+        return torch.cuda.get_device_name() if self._device == "cuda" else bench.processor()

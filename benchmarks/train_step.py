@@ -11,12 +11,8 @@ in a process of its own, on generated images; medians. Runs without TensorFlow.
 from __future__ import annotations
 
 import argparse
-import ast
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,15 +20,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import bench
+
 # By device: crop, labelled, unlabelled, dtype, rounds.
 DEFAULTS = {"cpu": (256, 1, 1, "float32", 9), "cuda": (512, 16, 16, "bfloat16", 20)}
+SIDES = ("ours", "peer")
 WARM_UP = 2  # rounds, after the first step
 
 
 def parse() -> argparse.Namespace:
     """The command line, with defaults of the device."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=DEFAULTS, default="cuda")
+    parser = bench.parser(__doc__)
     parser.add_argument("--crop", type=int)
     parser.add_argument("--labeled", type=int)
     parser.add_argument("--unlabeled", type=int)
@@ -40,9 +38,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--no-compile", action="store_true", help="the peer without torch.compile")
-    parser.add_argument("--only", choices=("ours", "peer"))
-    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="config values")
+    parser.add_argument("--only", choices=SIDES)
+    bench.add_set(parser)
     arguments = parser.parse_args()
     names = ("crop", "labeled", "unlabeled", "dtype", "rounds")
     for name, value in zip(names, DEFAULTS[arguments.device]):
@@ -54,31 +51,24 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Prints one table and the ratio."""
     arguments = parse()
-    if arguments.side:
+    if arguments.case:
         print(json.dumps(measure(arguments)))
         return
-    rows = {}
-    for side in [arguments.only] if arguments.only else ["ours", "peer"]:
-        # A process each: in one, the two libraries' threads would stand in each other's way.
-        command = [sys.executable, *sys.argv, f"--side={side}"]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows[side] = json.loads(answer.splitlines()[-1])
-    show(arguments, rows)
+    sides = [arguments.only] if arguments.only else SIDES
+    show(arguments, {side: bench.in_a_process(side) for side in sides})
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One side's steps: {"device", "versions", "seconds", "memory", "first"}."""
-    platforms = "cpu" if arguments.device == "cpu" else "cuda,cpu"
-    os.environ.setdefault("JAX_PLATFORMS", platforms)
+    """One side's steps: {"device", "seconds", "memory" in bytes or None, "first"}."""
+    bench.choose_platform(arguments.device)
     config = make_config(arguments)
     start = time.perf_counter()
-    step = Ours(config) if arguments.side == "ours" else make_peer(config, arguments)
+    step = Ours(config) if arguments.case == "ours" else make_peer(config, arguments)
     step()
     first = time.perf_counter() - start
     seconds = [step() for _ in range(WARM_UP + arguments.rounds)][WARM_UP:]
     return {
         "device": step.device(),
-        "versions": step.versions(),
         "seconds": seconds,
         "memory": step.peak_memory(),
         "first": first,
@@ -99,18 +89,7 @@ def make_config(arguments: argparse.Namespace):
     config.pseudo.score_threshold = config.pseudo.mask_threshold = 0.0
     if arguments.unlabeled == 1:
         config.cutmix.probability = 0.0  # one image has no partner
-    for setting in arguments.set:
-        key, _, value = setting.partition("=")
-        config.update_from_flattened_dict({key: parse_value(value)})
-    return config
-
-
-def parse_value(text: str) -> object:
-    """A Python literal, or else the text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return bench.apply_settings(config, arguments.set)
 
 
 class Ours:
@@ -141,23 +120,15 @@ class Ours:
         jax.block_until_ready((self._state, metrics))
         return time.perf_counter() - start
 
-    def peak_memory(self) -> int:
-        """Largest device memory so far, in bytes; 0 where the backend does not tell."""
+    def peak_memory(self) -> int | None:
+        """Largest device memory so far, in bytes; None where the backend does not tell."""
         import jax
 
-        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
     def device(self) -> str:
         """The device's name."""
-        import jax
-
-        return jax.devices()[0].device_kind
-
-    def versions(self) -> str:
-        """Of what computes."""
-        import jax
-
-        return f"jax {jax.__version__}"
+        return bench.device_name()
 
 
 def make_peer(config, arguments: argparse.Namespace):
@@ -172,25 +143,27 @@ def make_peer(config, arguments: argparse.Namespace):
 
 def show(arguments: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> None:
     """Prints device, versions, medians, memory and the ratio."""
-    first = next(iter(rows.values()))
-    versions = ", ".join(row["versions"] for row in rows.values())
-    python = platform.python_version()
-    print(f"{first['device']}, {os.cpu_count()} CPU cores; Python {python}, {versions}")
+    device = rows["ours" if "ours" in rows else "peer"]["device"]
+    print(bench.heading(device, "jax", "torch", "transformers"))
     print(
         f"ResNet-101, {arguments.crop} x {arguments.crop}, {arguments.labeled} + "
         f"{arguments.unlabeled} images, {arguments.queries} queries, {arguments.dtype}; "
-        f"{arguments.rounds} rounds"
+        f"ms: median (fastest) of {arguments.rounds} rounds"
     )
-    columns = ("median", "fastest", "slowest", "peak memory", "first step")
-    print(" " * 8 + "".join(f"{name:>14}" for name in columns))
-    for name, row in rows.items():
-        seconds = row["seconds"]
-        times = [statistics.median(seconds), min(seconds), max(seconds)]
-        memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else "-"
-        cells = [*(f"{1000 * x:.0f} ms" for x in times), memory, f"{row['first']:.1f} s"]
-        print(f"{name:8}" + "".join(f"{cell:>14}" for cell in cells))
-    if len(rows) == 2:
-        ours, peer = (statistics.median(rows[side]["seconds"]) for side in ("ours", "peer"))
+    cells = [
+        (
+            name,
+            bench.milliseconds(row["seconds"]),
+            f"{1000 * max(row['seconds']):.0f}",
+            bench.mebibytes(row["memory"]),
+            f"{row['first']:.1f}",
+        )
+        for name, row in rows.items()
+    ]
+    columns = ("", "step ms", "slowest ms", "peak MiB", "first step s")
+    print(bench.table(columns, cells))
+    if len(rows) == len(SIDES):
+        ours, peer = (statistics.median(rows[side]["seconds"]) for side in SIDES)
         print(f"ratio: {ours / peer:.2f}")
 
 
