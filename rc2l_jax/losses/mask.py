@@ -110,7 +110,10 @@ def probability_logits(p: jax.Array, eps: float = 1e-6) -> jax.Array:
 
 def _focal_terms(logits: jax.Array, *, alpha: float, gamma: float) -> tuple[jax.Array, jax.Array]:
     """A pixel's focal loss if it lies inside the target, and if outside; the shape of `logits`."""
-    miss_inside, miss_outside = jax.nn.softplus(-logits), jax.nn.softplus(logits)
+    miss_outside = jax.nn.softplus(logits)
+    # softplus(-x), by a subtraction instead of an exponential and a logarithm. It loses what is
+    # below the rounding of a large x: nothing beside the other pixels' losses.
+    miss_inside = miss_outside - logits
     # 1 - p = exp(-softplus(x)): the modulating factor without the cancellation of 1 - p, and, as
     # no power of a rounded zero is taken, with a finite gradient for every gamma.
     inside = alpha * jnp.exp(-gamma * miss_outside) * miss_inside
