@@ -26,12 +26,11 @@ from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.profiling import ProfiledStep
 from rc2l_jax.report import Clock, Report, describe, describe_run, finite, losses_of, say
 from rc2l_jax.rundir import check_run_config, write_json, write_run_config
-from rc2l_jax.segments import label_map
-from rc2l_jax.structs import AXIS, Batch, TrainState
+from rc2l_jax.structs import Batch, TrainState
 from rc2l_jax.train_state import create_train_state, pretrained_state
 from rc2l_jax.train_step import parallel_train_step, replicate
 from rc2l_jax.trained import restore_run
-from rc2l_jax.views import step_keys, unlabeled_views
+from rc2l_jax.views import parallel_views
 from rc2l_jax.visualize import EvaluationPictures, unlabeled_picture
 
 # So many steps in a row without a finite loss and gradient end the run.
@@ -50,7 +49,7 @@ class Run:
       config: see `configs/base.py`.
       model: of student and teacher.
       class_names: K names.
-      views: see `parallel_views`.
+      views: see `views.parallel_views`.
       checkpoints, report: of the run directory.
       best: see `evaluate.better`; None before the first evaluation.
       metrics: of the last logged steps.
@@ -250,23 +249,6 @@ def evaluate_networks(
     batches = eval_pipeline.eval_batches(config, config.data.eval_split, *topology())
     confusions = evaluate(model, networks, batches, config, observe)
     return {name: score(x, class_names) for name, x in confusions.items()}, pictures.picture()
-
-
-def parallel_views(
-    model: MaskFormer, config: ConfigDict
-) -> Callable[[TrainState, Batch], tuple[jax.Array, ...]]:
-    """Lifts over devices what a step makes of unlabelled images, for pictures.
-
-    Returns:
-      A function of state and batch to the weak view, its segments as label maps, the strong view
-      and its segments: [D, B/D, ...] each.
-    """
-
-    def views(state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:
-        x = unlabeled_views(state, batch, step_keys(state, batch), model, config)
-        return x.weak, label_map(x.weak_segments), x.strong, label_map(x.segments)
-
-    return jax.pmap(views, axis_name=AXIS, in_axes=(None, 0))
 
 
 def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:

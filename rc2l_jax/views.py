@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax
@@ -15,6 +16,7 @@ from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.segments import (
     cutmix_segments,
     ground_truth_segments,
+    label_map,
     merge_same_class,
     nearest_downsample,
     pseudo_segments,
@@ -190,3 +192,20 @@ def _segments(
         mask_threshold=pseudo.mask_threshold,
         **common,
     )
+
+
+def parallel_views(
+    model: MaskFormer, config: ConfigDict
+) -> Callable[[TrainState, Batch], tuple[jax.Array, ...]]:
+    """Lifts over devices what a step makes of unlabelled images, for pictures.
+
+    Returns:
+      A function of state and batch to the weak view, its segments as label maps, the strong view
+      and its segments: [D, B/D, ...] each.
+    """
+
+    def views(state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:
+        x = unlabeled_views(state, batch, step_keys(state, batch), model, config)
+        return x.weak, label_map(x.weak_segments), x.strong, label_map(x.segments)
+
+    return jax.pmap(views, axis_name=AXIS, in_axes=(None, 0))
