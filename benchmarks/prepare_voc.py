@@ -9,7 +9,6 @@ in a process of its own, and once more killed (SIGKILL) half way and started aga
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import shutil
 import signal
@@ -21,17 +20,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import replicas  # the official archives' formats, as the tests write them
 
+from benchmarks.generated_files import encode, picture, regions
+
 ROOT = Path(__file__).parents[1]
 COUNTS = {"train": 1_464, "val": 1_449, "aug": 9_118}
 SIZE = (375, 500)  # height and width of most images of VOC
-QUALITY = 90  # makes the files about as large as VOC's, 100 kB
 VARIANTS = 64  # different pictures; all files differ by a few bytes after the picture's end
 
 
@@ -88,8 +86,8 @@ def write_archives(folder: Path) -> int:
 
 def voc_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
     """The files of VOC2012 at their size."""
-    images = [picture(i) for i in range(VARIANTS)]
-    masks = [replicas.palette_png(regions(i)) for i in range(VARIANTS)]
+    images = [encode(picture(i, SIZE), "JPEG") for i in range(VARIANTS)]
+    masks = [replicas.palette_png(regions(i, SIZE)) for i in range(VARIANTS)]
     for split in ("train", "val"):
         yield f"ImageSets/Segmentation/{split}.txt", "".join(f"{n}\n" for n in ids[split]).encode()
     for i, name in enumerate(sorted(name for names in ids.values() for name in names)):
@@ -100,34 +98,9 @@ def voc_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
 
 def sbd_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
     """The files of SBD at their size."""
-    masks = [replicas.sbd_mat(regions(i) % 255) for i in range(VARIANTS)]
+    masks = [replicas.sbd_mat(regions(i, SIZE) % 255) for i in range(VARIANTS)]
     for i, name in enumerate(ids["aug"]):
         yield f"cls/{name}.mat", masks[i % VARIANTS]
-
-
-def picture(seed: int) -> bytes:
-    """A JPEG of soft shapes and grain."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
-    soft = np.asarray(coarse.resize(SIZE[::-1], Image.Resampling.BICUBIC), np.float32)
-    pixels = np.clip(soft + rng.normal(0, 12, soft.shape), 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=QUALITY)
-    return buffer.getvalue()
-
-
-def regions(seed: int) -> np.ndarray:
-    """A mask with three classes in curved regions, and void between them."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-    distance = np.hypot(rows - rng.integers(SIZE[0]), columns - rng.integers(SIZE[1]))
-    distance += 20 * np.sin(columns / 30 + rng.normal())
-    classes = rng.integers(1, 21, 3)
-    ids = np.zeros(SIZE, np.uint8)
-    for shown, radius in zip(classes, (180, 120, 60)):
-        ids[distance < radius] = 255
-        ids[distance < radius - 5] = shown
-    return ids
 
 
 if __name__ == "__main__":

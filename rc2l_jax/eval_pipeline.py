@@ -19,7 +19,7 @@ from data.catalog import open_dataset
 from data.dataset import Dataset
 from data.host_tf import tf
 from data.splits import Key
-from rc2l_jax import host_augment
+from rc2l_jax import host_augment, host_decode
 from rc2l_jax.host_augment import IMAGE_PAD
 from rc2l_jax.host_loader import (
     Arrays,
@@ -199,9 +199,9 @@ def _evaluation_view(
     """(encoded images, encoded labels) -> (label, label_size, image, size, image, size, ...)."""
 
     def view(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = host_augment.decode_image(image)
+        pixels = host_decode.decode_image(image)
         extent = tf.shape(pixels)[:2]
-        ids = host_augment.decode_label(label, extent)
+        ids = host_decode.decode_label(label, extent)
         parts = [host_augment.pad_to(ids, label_shape, VOID), extent]
         for resize, shape in zip(resizes, shapes):
             size = resize(extent)

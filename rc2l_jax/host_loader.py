@@ -75,7 +75,7 @@ def ahead(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
 
     What `make` raises is raised in place of its result.
     """
-    threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    threads = min(_num_cores(), _MAX_THREADS)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="input")
     pending: collections.deque = collections.deque()
     # No clean-up: a pool that is dropped ends its threads, even while Python shuts down.
@@ -85,6 +85,13 @@ def ahead(make: Callable[[int], T], numbers: Iterable[int]) -> Iterator[T]:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+def _num_cores() -> int:
+    """Cores that this process may use: a batch system may lend fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def fetch(dataset: Dataset, keys: Sequence[Key], labels: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -105,7 +112,7 @@ def run_view(
       DataError: a record cannot be decoded.
     """
     try:
-        return tuple(field.numpy() for field in view(*batch))
+        return tuple(np.asarray(field) for field in view(*batch))  # `.numpy()` would copy
     except tf.errors.InvalidArgumentError as error:
         names = ", ".join(f"{key[0]}/{dataset.ids.id(key)}" for key in keys)
         folders = ", ".join(sorted({str(dataset.records(split).path) for split, _ in keys}))

@@ -113,9 +113,12 @@ def train_batches(
 
         def make(step: int) -> Arrays:
             positions = (step * process_count + process_index) * size + np.arange(size)
-            records = fetch(dataset, order.keys_at(positions), labels)
+            chosen = order.keys_at(positions)
+            records = fetch(dataset, chosen, labels)
+            examples = [dataset.example(key) for key in chosen]
+            sizes = np.array([(e.height, e.width) for e in examples], np.int32)
             seeds = np.stack([np.full(size, order.seed), positions], axis=1)
-            return run_view(view, dataset, order.keys_at(positions), (*records, seeds))
+            return run_view(view, dataset, chosen, (*records, sizes, seeds))
 
         return make
 
@@ -156,12 +159,12 @@ def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
 
 @functools.lru_cache(maxsize=4)  # tracing takes a second
 def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(encoded images, encoded labels, seeds [B, 2]) -> (image, label, valid)."""
+    """(encoded images, encoded labels, sizes [B, 2], seeds [B, 2]) -> (image, label, valid)."""
 
-    def view(image: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = host_augment.decode_image(image)
-        ids = host_augment.decode_label(label, tf.shape(pixels)[:2])
-        return host_augment.training_view(pixels, ids, seed, geometry)
+    def view(
+        image: tf.Tensor, label: tf.Tensor, size: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        return host_augment.training_view(image, label, size, seed, geometry)
 
     return batched(view)
 

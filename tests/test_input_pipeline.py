@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import replicas
 from PIL import Image
 from scipy import stats
 from test_data import folder_config, shapes_config, spoil, write_folder
@@ -177,9 +178,9 @@ def view(image, label, seed, **geometry):
         "crop_size": 48, "short_edges": (48,), "max_long_edge": UNLIMITED, "flip": True,
     }  # fmt: skip
     made = Geometry(**(defaults | geometry))
-    parts = host_augment.training_view(
-        tf.constant(image), tf.constant(label), tf.constant([0, seed], tf.int64), made
-    )
+    encoded = [replicas.encode(image), replicas.encode(label)]
+    size = tf.constant(label.shape)
+    parts = host_augment.training_view(*encoded, size, tf.constant([0, seed], tf.int64), made)
     return [part.numpy() for part in parts]
 
 
@@ -256,11 +257,14 @@ def test_scales_places_and_flips_are_drawn_uniformly_and_independently():
     edges = tuple(int(x * 0.1 * 40) for x in range(5, 21))  # 20 to 80 pixels for a crop of 40
     geometry = Geometry(crop_size=40, short_edges=edges, max_long_edge=UNLIMITED, flip=True)
     count = 4_000
-    image = np.broadcast_to(painted(50, 62), (count, 50, 62, 3))
-    label = np.broadcast_to(np.uint8(0), (count, 50, 62))
+    image, label, size = (
+        [replicas.encode(painted(50, 62))] * count,
+        [b""] * count,
+        [[50, 62]] * count,
+    )
     seeds = np.stack([np.full(count, 11), np.arange(count)], 1)
     view = batched(lambda *example: host_augment.training_view(*example, geometry))
-    views, _, valid = (x.numpy() for x in view(tf.constant(image), tf.constant(label), seeds))
+    views, _, valid = (x.numpy() for x in view(*map(tf.constant, (image, label, size)), seeds))
     # The resized width tells the scale; it is wider than the crop from the 6th scale on.
     rows = valid.any(2).sum(1)
     small = rows < 40

@@ -1,0 +1,68 @@
+"""Encoded images and masks -> pixels on the host: all of them, or only what a view shows."""
+
+from __future__ import annotations
+
+from data.host_tf import tf
+
+VOID = 255
+_RATIOS = (1, 2, 4, 8)  # what a JPEG decoder can shrink by while it decodes
+# Chroma planes of half the size are interpolated between neighbours, which a cut takes away.
+_MARGIN = 2
+
+
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Encoded JPEG or PNG -> uint8 [H, W, 3]."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_label(encoded: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """PNG of class ids -> uint8 [H, W]; an empty string gives `size` pixels of void."""
+    return tf.cond(
+        tf.strings.length(encoded) > 0,
+        lambda: tf.io.decode_png(encoded, channels=1)[..., 0],
+        lambda: tf.fill(size, tf.constant(VOID, tf.uint8)),
+    )
+
+
+def decode_part(
+    encoded: tf.Tensor, size: tf.Tensor, resized: tf.Tensor, offset: tf.Tensor, window: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Decodes what `window` at `offset` of the image resized to `resized` is made from.
+
+    A JPEG is shrunk by 2, 4 or 8 while it is decoded if at least that much shrinking is asked for;
+    the rest remains to be done. Other formats are decoded whole and cut.
+
+    Args:
+      encoded: string [], JPEG or PNG.
+      size: int32 [2], height and width of the image.
+      resized, offset, window: int32 [2], rows and columns.
+
+    Returns:
+      pixels uint8 [h, w, 3]; int32 [2], where they begin in the shrunk image; int32 [], by how
+      much it is shrunk.
+    """
+    is_jpeg = tf.io.is_jpeg(encoded)
+    step = tf.cast(size, tf.float64) / tf.cast(resized, tf.float64)
+    shrink = tf.reduce_min(step)
+    level = tf.reduce_sum(tf.cast(shrink >= tf.constant(_RATIOS[1:], tf.float64), tf.int32))
+    level = tf.where(is_jpeg, level, 0)
+    ratio = tf.constant(_RATIOS)[level]
+    step /= tf.cast(ratio, tf.float64)
+    reach = tf.maximum(step, 1) + _MARGIN  # of the triangle filter
+    first = tf.floor(tf.cast(offset, tf.float64) * step - reach)
+    first = tf.maximum(tf.cast(first, tf.int32), 0)
+    last = tf.math.ceil(tf.cast(offset + window, tf.float64) * step + reach)
+    last = tf.minimum(tf.cast(last, tf.int32), -(-size // ratio))
+    extent = last - first
+
+    def jpeg(ratio: int) -> tf.Tensor:
+        place = tf.concat([first, extent], 0)
+        return tf.image.decode_and_crop_jpeg(encoded, place, channels=3, ratio=ratio)
+
+    def other() -> tf.Tensor:
+        return tf.slice(decode_image(encoded), [*tf.unstack(first), 0], [*tf.unstack(extent), 3])
+
+    branches = [lambda r=r: jpeg(r) for r in _RATIOS]
+    pixels = tf.cond(is_jpeg, lambda: tf.switch_case(level, branches), other)
+    return tf.ensure_shape(pixels, [None, None, 3]), first, ratio
