@@ -128,7 +128,7 @@ def test_check_model_and_batch(command_line, capsys, data, name):  # noqa: F811
     assert batch.unlabeled_image.shape == (1, semi, crop, crop, 3)
     assert set(np.unique(batch.label)) <= {*range(config.data.num_classes), 255}
 
-    described = {"model": config.model.to_dict(), "dtype": config.dtype}
+    described = {"model": config.model.to_dict(), "dtype": config.dtype, "remat": config.remat}
     described["data"] = {"num_classes": config.data.num_classes, "crop_size": crop}
     predictions, _ = model_shapes(json.dumps(described))
     queries = config.model.num_queries
