@@ -6,21 +6,35 @@ python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=export --
 python main.py --config=configs/shapes.py --mode=check
 """
 
+import os
 import re
 import sys
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data.errors import DataError
 from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
-from rc2l_jax import check, train
-from rc2l_jax.checkpoints import CheckpointError
+from rc2l_jax import check, distributed, run_evaluation, train
+from rc2l_jax.checkpoints import CheckpointError, StorageError
 from rc2l_jax.config import ConfigError, is_known, unknown_key
+from rc2l_jax.interruption import Interrupted
+from rc2l_jax.loop import TrainingError
 from rc2l_jax.pretrained import WeightsError
 from rc2l_jax.trained import FORMATS, NETWORKS, export_checkpoint
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, WeightsError, train.TrainingError)
+# What a user can mend is said in one line; the exit status tells a scheduler what it was.
+EXIT_STATUS = {
+    ConfigError: 1,
+    DataError: 1,
+    CheckpointError: 1,
+    WeightsError: 1,
+    distributed.DistributedError: 1,
+    TrainingError: 3,  # (4: `distributed.PEER_FAILED`)
+    StorageError: 5,
+    Interrupted: 75,  # EX_TEMPFAIL of sysexits.h: start the same command again
+}
 MODES = ("train", "eval", "export", "check", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -38,6 +52,17 @@ _STEP = flags.DEFINE_integer(
 _FORMAT = flags.DEFINE_enum("format", FORMATS[0], FORMATS, "export: for which program.")
 _OUTPUT = flags.DEFINE_string("output", None, "export: folder to make.")
 _NETWORK = flags.DEFINE_enum("network", NETWORKS[0], NETWORKS, "export: which of the two.")
+_ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", False, "train: go on with a run of another config."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of many processes, which find each other by the cluster's settings."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "One of many processes: HOST:PORT of the first; with the two below."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Their number.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one's, from 0.")
 _SIZE = flags.DEFINE_list(
     "size", None, "export, stablehlo: height,width of the images; the crop size by default."
 )
@@ -55,16 +80,32 @@ def main(argv: list[str]) -> None:
     if mode == "export" and not _OUTPUT.value:
         fail("--output is missing: the folder to make")
     try:
-        if mode == "train":
-            train.train_and_evaluate(config, workdir)
-        elif mode == "eval":
-            train.evaluate_checkpoint(config, workdir, _STEP.value)
-        elif mode == "export":
-            export(config, workdir)
-        else:
-            {"check": check.check, "prepare": check.prepare}[mode](config)
-    except USER_ERRORS as error:
-        fail(str(error))
+        join_others()
+        with distributed.shared_fate(exit_status):
+            run(config, mode, workdir)
+    except tuple(EXIT_STATUS) as error:
+        if isinstance(error, Interrupted):
+            leave(f"stopped by {error}: start the same command again", exit_status(error))
+        fail(str(error), exit_status(error))
+
+
+def join_others() -> None:
+    """Makes this process one of many, if the flags say so."""
+    given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if _DISTRIBUTED.value or any(value is not None for value in given):
+        distributed.initialize(*given)
+
+
+def run(config: ConfigDict, mode: str, workdir: str | None) -> None:
+    """Runs one mode."""
+    if mode == "train":
+        train.train_and_evaluate(config, workdir, allow_config_change=_ALLOW_CONFIG_CHANGE.value)
+    elif mode == "eval":
+        run_evaluation.evaluate_checkpoint(config, workdir, _STEP.value)
+    elif mode == "export":
+        export(config, workdir)
+    else:
+        {"check": check.check, "prepare": check.prepare}[mode](config)
 
 
 def export(config: ConfigDict, workdir: str) -> None:
@@ -103,10 +144,24 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
-def fail(message: str) -> None:
+def exit_status(error: BaseException) -> int:
+    """Returns with what status an error ends the program."""
+    return next((code for kind, code in EXIT_STATUS.items() if isinstance(error, kind)), 1)
+
+
+def fail(message: str, status: int = 1) -> None:
     """Ends the program with a message and without a traceback."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(status)
+
+
+def leave(message: str, status: int) -> None:
+    """Ends the program at once: threads may still wait for a disk that does not answer."""
+    print(message, file=sys.stderr)
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ so that a reader who wants only the networks reads only those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from rc2l_jax.structs import TrainState
@@ -27,6 +28,28 @@ _NETWORKS = {
 
 class CheckpointError(ValueError):
     """A checkpoint or run directory that does not fit the config, or cannot be read."""
+
+
+class StorageError(ValueError):
+    """A run directory that cannot be written: the disk is full, or it is not ours to write."""
+
+
+@contextlib.contextmanager
+def storage_errors(path: epath.Path) -> Iterator[None]:
+    """Within it, whatever goes wrong while `path` is written is raised as StorageError.
+
+    Not only OSError: TensorFlow and TensorStore have errors of their own for a full disk.
+    """
+    try:
+        yield
+    except (StorageError, CheckpointError):
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"{path} cannot be written ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}). What was complete is still there: make room, "
+            "or mend the permissions, and the same command goes on"
+        ) from error
 
 
 class _NewestAndBest(checkpoint_managers.PreservationPolicy):
@@ -47,22 +70,24 @@ class Checkpoints:
     Every process of a run must make the same calls.
     """
 
-    def __init__(self, workdir: Path, keep: int = 1):
+    def __init__(self, workdir: epath.PathLike, keep: int = 1):
         """Opens `workdir`/checkpoints, which appears with the first save.
 
         Args:
           workdir: the run directory.
           keep: how many of the newest checkpoints stay; the best one stays in addition.
         """
-        self.path = workdir.absolute() / "checkpoints"
+        self.path = epath.Path(workdir).absolute() / "checkpoints"
         self._policy = _NewestAndBest(keep)
         self._manager: ocp.CheckpointManager | None = None
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        # After an error, what a save under way has to add would hide it.
+        with contextlib.suppress(StorageError) if kind else contextlib.nullcontext():
+            self.close()
 
     def latest_step(self) -> int | None:
         """Returns the newest complete checkpoint's step, or None."""
@@ -78,17 +103,36 @@ class Checkpoints:
         Args:
           state: replicated over devices; its `step` names the checkpoint.
           metadata: JSON values: at least "best", see `evaluate.better`, or None.
+
+        Raises:
+          StorageError: this checkpoint cannot be written, or the one before could not.
         """
+        if self._manager is not None and not self.path.is_dir():
+            raise StorageError(f"{self.path.parent} is gone: it was deleted while the run used it")
         best = metadata["best"]
         self._policy.best_step = best["step"] if best else None
-        self._open().save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(flax.traverse_util.unflatten_dict(_leaves(state))),
-                metadata=ocp.args.JsonSave(dict(metadata)),
-            ),
-            force=True,
-        )
+        # Copies on the host: every process has the whole state, and what is kept depends on no
+        # device. (A view of a CPU device's memory would change when the step reuses it.)
+        leaves = {path: np.array(leaf) for path, leaf in _leaves(jax.device_get(state)).items()}
+        with storage_errors(self.path):
+            self._open().save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(flax.traverse_util.unflatten_dict(leaves)),
+                    metadata=ocp.args.JsonSave(dict(metadata)),
+                ),
+                force=True,
+            )
+
+    def wait(self) -> None:
+        """Waits for what is being written.
+
+        Raises:
+          StorageError: it could not be written.
+        """
+        if self._manager is not None:
+            with storage_errors(self.path):
+                self._manager.wait_until_finished()
 
     def restore(
         self, template: TrainState, step: int | None = None
@@ -140,10 +184,21 @@ class Checkpoints:
         return step, networks, metadata
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+        """Waits for what is being written; see `wait`."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with storage_errors(self.path):
+                manager.close()
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Returns what a checkpoint holds besides the state.
+
+        Raises:
+          CheckpointError: it cannot be read.
+        """
+        with self._reading(step):
+            args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
+            return self._open().restore(step, args=args).metadata
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -172,7 +227,7 @@ class Checkpoints:
         self, step: int, wanted: dict[tuple[str, ...], Any]
     ) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, Any]]:
         """Reads the leaves named in `wanted` and the metadata of one checkpoint."""
-        try:
+        with self._reading(step):
             stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
             _check_leaves(self.path / str(step), stored, wanted)
             target = flax.traverse_util.unflatten_dict(wanted)
@@ -188,6 +243,12 @@ class Checkpoints:
                 metadata=ocp.args.JsonRestore(),
             )
             restored = self._open().restore(step, args=args)
+        return flax.traverse_util.flatten_dict(restored.state), restored.metadata
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        try:
+            yield
         except CheckpointError:
             raise
         except Exception as error:
@@ -196,7 +257,6 @@ class Checkpoints:
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
                 "delete its folder to go on from the one before"
             ) from error
-        return flax.traverse_util.flatten_dict(restored.state), restored.metadata
 
 
 def _state_dict(state: TrainState) -> dict[str, Any]:
@@ -209,7 +269,7 @@ def _leaves(state: TrainState) -> dict[tuple[str, ...], Any]:
 
 
 def _check_leaves(
-    path: Path, stored: dict[tuple[str, ...], Any], wanted: dict[tuple[str, ...], Any]
+    path: epath.Path, stored: dict[tuple[str, ...], Any], wanted: dict[tuple[str, ...], Any]
 ) -> None:
     """Raises CheckpointError that names the first leaves which differ, and both shapes."""
     fields = {key[0] for key in wanted}

@@ -124,6 +124,9 @@ def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
         if not (low <= values[key] <= high and values[key] < math.inf):
             allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             problems.append((key, f"{key} = {values[key]} must be {allowed}"))
+    for key, value in values.items():
+        if isinstance(value, int) and abs(value) >= 2**31 and key not in dict(problems):
+            problems.append((key, f"{key} = {value} does not fit into 32 bits"))
     for key in POSITIVE:
         if not 0 < values[key] < math.inf:
             problems.append((key, f"{key} = {values[key]} must be greater than 0"))

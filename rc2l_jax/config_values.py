@@ -27,6 +27,7 @@ RANGES = {
     "eval_every_steps": (1, math.inf),
     "checkpoint_every_steps": (1, math.inf),
     "keep_checkpoints": (1, math.inf),
+    "max_nonfinite_steps": (1, math.inf),
     "num_pictures": (0, math.inf),
     "eval.window": (0, math.inf),
     "eval.window_stride": (0.1, 1),  # above 1 there would be gaps

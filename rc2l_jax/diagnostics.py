@@ -1,11 +1,17 @@
-"""What a step reports besides its losses, above all how good the pseudo labels are."""
+"""What a step reports besides its losses: how good the pseudo labels are, what was not finite."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import optax
 
 from rc2l_jax.structs import Mean, Segments
+
+NONFINITE = "nonfinite/"  # prefix of the metrics that say how often a term was not finite
 
 
 def pseudo_label_metrics(
@@ -39,3 +45,19 @@ def pseudo_label_metrics(
         "pseudo/accuracy": (right.sum(), judged.sum()),
         "pseudo/pixel_accuracy": (right_pixels.sum(), votes.sum()),
     }
+
+
+def nonfinite_terms(losses: Mapping[str, Mean], grads: Mapping[str, Any]) -> dict[str, Mean]:
+    """Which loss terms, and the gradients of which modules, are not finite.
+
+    Args:
+      losses: {"loss/...": (sum, count)}.
+      grads: a tree by module: {"backbone": ..., "class_head": ...}.
+
+    Returns:
+      {"nonfinite/" + name: (1 or 0, 1)}, of every "loss/..." and every "grad/<module>".
+    """
+    values = {name: total for name, (total, _) in losses.items()}
+    values |= {f"grad/{module}": optax.global_norm(tree) for module, tree in grads.items()}
+    broken = {name: jnp.float32(~jnp.isfinite(value)) for name, value in values.items()}
+    return {f"{NONFINITE}{name}": (value, jnp.ones(())) for name, value in broken.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from rc2l_jax.report import say
 from rc2l_jax.structs import Batch, TrainState
@@ -45,7 +45,7 @@ def _options() -> jax.profiler.ProfileOptions:
 class ProfiledStep:
     """A training step that leaves a trace of some of its calls, and is otherwise the same."""
 
-    def __init__(self, step_fn: Step, workdir: Path, done: int, last: int):
+    def __init__(self, step_fn: Step, workdir: epath.Path, done: int, last: int):
         """Wraps a step; only process 0 traces.
 
         Args:

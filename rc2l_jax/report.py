@@ -10,17 +10,19 @@ import json
 import math
 import os
 import platform
+import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import flax
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.rundir import write_json
+from rc2l_jax.checkpoints import storage_errors
+from rc2l_jax.rundir import write_json, write_text
 from rc2l_jax.structs import TrainState
 from rc2l_jax.visualize import save_png
 
@@ -35,16 +37,24 @@ class Writer(Protocol):
         """Writes named pictures, [1, H, W, 3]."""
 
 
-def say(message: str) -> None:
-    """Prints a line at once, on process 0."""
-    if jax.process_index() == 0:
-        print(message, flush=True)
+def say(message: str, *, everywhere: bool = False) -> None:
+    """Prints a line with the time, at once: on process 0, or on all of them with their number."""
+    index = jax.process_index()
+    if index == 0 or everywhere:
+        who = f" [{index}]" if jax.process_count() > 1 else ""
+        print(f"{datetime.datetime.now():%H:%M:%S}{who} {message}", flush=True)
 
 
-def describe_run(config: ConfigDict, workdir: Path, state: TrainState) -> None:
+def describe_run(config: ConfigDict, workdir: epath.Path, state: TrainState) -> None:
     """Prints what runs where."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    now = datetime.datetime.now().astimezone()
+    say(
+        f"{now:%Y-%m-%d %H:%M:%S %Z}, host {socket.gethostname()}, pid {os.getpid()}, "
+        f"process {jax.process_index()} of {jax.process_count()}",
+        everywhere=True,
+    )
     say(f"run directory {workdir}")
     say(
         f"{jax.device_count()} x {device.device_kind} ({device.platform}), "
@@ -100,7 +110,7 @@ class Report:
       workdir: the run directory.
     """
 
-    def __init__(self, workdir: Path, writer: Writer | None):
+    def __init__(self, workdir: epath.Path, writer: Writer | None):
         """Writes under `workdir`, and to `writer` (TensorBoard) if there is one."""
         self.workdir = workdir
         self._active = jax.process_index() == 0
@@ -109,15 +119,17 @@ class Report:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes numbers to TensorBoard."""
         if self._writer:
-            self._writer.write_scalars(step, dict(values))
+            with storage_errors(self.workdir):
+                self._writer.write_scalars(step, dict(values))
 
     def picture(self, step: int, name: str, picture: np.ndarray | None) -> None:
         """Writes a picture, uint8 [H, W, 3], to figures/ and TensorBoard; None writes nothing."""
         if not self._active or picture is None:
             return
-        save_png(self.workdir / "figures" / f"step_{step:08d}_{name}.png", picture)
-        if self._writer:
-            self._writer.write_images(step, {f"figures/{name}": picture[None]})
+        with storage_errors(self.workdir):
+            save_png(self.workdir / "figures" / f"step_{step:08d}_{name}.png", picture)
+            if self._writer:
+                self._writer.write_images(step, {f"figures/{name}": picture[None]})
 
     def evaluation(
         self, step: int, scores: Mapping[str, Any], metrics: Mapping[str, float]
@@ -140,29 +152,36 @@ class Report:
             line |= {f"{name}_miou": entry["miou"] for name, entry in scores.items()}
             line |= {f"{name}_iou": entry["iou"] for name, entry in scores.items()}
             line |= {"metrics": finite(metrics)}
-            with self._evaluations.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            # Whole, for a bucket has no files to append to.
+            self._write_evaluations([*read_evaluations(self.workdir), line])
 
     def rewind(self, step: int) -> None:
         """Takes out of evaluations.jsonl what a resume from `step` does again."""
         if not self._active or not self._evaluations.is_file():
             return
         kept = [line for line in read_evaluations(self.workdir) if line["step"] <= step]
-        partial = self._evaluations.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, self._evaluations)
+        self._write_evaluations(kept)
 
     def results(self, results: Mapping[str, Any]) -> None:
         """Writes results.json."""
+        self.document("results.json", results)
+
+    def document(self, name: str, value: Any) -> None:
+        """Writes a JSON file of the run directory, whole."""
         if self._active:
-            write_json(self.workdir / "results.json", results)
+            with storage_errors(self.workdir):
+                write_json(self.workdir / name, value)
+
+    def _write_evaluations(self, lines: list[dict[str, Any]]) -> None:
+        with storage_errors(self.workdir):
+            write_text(self._evaluations, "".join(json.dumps(line) + "\n" for line in lines))
 
     @property
-    def _evaluations(self) -> Path:
+    def _evaluations(self) -> epath.Path:
         return self.workdir / "evaluations.jsonl"
 
 
-def read_evaluations(workdir: Path) -> list[dict[str, Any]]:
+def read_evaluations(workdir: epath.Path) -> list[dict[str, Any]]:
     """Returns every evaluation of a run, in order; a line cut off by a crash is left out."""
     path = workdir / "evaluations.jsonl"
     evaluations = []

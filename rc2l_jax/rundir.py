@@ -1,13 +1,20 @@
-"""A run directory belongs to one config; files in it are replaced whole."""
+"""A run directory belongs to one config, and to one job at a time; its files are replaced whole.
+
+It may lie on a local disk or in a bucket (`gs://`).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
+import socket
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from etils import epath
+from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from rc2l_jax.checkpoints import CheckpointError
@@ -24,6 +31,7 @@ CHANGEABLE = frozenset(
         "eval_every_steps",
         "checkpoint_every_steps",
         "keep_checkpoints",
+        "max_nonfinite_steps",
         "num_pictures",
         "compilation_cache",
         "profile",
@@ -40,15 +48,64 @@ CHANGEABLE = frozenset(
 )
 
 
-def write_json(path: Path, value: Any) -> None:
+def run_path(workdir: epath.PathLike) -> epath.Path:
+    """The run directory, absolute: a local path or a bucket's address."""
+    return epath.Path(workdir).expanduser().absolute()
+
+
+def is_local(path: epath.Path) -> bool:
+    """Returns whether a path is of this machine's file system."""
+    return "://" not in os.fspath(path)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Writes a file whole, see `write_json`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    partial.write_text(text)
+    partial.replace(path)
 
 
-def write_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any]) -> None:
+@contextlib.contextmanager
+def only_job(workdir: epath.Path) -> Iterator[None]:
+    """Within it no other job can train in the run directory.
+
+    The lock is the system's: it is gone when the process is, however it ended. A bucket has no
+    such locks; there nothing is checked.
+
+    Raises:
+      CheckpointError: another job has it.
+    """
+    if not is_local(workdir):
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    owner, lock = workdir / "job.json", FileLock(workdir / "job.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        with contextlib.suppress(OSError, ValueError):
+            job = json.loads(owner.read_text())
+            raise CheckpointError(
+                f"{workdir} is in use: process {job['pid']} on {job['host']} trains there since "
+                f"{job['since']}. Wait for it or stop it, or use another --workdir"
+            ) from error
+        raise CheckpointError(f"{workdir} is in use by another job") from error
+    try:
+        since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        write_json(owner, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def write_run_config(workdir: epath.Path, config: ConfigDict, used: Mapping[str, Any]) -> None:
     """Writes config.json: the config, and under "splits" the images that the run uses.
 
     Args:
@@ -59,6 +116,13 @@ def write_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any])
     write_json(workdir / "config.json", config.to_dict() | {_SPLITS: dict(used)})
 
 
+def keep_former_config(workdir: epath.Path, step: int) -> None:
+    """Keeps config.json, before a run of another config goes on from `step`, under another name."""
+    path = workdir / f"config_until_step_{step:08d}.json"
+    if not path.exists():
+        write_text(path, (workdir / "config.json").read_text())
+
+
 def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
     """Returns {dotted key: (stored value, new value)}; a key one side lacks is "absent" there."""
     old, new = flatten(stored), flatten(json.loads(json.dumps(config.to_dict())))
@@ -66,7 +130,12 @@ def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, t
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def check_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any]) -> list[str]:
+def check_run_config(
+    workdir: epath.Path,
+    config: ConfigDict,
+    used: Mapping[str, Any],
+    allow_changes: bool = False,
+) -> list[str]:
     """Refuses to go on with a run of another config, before anything is written.
 
     Args:
@@ -74,16 +143,18 @@ def check_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any])
         to go on with, and the config may have changed freely.
       config: of the run to start or go on with.
       used: the images it uses, see `check.describe_subsets`.
+      allow_changes: of any key and of the images; a model of other shapes is found later, by its
+        checkpoint.
 
     Returns:
-      A phrase for each key that has changed and may.
+      A line for each key that has changed and may.
 
     Raises:
       CheckpointError: the directory's config.json differs in a key that matters or names other
         images, or is damaged.
     """
     path = workdir / "config.json"
-    if not path.is_file() or not any((workdir / "checkpoints").glob("*")):
+    if not path.exists() or not any((workdir / "checkpoints").glob("*")):
         return []
     try:
         stored = json.loads(path.read_text())
@@ -92,18 +163,21 @@ def check_run_config(workdir: Path, config: ConfigDict, used: Mapping[str, Any])
     before = stored.pop(_SPLITS, {})
     differing = differing_keys(stored, config)
     phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
-    if refused := [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]:
+    refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]
+    if refused and not allow_changes:
         raise CheckpointError(
-            f"{workdir} belongs to a run of another config: {'; '.join(refused)}. "
-            "Use another --workdir, or that run's config"
+            f"{workdir} belongs to a run of another config: {'; '.join(refused)}. Use another "
+            "--workdir, or that run's config; or --allow_config_change to go on with the new one"
         )
-    changed = [name for name in used if _images(before, name) != _images(used, name)]
-    if before and changed:
+    former = before or used
+    changed = [name for name in used if _images(former, name) != _images(used, name)]
+    if changed and not allow_changes:
         raise CheckpointError(
             f"{workdir} belongs to a run on other images: {', '.join(changed)}. The list file or "
-            "the data set has changed since; use another --workdir, or the former ones"
+            "the data set has changed since; use another --workdir, or the former ones; or "
+            "--allow_config_change to go on with the new ones"
         )
-    return list(phrases.values())
+    return [*phrases.values(), *(f"the images of {name} are others" for name in changed)]
 
 
 def _images(used: Mapping[str, Any], name: str) -> Any:
@@ -116,7 +190,7 @@ def describe_change(key: str, old: Any, new: Any) -> str:
     return f"{key} was {old!r} and is now {new!r}"
 
 
-def check_same_model(stored: dict[str, Any], config: ConfigDict, workdir: Path) -> None:
+def check_same_model(stored: dict[str, Any], config: ConfigDict, workdir: epath.Path) -> None:
     """Raises CheckpointError if the config describes another network than the stored one."""
     decisive = ("model.", "data.name", "data.num_classes")
     changes = [

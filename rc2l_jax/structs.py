@@ -115,6 +115,8 @@ class TrainState:
       opt_state: of the optimiser, over `params`.
       class_shares: float32 [2, K], moving averages of each class's share of the labelled segments
         and of what the teacher says about unlabelled images (see `class_balance`).
+      nonfinite_run: int32 [], how many of the last steps, without a break, were not finite and
+        changed nothing.
     """
 
     step: jax.Array
@@ -125,6 +127,7 @@ class TrainState:
     teacher_batch_stats: Any
     opt_state: Any
     class_shares: jax.Array
+    nonfinite_run: jax.Array
 
 
 def gather_queries(per_query: jax.Array, assignment: Assignment) -> jax.Array:

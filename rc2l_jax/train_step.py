@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from rc2l_jax import objective
 from rc2l_jax.augment import normalize
 from rc2l_jax.class_balance import segment_counts, update_shares
-from rc2l_jax.diagnostics import pseudo_label_metrics
+from rc2l_jax.diagnostics import nonfinite_terms, pseudo_label_metrics
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.optimizer import learning_rate_schedule
 from rc2l_jax.segments import nearest_downsample
@@ -65,7 +65,7 @@ def train_step(
 
     Returns:
       The next state, and metrics as (sum, count) over all devices. A step with a non-finite loss
-      or gradient changes nothing but the step number.
+      or gradient changes nothing but the step number and `nonfinite_run`.
     """
     grads, (batch_stats, losses, metrics) = batch_gradients(state, batch, model, config)
     grads, losses = jax.lax.pmean((grads, losses), AXIS)
@@ -76,19 +76,31 @@ def train_step(
     updated = updated.replace(class_shares=shares)
     finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(losses["total"])
     new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
-    new_state = new_state.replace(step=state.step + 1)
+    run = jnp.where(finite, 0, state.nonfinite_run + 1)
+    new_state = new_state.replace(step=state.step + 1, nonfinite_run=run)
 
     scalars = {f"loss/{name}": value for name, value in losses.items()} | {
         "grad_norm": optax.global_norm(grads),
         "update_norm": optax.global_norm(updates),
         "learning_rate": learning_rate_schedule(config)(state.step),
         "unsup_weight": objective.unsup_weight(state.step, config),
-        "nonfinite_steps": ~finite,
     }
     if "pseudo/classes" in metrics:
         classes_present = metrics.pop("pseudo/classes") > 0  # [K]
         scalars["pseudo/classes"] = classes_present.sum()
-    return new_state, metrics | {k: (jnp.float32(v), jnp.ones(())) for k, v in scalars.items()}
+    metrics |= {k: (jnp.float32(v), jnp.ones(())) for k, v in scalars.items()}
+    return new_state, _of_finite_steps(metrics, grads, finite)
+
+
+def _of_finite_steps(
+    metrics: dict[str, Mean], grads: Mapping[str, Any], finite: jax.Array
+) -> dict[str, Mean]:
+    """The step's metrics; one that is not finite says what was not, and counts in no mean."""
+    means = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)
+    terms = {name: term for name, term in metrics.items() if name.startswith("loss/")}
+    counts = nonfinite_terms(terms, grads)
+    counts["nonfinite_steps"] = jnp.float32(~finite), jnp.ones(())
+    return means | counts | {"match/nonfinite": metrics["match/nonfinite"]}
 
 
 def batch_gradients(

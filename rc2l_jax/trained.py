@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from rc2l_jax import input_pipeline
@@ -16,7 +17,7 @@ from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.pretrained.to_transformers import export_transformers
 from rc2l_jax.report import say
-from rc2l_jax.rundir import check_same_model
+from rc2l_jax.rundir import check_same_model, run_path
 from rc2l_jax.train_state import initial_state
 
 FORMATS = ("huggingface", "stablehlo")
@@ -24,7 +25,7 @@ NETWORKS = ("teacher", "student")
 
 
 def restore_run(
-    config: ConfigDict, workdir: Path, step: int | None = None
+    config: ConfigDict, workdir: epath.Path, step: int | None = None
 ) -> tuple[MaskFormer, int, dict[str, Any], dict[str, Any]]:
     """Reads student and teacher of a checkpoint.
 
@@ -49,7 +50,7 @@ def restore_run(
 
 def export_checkpoint(
     config: ConfigDict,
-    workdir: str | Path,
+    workdir: epath.PathLike,
     output: str | Path,
     *,
     file_format: str,
@@ -73,7 +74,7 @@ def export_checkpoint(
       CheckpointError: see `restore_run`.
       WeightsError: the folder is not empty, or the format has no such model.
     """
-    workdir, output = (Path(path).expanduser().absolute() for path in (workdir, output))
+    workdir, output = run_path(workdir), Path(output).expanduser().absolute()
     validate(config, jax.device_count())
     _, step, networks, _ = restore_run(config, workdir, step)
     class_names = input_pipeline.dataset_info(config).class_names

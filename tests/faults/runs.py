@@ -1,0 +1,253 @@
+"""Starts `main.py` many times, quickly: a process that has imported everything forks the runs.
+
+A fork is a process of its own, with signal handlers and an exit status of its own, as a new one
+would be; only the seconds that the imports of TensorFlow and JAX take are saved. No device exists
+before the fork.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rc2l_jax.checkpoints import Checkpoints
+from rc2l_jax.train_state import create_train_state
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 300  # seconds, of anything that is waited for; a busy machine is ten times slower
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+TINY = {
+    "num_steps": 40,
+    "warmup_steps": 2,
+    "batch_size": 4,
+    "unlabeled_batch_size": 8,
+    "log_every_steps": 7,
+    "eval_every_steps": 20,
+    "checkpoint_every_steps": 3,
+    "keep_checkpoints": 2,
+    "eval_batch_size": 4,
+    "num_pictures": 0,
+    "matcher": "device",  # without a callback the compiled program can be kept between runs
+    "unsup_start_step": 2,
+    "unsup_ramp_steps": 2,
+    "pseudo.pixel_threshold": 0.1,  # so that even this teacher has segments
+    "max_segments": 4,
+    "model.backbone_width": 4,
+    "model.num_queries": 7,
+    "model.pixel_dim": 8,
+    "model.mask_dim": 8,
+    "model.hidden_dim": 16,
+    "model.ffn_dim": 16,
+    "model.num_decoder_layers": 1,
+    "model.dropout": 0.1,
+    "data.crop_size": 32,
+    "data.shapes.image_size": 32,
+    "data.shapes.num_train": 24,
+    "data.shapes.num_val": 6,
+    "data.labeled_split": "train#8@0",
+    "data.unlabeled_split": "train#rest8@0",
+}
+
+# Answers each request, a line of JSON, with a line. What a run does before `main` ("patch") lets a
+# test reach a certain moment; it changes nothing that is computed.
+_FORKS = """
+import json, os, sys
+import main
+
+def run(request):
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1), os.dup2(log, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.update(request["environment"])
+    exec(request["patch"], {})
+    sys.argv = ["main.py", *request["arguments"]]
+    main.app.run(main.main, flags_parser=main.parse_flags)
+
+for line in sys.stdin:
+    request = json.loads(line)
+    if "poll" in request:
+        pid, status = os.waitpid(request["poll"], os.WNOHANG)
+        print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+    else:
+        pid = os.fork()
+        if not pid:
+            run(request)
+        print(pid, flush=True)
+"""
+
+
+class Runs:
+    """Starts runs of one tiny config, under a folder that they share prepared records in."""
+
+    def __init__(self, scratch: Path):
+        """Imports everything, once."""
+        self.scratch = scratch
+        self._forks = subprocess.Popen(
+            [sys.executable, "-c", _FORKS],
+            cwd=ROOT,
+            env=os.environ | {"XLA_FLAGS": XLA_FLAGS},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        """Ends the process that forks."""
+        self._forks.stdin.close()
+        self._forks.wait()
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """Sends a request, and returns the answer."""
+        self._forks.stdin.write(json.dumps(request) + "\n")
+        self._forks.stdin.flush()
+        return json.loads(self._forks.stdout.readline())
+
+    def start(
+        self,
+        workdir: Path,
+        *flags: str,
+        patch: str = "",
+        environment: Mapping[str, str] | None = None,
+        **overrides: object,
+    ) -> Run:
+        """Starts a run; its output is appended to WORKDIR.log."""
+        prepared = {"data.prepared_dir": self.scratch / "tfds"}
+        values = TINY | prepared | {k.replace("__", "."): v for k, v in overrides.items()}
+        settings = [f"--config.{key}={value}" for key, value in values.items()]
+        log = workdir.with_name(f"{workdir.name}.log")
+        start = log.stat().st_size if log.exists() else 0
+        compiled = {"JAX_COMPILATION_CACHE_DIR": str(self.scratch / "compiled")}
+        pid = self.ask(
+            {
+                "arguments": [
+                    "--config=configs/shapes.py",
+                    f"--workdir={workdir}",
+                    *settings,
+                    *flags,
+                ],
+                "log": str(log),
+                "patch": patch,
+                "environment": compiled | dict(environment or {}),
+            }
+        )
+        return Run(self, pid, log, start)
+
+    def finish(self, workdir: Path, *flags: str, **overrides: Any) -> str:
+        """Runs to the end; returns what was printed."""
+        run = self.start(workdir, *flags, **overrides)
+        assert run.wait() == 0, run.output()
+        return run.output()
+
+    def start_many(
+        self,
+        workdir: Path,
+        count: int,
+        patches: Mapping[int, str] | None = None,
+        **overrides: Any,
+    ) -> list[Run]:
+        """Starts a run of several processes; the output of process i goes to WORKDIR.i.log."""
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        flags = (f"--coordinator={address}", f"--num_processes={count}")
+        processes = []
+        for index in range(count):
+            where = f"--workdir={workdir}"  # the last one counts
+            named = workdir.with_name(f"{workdir.name}.{index}")
+            patch = (patches or {}).get(index, "")
+            which = f"--process_id={index}"
+            processes.append(self.start(named, *flags, which, where, patch=patch, **overrides))
+        return processes
+
+
+class Run:
+    """One process of `main.py`."""
+
+    def __init__(self, runs: Runs, pid: int, log: Path, start: int):
+        """`start`: where in `log` its output begins."""
+        self._runs, self.pid, self._log, self._start = runs, pid, log, start
+        self._status: int | None = None
+
+    def output(self) -> str:
+        """What it printed so far."""
+        if not self._log.exists():
+            return ""
+        return self._log.read_bytes()[self._start :].decode(errors="replace")
+
+    def poll(self) -> int | None:
+        """Its exit status (negative: the signal that ended it), or None as long as it runs."""
+        if self._status is None:
+            self._status = self._runs.ask({"poll": self.pid})
+        return self._status
+
+    def until(self, condition: Callable[[], object], deadline: float = DEADLINE) -> None:
+        """Waits for a condition, as long as the process lives."""
+        end = time.monotonic() + deadline
+        while not condition():
+            assert self.poll() is None, f"ended with {self._status}:\n{self.output()}"
+            assert time.monotonic() < end, f"waited too long:\n{self.output()}"
+            time.sleep(0.002)
+
+    def until_printed(self, text: str) -> None:
+        """Waits until it has printed a text."""
+        self.until(lambda: text in self.output())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Waits for its end; returns the exit status."""
+        end = time.monotonic() + deadline
+        while self.poll() is None:
+            if time.monotonic() > end:
+                self.signal(signal.SIGKILL)
+                raise AssertionError(f"still running after {deadline} s:\n{self.output()}")
+            time.sleep(0.01)
+        return self.poll()
+
+    def kill(self) -> None:
+        """Ends it as a power cut would."""
+        self.signal(signal.SIGKILL)
+        assert self.wait() == -signal.SIGKILL
+
+
+def newest_state(workdir: Path) -> Any:
+    """The `TrainState` of a run's newest checkpoint."""
+    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    _, _, template = create_train_state(config)
+    with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
+        return checkpoints.restore(template)[0]
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two trees of arrays are equal in every bit."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in pairs)
+
+
+def printed_losses(output: str) -> dict[int, str]:
+    """{step: loss} of the progress lines."""
+    words = [line.split() for line in output.splitlines() if "  loss " in line]
+    return {int(w[w.index("step") + 1].split("/")[0]): w[w.index("loss") + 1] for w in words}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Final parameters, losses, evaluations and best score are equal in every bit."""
+    assert same_bits(newest_state(one), newest_state(other))
+    first, second = (json.loads((d / "results.json").read_text()) for d in (one, other))
+    assert first == second
+    lines = [(d / "evaluations.jsonl").read_text().splitlines() for d in (one, other)]
+    assert [json.loads(line) for line in lines[0]] == [json.loads(line) for line in lines[1]]

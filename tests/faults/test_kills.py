@@ -1,0 +1,48 @@
+"""SIGKILL at any moment loses at most the steps since the last checkpoint, and corrupts nothing."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+
+import pytest
+from faults.runs import assert_same_run, printed_losses
+
+KILLS = 21
+STEPS = {"num_steps": 240, "eval_every_steps": 60}
+# Where a life ends: anywhere in the steps, while a checkpoint is written, or while it starts.
+MOMENTS = ("steps", "save", "steps", "save", "steps", "save", "start")
+
+
+def until_moment(run, workdir, moment: str, random_: random.Random) -> None:
+    """Waits for a moment of a certain kind."""
+    if moment == "start":
+        time.sleep(random_.uniform(0, 4))
+        return
+    run.until_printed("first step")
+    if moment == "steps":
+        time.sleep(random_.uniform(0, 0.8))
+    else:
+        checkpoints = workdir / "checkpoints"
+        run.until(lambda: any("tmp" in p.name for p in checkpoints.iterdir()))
+        time.sleep(random_.uniform(0, 0.02))
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_is_the_same_run(runs):
+    whole, workdir = runs.scratch / "whole", runs.scratch / "killed"
+    losses = printed_losses(runs.finish(whole, **STEPS))
+    random_, lost = random.Random(0), []
+    for life, moment in zip(range(KILLS), itertools.cycle(MOMENTS)):
+        run = runs.start(workdir, **STEPS)
+        until_moment(run, workdir, moment, random_)
+        run.kill()
+        said = printed_losses(run.output())
+        assert said.items() <= losses.items(), life
+        lost.append(max(said, default=0))
+    assert max(lost) < STEPS["num_steps"], "finished before the last kill"
+    again = runs.finish(workdir, **STEPS)
+    assert "resuming from the checkpoint" in again
+    assert printed_losses(again).items() <= losses.items()
+    assert_same_run(whole, workdir)

@@ -1,0 +1,123 @@
+"""Full disks, directories that nobody may write or that vanish, two jobs in one directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults.runs import assert_same_run, newest_state
+
+NOT_WRITABLE = 5  # exit status, as the README says
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, with so many bytes."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        mount = ["sudo", "-n", *mount]
+        done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"may not mount a small disk here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run([*mount[: mount.index("mount")], "umount", "-l", str(path)], check=True)
+
+
+def complete_steps(workdir: Path) -> list[int]:
+    """Steps of the complete checkpoints."""
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_said_and_the_last_checkpoint_is_whole(runs, undisturbed):
+    with small_disk(runs.scratch / "disk", "64m") as disk:
+        workdir = disk / "run"
+        run = runs.start(workdir, keep_checkpoints=40, checkpoint_every_steps=2)
+        run.until(lambda: workdir.is_dir() and (workdir / "checkpoints" / "4").is_dir())
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:  # until nothing more fits
+                file.write(bytes(4096))
+        assert run.wait() == NOT_WRITABLE, run.output()
+        error = run.output().strip().splitlines()[-1]
+        assert error.startswith("error: ") and "cannot be written" in error, run.output()
+        assert str(disk) in error and "make room" in error and "Traceback" not in run.output()
+        kept = complete_steps(workdir)
+        assert kept and newest_state(workdir).step == kept[-1]
+
+        filler.unlink()
+        again = runs.finish(workdir, keep_checkpoints=40, checkpoint_every_steps=2)
+        assert f"resuming from the checkpoint of step {kept[-1]}" in again
+        assert_same_run(undisturbed, workdir)
+
+
+@pytest.mark.slow
+def test_a_disk_that_may_only_be_read(runs):
+    with small_disk(runs.scratch / "readonly", "16m") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        run = runs.start(disk / "run")
+        assert run.wait() == NOT_WRITABLE, run.output()
+        (line,) = run.output().strip().splitlines()[-1:]
+        assert line.startswith(f"error: {disk}/run cannot be written") and "Read-only" in line
+
+
+@pytest.mark.slow
+def test_a_directory_that_vanishes_under_the_run(runs):
+    workdir = runs.scratch / "vanishes"
+    run = runs.start(workdir, num_steps=4000, eval_every_steps=4000)
+    run.until(lambda: (workdir / "checkpoints" / "3").is_dir())
+    shutil.rmtree(workdir, ignore_errors=True)
+    shutil.rmtree(workdir, ignore_errors=True)
+    assert run.wait() == NOT_WRITABLE, run.output()
+    assert f"{workdir} is gone" in run.output(), run.output()
+
+
+@pytest.mark.slow
+def test_a_directory_belongs_to_one_job_at_a_time(runs, undisturbed):
+    workdir = runs.scratch / "shared"
+    first = runs.start(workdir, num_steps=4000, eval_every_steps=4000)
+    first.until_printed("first step")
+    before = (workdir / "config.json").read_text()
+    second = runs.start(workdir, num_steps=4001)
+    assert second.wait() == 1
+    said = second.output().strip().splitlines()[-1]
+    assert said.startswith(f"error: {workdir} is in use: process {first.pid} on "), said
+    assert (workdir / "config.json").read_text() == before and first.poll() is None
+    first.signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    # A job that was killed leaves no lock behind.
+    third = runs.start(workdir, num_steps=4000, eval_every_steps=4000)
+    third.until_printed("resuming from the checkpoint")
+    third.signal(signal.SIGTERM)
+    assert third.wait() == 75, third.output()
+    assert not (workdir / "job.json").exists()
+
+
+@pytest.mark.slow
+def test_another_config_is_shown_refused_and_allowed(runs, undisturbed):
+    workdir = runs.scratch / "changed"
+    runs.finish(workdir, num_steps=6, eval_every_steps=6)
+    refused = runs.start(workdir, num_steps=9, learning_rate=0.002, ema_decay=0.5)
+    assert refused.wait() == 1
+    said = refused.output().strip().splitlines()[-1]
+    assert "learning_rate was 0.0" in said and "is now 0.002" in said and "ema_decay" in said
+    assert "--allow_config_change" in said
+    former = json.loads((workdir / "config.json").read_text())
+    output = runs.finish(
+        workdir, "--allow_config_change", num_steps=9, learning_rate=0.002, ema_decay=0.5
+    )
+    assert (
+        "note: learning_rate was" in output and "resuming from the checkpoint of step 6" in output
+    )
+    assert json.loads((workdir / "config_until_step_00000006.json").read_text()) == former
+    assert json.loads((workdir / "config.json").read_text())["learning_rate"] == 0.002
