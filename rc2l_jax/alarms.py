@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from rc2l_jax.diagnostics import NONFINITE
 
 
+def without_zeros(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leaves out the terms that always were finite: some twenty numbers that say nothing."""
+    return {k: v for k, v in metrics.items() if v or not k.startswith(NONFINITE)}
+
+
 def nonfinite_counts(metrics: Mapping[str, float], steps: int) -> dict[str, int]:
     """How many of the last steps had which term not finite.
 

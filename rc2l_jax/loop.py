@@ -133,7 +133,7 @@ def log(run: Run, step: int, state: TrainState, clock: Clock) -> None:
       TrainingError: no step was finite for too long.
     """
     steps = int(run.total["nonfinite_steps"][1])
-    before, run.metrics, run.total = run.metrics, summarize(run.total), None
+    before, run.metrics, run.total = run.metrics, alarms.without_zeros(summarize(run.total)), None
     say(clock.line(step, run.metrics.get("loss/total", np.nan)))
     rate = clock.rate(step)
     run.report.scalars(step, run.metrics | ({"steps_per_second": rate} if rate else {}))
