@@ -33,7 +33,8 @@ def with_size(value: tf.Tensor, found: tf.Tensor, expected: tf.Tensor) -> tf.Ten
     What is cut by a wrong size may well lie inside the image, and image and mask apart.
     """
     message = "another height and width than when it was prepared"
-    with tf.control_dependencies([tf.debugging.assert_equal(found, expected, message)]):
+    same = tf.reduce_all(tf.equal(found, expected))
+    with tf.control_dependencies([tf.debugging.Assert(same, [message])]):
         return tf.identity(value)
 
 
