@@ -34,6 +34,12 @@ def get_config() -> ConfigDict:
     # JAX_COMPILATION_CACHE_DIR, if set, wins. See `rc2l_jax.compilation` for what is kept.
     config.compilation_cache = "~/.cache/rc2l_jax/xla"
     config.profile = False  # leave a trace of a few steps in the run directory
+    # A training image that breaks after it was prepared (a bad disk, a cut copy). "error" ends the
+    # run; "skip" names and counts it and takes another, for runs that cost more than a few images.
+    config.on_bad_example = "error"
+    # "skip" ends the run, too, beyond so many different ones a process: then it is not a few images
+    # that are broken but the data set.
+    config.max_bad_examples = 100
 
     # Optimiser.
     config.learning_rate = 1e-4  # [P]

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from data.images import MAX_PIXELS
+
 VOID = 255
 _BIT_DEPTH = 24  # where a PNG file says how many bits a pixel has
-Image.MAX_IMAGE_PIXELS = None  # aerial images have more than Pillow thinks safe
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; MAX_PIXELS is ours, and says what to do
 
 
 class MaskError(ValueError):
@@ -31,15 +33,28 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
       MaskError: not an image of ids.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        # PNG alone: a JPEG changes ids, and Pillow would start other programs for some formats.
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            _check_form(image, content, where)  # before any memory is taken for pixels
+            return np.asarray(image)
+    except MaskError:
+        raise
+    except Exception as error:  # Pillow raises whatever damaged bytes lead to
         unknown = isinstance(error, UnidentifiedImageError)
         raise MaskError(
-            f"{where}: cannot be read as an image ({'of no known kind' if unknown else error}); "
+            f"{where}: cannot be read as an image ({'not a PNG' if unknown else error}); "
             "write it again as an 8-bit PNG."
         ) from error
-    if image.format == "PNG" and image.mode == "L" and content[_BIT_DEPTH] < 8:
+
+
+def _check_form(image: Image.Image, content: bytes, where: str) -> None:
+    """Checks what a PNG's header says."""
+    if image.width * image.height > MAX_PIXELS:
+        raise MaskError(
+            f"{where}: the mask is {image.width}x{image.height} (width x height), and no image can "
+            f"have more than {MAX_PIXELS} pixels; export both at the same size."
+        )
+    if image.mode in ("1", "L") and content[_BIT_DEPTH] < 8:
         raise MaskError(
             f"{where}: has fewer than 8 bits a pixel, in which ids are read as shades of grey; "
             "write it again as an 8-bit PNG."
@@ -49,7 +64,6 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
             f"{where}: the mask has mode {image.mode}, not class ids; convert the colours to ids "
             f"0, 1, 2, ... ({VOID} = void) and save an 8-bit PNG with one channel."
         )
-    return np.asarray(image)
 
 
 def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: int) -> None:

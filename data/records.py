@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -34,7 +33,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.errors import DataError
-from data.host_tf import tf
+from data.images import ImageError, decodable_size
 
 if TYPE_CHECKING:
     from data.sources import Source
@@ -44,6 +43,8 @@ _SHARD_SIZE = 256  # examples
 _TFDS_SPLIT = "examples"
 _EXAMPLES = "examples.json"
 _EXIF_ORIENTATION = 0x0112
+_TURNED = range(2, 9)  # its values but for 1, upright; others have no meaning
+_EXIF_FORMATS = ("JPEG", "PNG", "WEBP")  # those of training's decoder that can have EXIF data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Records:
         """
         try:
             return self._source.__getitems__(list(indices))
-        except (RuntimeError, OSError, IndexError, ValueError) as error:
+        except Exception as error:  # ArrayRecord, protobuf and TFDS each have their own
             raise _damaged(self.path, error) from error
 
     @functools.cached_property
@@ -133,7 +134,8 @@ def open_records(path: Path) -> Records:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     folder = path.parent if path.suffix == ".json" else path
-    return DataError(f"{path}: damaged ({error}); delete {folder} and run --mode=prepare.")
+    why = next(iter(str(error).splitlines()), type(error).__name__)
+    return DataError(f"{path}: damaged ({why}); delete {folder} and run --mode=prepare.")
 
 
 def prepare(
@@ -266,7 +268,7 @@ def _make(source: Source) -> tuple[Example, bytes]:
         raise ValueError(f"cannot be opened ({error.strerror}); check its permissions.") from error
     try:
         size = decodable_size(image)
-    except ValueError as error:
+    except ImageError as error:
         raise ValueError(f"not a readable image ({error}); replace or remove it.") from error
     label, label_error = read_label(size)
     if not label_error and (turned := _turned(image)):
@@ -279,11 +281,11 @@ def _make(source: Source) -> tuple[Example, bytes]:
 def _turned(image: bytes) -> str:
     """Why a mask may not fit: the image is stored turned, and only its EXIF data say so."""
     try:
-        with Image.open(io.BytesIO(image)) as opened:
+        with Image.open(io.BytesIO(image), formats=_EXIF_FORMATS) as opened:
             orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError):  # the decoder of training could read it
+    except Exception:  # of any kind, if EXIF is damaged; the decoder of training does not read it
         return ""
-    if orientation in (0, 1):
+    if orientation not in _TURNED:
         return ""
     return (
         "is stored turned or mirrored (EXIF orientation), so its mask may not fit; save image and "
@@ -346,18 +348,3 @@ def digest(*parts: str | bytes) -> str:
         total.update(part.encode() if isinstance(part, str) else part)
         total.update(b"\0")
     return total.hexdigest()[:16]
-
-
-def decodable_size(image: bytes) -> tuple[int, int]:
-    """Height and width of an image that training can decode.
-
-    Raises:
-      ValueError: it cannot; the message says why.
-    """
-    try:
-        # The decoder training uses: what passes here cannot fail there.
-        decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
-    except tf.errors.InvalidArgumentError as error:
-        text = re.sub(r"\{\{.*?\}\}\s*", "", str(error.message)).splitlines()[0]
-        raise ValueError(text) from error
-    return int(decoded.shape[0]), int(decoded.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -62,13 +63,15 @@ class FolderTree:
     def stamp(self, name: str) -> str:
         """See `Tree`."""
         try:
-            stat = (self._root / name).stat()
+            found = (self._root / name).stat()
         except OSError as error:
             raise DataError(
                 f"{self._root / name}: cannot be opened ({error.strerror}); restore the file, or "
                 "remove the link."
             ) from error
-        return f"{name} {stat.st_size} {stat.st_mtime_ns}"
+        if not stat.S_ISREG(found.st_mode):  # to read a pipe is to wait for ever
+            raise DataError(f"{self._root / name}: is a pipe or a device, not a file; remove it.")
+        return f"{name} {found.st_size} {found.st_mtime_ns}"
 
     def where(self, name: str) -> str:
         """See `Tree`."""

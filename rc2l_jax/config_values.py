@@ -7,6 +7,7 @@ CHOICES = {
     "matcher": ("host", "device"),
     "dtype": ("float32", "bfloat16"),
     "optimizer_dtype": ("float32", "bfloat16"),
+    "on_bad_example": ("error", "skip"),
     "strong_color": ("same", "weak", "jitter"),
     "pseudo.source": ("query", "semantic"),
     "unsup.contrast_denominator": ("with_positive", "paper"),
@@ -28,6 +29,7 @@ RANGES = {
     "checkpoint_every_steps": (1, math.inf),
     "keep_checkpoints": (1, math.inf),
     "max_nonfinite_steps": (1, math.inf),
+    "max_bad_examples": (0, math.inf),
     "num_pictures": (0, math.inf),
     "eval.window": (0, math.inf),
     "eval.window_stride": (0.1, 1),  # above 1 there would be gaps

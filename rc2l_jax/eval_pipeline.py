@@ -26,9 +26,8 @@ from rc2l_jax.host_loader import (
     ahead,
     batched,
     check_labels,
-    fetch,
+    load,
     local_size,
-    run_view,
     split_devices,
 )
 from rc2l_jax.structs import STRIDE, VOID, EvalBatch, EvalView
@@ -82,7 +81,8 @@ def eval_batches(
       every process, in the same order of shapes.
 
     Raises:
-      DataError: files, masks or the split cannot be used.
+      DataError: files, masks or the split cannot be used; also while iterating, for an example
+        that broke after it was prepared: without it the score would be another one.
       ValueError: a batch size that devices and processes do not divide.
     """
     local = local_size(config, "eval_batch_size", num_devices, process_count)
@@ -107,7 +107,7 @@ def eval_batches(
         fill = places >= len(group.positions)
         positions = group.positions[np.where(fill, 0, places)]  # any of the group can fill up
         chosen = [keys[position] for position in positions]
-        arrays = run_view(view, dataset, chosen, fetch(dataset, chosen, True))
+        arrays = load(view, dataset, chosen, labels=True)
         return _eval_batch(arrays, np.where(fill, -1, positions), num_devices)
 
     return ahead(make, range(len(plan)))
@@ -196,11 +196,11 @@ def merge_shapes(
 def _evaluation_view(
     resizes: tuple[Resize, ...], shapes: tuple[Size, ...], label_shape: Size
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(encoded images, encoded labels) -> (label, label_size, image, size, image, size, ...)."""
+    """(encoded images, encoded labels, sizes [B, 2]) -> (label, label_size, image, size, ...)."""
 
-    def view(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def view(image: tf.Tensor, label: tf.Tensor, extent: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels = host_decode.decode_image(image)
-        extent = tf.shape(pixels)[:2]
+        pixels = host_decode.with_size(pixels, tf.shape(pixels)[:2], extent)
         ids = host_decode.decode_label(label, extent)
         parts = [host_augment.pad_to(ids, label_shape, VOID), extent]
         for resize, shape in zip(resizes, shapes):

@@ -18,11 +18,24 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
 def decode_label(encoded: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """PNG of class ids -> uint8 [H, W]; an empty string gives `size` pixels of void."""
-    return tf.cond(
-        tf.strings.length(encoded) > 0,
-        lambda: tf.io.decode_png(encoded, channels=1)[..., 0],
-        lambda: tf.fill(size, tf.constant(VOID, tf.uint8)),
-    )
+
+    def decoded() -> tf.Tensor:
+        ids = tf.io.decode_png(encoded, channels=1)[..., 0]
+        return with_size(ids, tf.shape(ids), size)
+
+    void = lambda: tf.fill(size, tf.constant(VOID, tf.uint8))  # noqa: E731
+    return tf.cond(tf.strings.length(encoded) > 0, decoded, void)
+
+
+def with_size(value: tf.Tensor, found: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
+    """Returns `value`, or an InvalidArgumentError if two sizes, int32 [2], differ.
+
+    What is cut by a wrong size may well lie inside the image, and image and mask apart.
+    """
+    message = "another height and width than when it was prepared"
+    same = tf.reduce_all(tf.equal(found, expected))
+    with tf.control_dependencies([tf.debugging.Assert(same, [message])]):
+        return tf.identity(value)
 
 
 def decode_part(
@@ -57,11 +70,14 @@ def decode_part(
     extent = last - first
 
     def jpeg(ratio: int) -> tf.Tensor:
+        known = with_size(encoded, tf.io.extract_jpeg_shape(encoded)[:2], size)
         place = tf.concat([first, extent], 0)
-        return tf.image.decode_and_crop_jpeg(encoded, place, channels=3, ratio=ratio)
+        return tf.image.decode_and_crop_jpeg(known, place, channels=3, ratio=ratio)
 
     def other() -> tf.Tensor:
-        return tf.slice(decode_image(encoded), [*tf.unstack(first), 0], [*tf.unstack(extent), 3])
+        pixels = decode_image(encoded)
+        pixels = with_size(pixels, tf.shape(pixels)[:2], size)
+        return tf.slice(pixels, [*tf.unstack(first), 0], [*tf.unstack(extent), 3])
 
     branches = [lambda r=r: jpeg(r) for r in _RATIOS]
     pixels = tf.cond(is_jpeg, lambda: tf.switch_case(level, branches), other)

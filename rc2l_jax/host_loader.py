@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from data.dataset import Dataset
 from data.errors import DataError
-from data.host_tf import tf
+from data.host_tf import reason, tf
+from data.images import ImageError, check_claims
 from data.splits import Key
 
 _MAX_THREADS = 8
@@ -27,6 +28,7 @@ _AHEAD = 2  # batches in preparation, besides one a thread
 
 T = TypeVar("T")
 Arrays = tuple[np.ndarray, ...]
+Instead = Callable[[int, DataError], Arrays]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +46,16 @@ class Order:
     def keys_at(self, positions: np.ndarray) -> list[Key]:
         """The examples at some positions of the sequence, int64 [B]."""
         epochs, places = np.divmod(positions, len(self.keys))
-        return [
-            self.keys[_permutation(len(self.keys), self.seed, int(e))[p]]
-            for e, p in zip(epochs, places)
-        ]
+        return [self.keys[self._epoch(int(e))[p]] for e, p in zip(epochs, places)]
+
+    def others(self, position: int) -> Iterator[Key]:
+        """The other examples of a position's epoch, from there on and then from its beginning."""
+        epoch, place = divmod(position, len(self.keys))
+        for index in np.roll(self._epoch(epoch), -place)[1:]:
+            yield self.keys[index]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        return _permutation(len(self.keys), self.seed, epoch)
 
 
 @functools.lru_cache(maxsize=16)
@@ -94,32 +102,77 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def fetch(dataset: Dataset, keys: Sequence[Key], labels: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Reads encoded images and masks, string [B] each; empty masks unless `labels`."""
-    images, masks = dataset.fetch(keys, labels=labels)
-    return tf.constant(images), tf.constant(masks)
-
-
-def run_view(
+def load(
     view: Callable[..., tuple[tf.Tensor, ...]],
     dataset: Dataset,
     keys: Sequence[Key],
-    batch: Sequence[tf.Tensor | np.ndarray],
+    extra: Sequence[np.ndarray] = (),
+    *,
+    labels: bool,
+    instead: Instead | None = None,
 ) -> Arrays:
-    """Applies a `batched` view to the records of some examples.
+    """Reads some examples' records and applies a `batched` view to them.
+
+    If that fails, it is done again one by one: only so it shows which example it was.
+
+    Args:
+      view: of encoded images, encoded masks, sizes (int32 [B, 2]) and `extra`.
+      dataset: of the examples.
+      keys: the examples.
+      extra: arrays [B, ...].
+      labels: whether to read the masks; if not, they are empty.
+      instead: (place in `keys`, what is wrong with that example) -> the view's arrays, [1, ...]
+        each, to take in its place.
+
+    Returns:
+      The view's arrays, [B, ...] each.
 
     Raises:
-      DataError: a record cannot be decoded.
+      DataError: an example cannot be read or decoded, and there is no `instead`.
     """
     try:
-        return tuple(np.asarray(field) for field in view(*batch))  # `.numpy()` would copy
-    except tf.errors.InvalidArgumentError as error:
-        names = ", ".join(f"{key[0]}/{dataset.ids.id(key)}" for key in keys)
-        folders = ", ".join(sorted({str(dataset.records(split).path) for split, _ in keys}))
-        raise DataError(
-            f"one of {names} cannot be decoded: the records in {folders} are damaged; "
-            "delete that folder and run --mode=prepare."
-        ) from error
+        return _apply(view, dataset, keys, extra, labels)
+    except (DataError, ImageError, tf.errors.OpError) as error:
+        if len(keys) == 1:
+            named = _named(dataset, keys[0], error)
+            if instead is None:
+                raise named from error
+            return instead(0, named)
+    singles = []
+    for place, key in enumerate(keys):
+        alone = [array[place : place + 1] for array in extra]
+        mend = instead and (lambda _, error, place=place: instead(place, error))
+        singles.append(load(view, dataset, [key], alone, labels=labels, instead=mend))
+    return tuple(np.concatenate(fields) for fields in zip(*singles))
+
+
+def _apply(
+    view: Callable[..., tuple[tf.Tensor, ...]],
+    dataset: Dataset,
+    keys: Sequence[Key],
+    extra: Sequence[np.ndarray],
+    labels: bool,
+) -> Arrays:
+    images, masks = dataset.fetch(keys, labels=labels)
+    for encoded in (*images, *masks):
+        check_claims(encoded)
+    examples = [dataset.example(key) for key in keys]
+    sizes = np.array([(example.height, example.width) for example in examples], np.int32)
+    fields = view(tf.constant(images), tf.constant(masks), sizes, *extra)
+    return tuple(np.asarray(field) for field in fields)  # `.numpy()` would copy
+
+
+def _named(dataset: Dataset, key: Key, error: Exception) -> DataError:
+    """What is wrong with one example, with its name."""
+    name = f"{key[0]}/{dataset.ids.id(key)}"
+    if isinstance(error, DataError):  # its record cannot be read
+        return DataError(f"{name}: {error}")
+    folder = dataset.records(key[0]).path
+    why = reason(error) if isinstance(error, tf.errors.OpError) else error
+    return DataError(
+        f"{name} cannot be decoded ({why}): the records in {folder} are damaged; delete "
+        "that folder and run --mode=prepare."
+    )
 
 
 def split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:

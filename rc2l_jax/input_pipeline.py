@@ -3,7 +3,9 @@
 The training batch of a step is a pure function of (config, seed, step, process, number of
 processes). Step s covers the example positions s * batch .. (s + 1) * batch - 1 of an endless
 sequence; a position gives the epoch, the example (a permutation keyed by seed and epoch) and the
-seed of its geometry. Starting at any step is therefore exact and costs nothing.
+seed of its geometry. Starting at any step is therefore exact and costs nothing. With
+`config.on_bad_example = "skip"`, where an example cannot be used the next one of the epoch that can
+takes its place, under the position's seed: that, too, follows from the position and the files.
 """
 
 from __future__ import annotations
@@ -23,16 +25,17 @@ from data.errors import DataError
 from data.host_tf import tf
 from data.splits import Key
 from rc2l_jax import host_augment
+from rc2l_jax.bad_examples import BadExamples
 from rc2l_jax.host_augment import Geometry
 from rc2l_jax.host_loader import (
     Arrays,
+    Instead,
     Order,
     ahead,
     batched,
     check_labels,
-    fetch,
+    load,
     local_size,
-    run_view,
     split_devices,
 )
 from rc2l_jax.structs import Batch
@@ -74,13 +77,78 @@ def split_ids(config: ConfigDict, split: str) -> list[str]:
     return [dataset.ids.id(key) for key in splits.resolve(split, dataset.ids, "split")]
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainBatches(Iterator[Batch]):
+    """Endless training batches.
+
+    Attributes:
+      batches: of NumPy arrays [D, B / D, ...].
+      bad: the examples that could not be used so far.
+    """
+
+    batches: Iterator[Batch]
+    bad: BadExamples
+
+    def __next__(self) -> Batch:
+        return next(self.batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """One process's part of the labelled or the unlabelled examples.
+
+    Attributes:
+      dataset: of the examples.
+      order: of the examples.
+      view: see `_training_view`.
+      labels: whether their masks are read.
+      size: examples a batch.
+      bad: where those that cannot be used are counted.
+      key: of the config, names the examples.
+    """
+
+    dataset: Dataset
+    order: Order
+    view: Callable[..., tuple[tf.Tensor, ...]]
+    labels: bool
+    size: int
+    bad: BadExamples
+    key: str
+
+    def batch(self, part: int) -> Arrays:
+        """(image, label, valid) of the positions part * size .. (part + 1) * size - 1."""
+        positions = part * self.size + np.arange(self.size)
+        keys = self.order.keys_at(positions)
+        seeds = np.stack([np.full(self.size, self.order.seed), positions], axis=1)
+
+        def instead(place: int, error: DataError) -> Arrays:
+            return self._replacement(keys[place], error, seeds[place])
+
+        return self._load(keys, seeds, instead)
+
+    def _replacement(self, key: Key, error: DataError, seed: np.ndarray) -> Arrays:
+        """(image, label, valid) of the epoch's next example that can be used, [1, ...] each."""
+        self.bad.add(key, error)
+        for other in self.order.others(int(seed[1])):
+            try:
+                return self._load([other], seed[None])
+            except DataError as error:
+                self.bad.add(other, error)
+        raise self.bad.failure(f"{self.key}: none of its examples can be used:")
+
+    def _load(
+        self, keys: Sequence[Key], seeds: np.ndarray, instead: Instead | None = None
+    ) -> Arrays:
+        return load(self.view, self.dataset, keys, [seeds], labels=self.labels, instead=instead)
+
+
 def train_batches(
     config: ConfigDict,
     start_step: int,
     num_devices: int,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Batch]:
+) -> TrainBatches:
     """Endless training batches of one process.
 
     Args:
@@ -94,46 +162,34 @@ def train_batches(
       fields hold 0 images.
 
     Raises:
-      DataError: files, masks or splits that cannot be used; also while iterating, for a record
-        that was damaged after it was prepared.
+      DataError: files, masks or splits that cannot be used; also while iterating, for an example
+        that broke after it was prepared (see `config.on_bad_example`).
       ValueError: batch sizes that devices and processes do not divide, or wrong geometry.
     """
     # Only the batches are lazy: whatever can be checked fails here and now.
-    semi = config.unsup_weight > 0
-    crop = config.data.crop_size
     dataset, subsets = open_subsets(config)
     check_labels(dataset, subsets.labeled, "config.data.labeled_split")
     view = _training_view(Geometry.from_config(config.data))
+    bad = BadExamples(config.on_bad_example, config.max_bad_examples, process_index)
 
-    def stream(
-        name: str, number: int, keys: Sequence[Key], labels: bool
-    ) -> Callable[[int], Arrays]:
-        size = local_size(config, name, num_devices, process_count)
+    def stream(size: str, number: int, split: str, keys: Sequence[Key], labels: bool) -> _Stream:
+        local = local_size(config, size, num_devices, process_count)
         order = Order(tuple(keys), config.seed * _NUM_STREAMS + number)
+        return _Stream(dataset, order, view, labels, local, bad, f"config.data.{split}")
 
-        def make(step: int) -> Arrays:
-            positions = (step * process_count + process_index) * size + np.arange(size)
-            chosen = order.keys_at(positions)
-            records = fetch(dataset, chosen, labels)
-            examples = [dataset.example(key) for key in chosen]
-            sizes = np.array([(e.height, e.width) for e in examples], np.int32)
-            seeds = np.stack([np.full(size, order.seed), positions], axis=1)
-            return run_view(view, dataset, chosen, (*records, sizes, seeds))
-
-        return make
-
-    labeled = stream("batch_size", _LABELED, subsets.labeled, True)
-    unlabeled = _no_images(crop)
-    if semi:
-        read = config.data.diagnostic_labels
-        unlabeled = stream("unlabeled_batch_size", _UNLABELED, subsets.unlabeled, read)
+    labeled = stream("batch_size", _LABELED, "labeled_split", subsets.labeled, True).batch
+    unlabeled = _no_images(config.data.crop_size)
+    if config.unsup_weight > 0:
+        split, read = "unlabeled_split", config.data.diagnostic_labels
+        unlabeled = stream("unlabeled_batch_size", _UNLABELED, split, subsets.unlabeled, read).batch
 
     def make(step: int) -> Batch:
-        arrays = [split_devices(a, num_devices) for a in (*labeled(step), *unlabeled(step))]
+        part = step * process_count + process_index
+        arrays = [split_devices(a, num_devices) for a in (*labeled(part), *unlabeled(part))]
         fields = ("image", "label", "valid")
         return Batch(**dict(zip((*fields, *(f"unlabeled_{f}" for f in fields)), arrays)))
 
-    return ahead(make, itertools.count(start_step))
+    return TrainBatches(ahead(make, itertools.count(start_step)), bad)
 
 
 def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rc2l_jax import alarms, input_pipeline
+from rc2l_jax.bad_examples import BadExamples
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.evaluate import better, build_results
 from rc2l_jax.interruption import Interrupted, StopRequest
@@ -43,6 +44,7 @@ class Run:
       total: of the steps since the last log; None if there was none.
       owes_evaluation: the last step's evaluation was interrupted.
       saved_step: of the newest checkpoint.
+      bad: the examples that this process could not use since it started.
     """
 
     config: ConfigDict
@@ -57,6 +59,7 @@ class Run:
     total: Totals | None = None
     owes_evaluation: bool = False
     saved_step: int = 0
+    bad: BadExamples | None = None
 
 
 def resume(run: Run, template: TrainState) -> TrainState:
@@ -90,6 +93,7 @@ def train(
             batch = next(input_pipeline.train_batches(config, first - 1, *topology()))
             evaluate_run(run, state, batch)
         batches = input_pipeline.train_batches(config, first, *topology())
+        run.bad = batches.bad
         for step in range(first + 1, config.num_steps + 1):
             run.stop.check()
             with run.stop.at_once():  # a disk may let us wait for long
@@ -136,7 +140,8 @@ def log(run: Run, step: int, state: TrainState, clock: Clock) -> None:
     before, run.metrics, run.total = run.metrics, alarms.without_zeros(summarize(run.total)), None
     say(clock.line(step, run.metrics.get("loss/total", np.nan)))
     rate = clock.rate(step)
-    run.report.scalars(step, run.metrics | ({"steps_per_second": rate} if rate else {}))
+    extra = {"data/bad_examples": run.bad.count} | ({"steps_per_second": rate} if rate else {})
+    run.report.scalars(step, run.metrics | extra)
     for warning in (
         alarms.nonfinite_warning(run.metrics, steps),
         alarms.collapse_warning(run.metrics, run.config.data.num_classes),

@@ -32,6 +32,8 @@ CHANGEABLE = frozenset(
         "checkpoint_every_steps",
         "keep_checkpoints",
         "max_nonfinite_steps",
+        "on_bad_example",
+        "max_bad_examples",
         "num_pictures",
         "compilation_cache",
         "profile",

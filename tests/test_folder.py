@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zlib
 
@@ -279,6 +280,33 @@ def test_a_link_that_leads_nowhere_is_named(root, tmp_path):
     (root / "images" / "train" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be opened .*remove the link"):
         input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+
+
+def test_a_pipe_is_named_and_never_waited_for(root, tmp_path):
+    os.mkfifo(root / "labels" / "train" / "a" / "pipe.png")
+    os.mkfifo(root / "images" / "train" / "a" / "pipe.jpg")
+    with pytest.raises(DataError, match=r"pipe\.jpg: is a pipe or a device"):
+        input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+
+
+def test_a_jpeg_called_png_is_no_mask(root, tmp_path):
+    """Its ids would be nearly right."""
+    mask = root / "labels" / "train" / "a" / "1.png"
+    mask.write_bytes(replicas.encode(mask_of(0), "JPEG"))
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    with pytest.raises(DataError, match=r"1\.png: cannot be read as an image \(not a PNG\)"):
+        input_pipeline.train_batches(config, 0, 1)
+
+
+def test_an_orientation_that_exif_does_not_know_turns_nothing(root, tmp_path):
+    file = root / "images" / "train" / "a" / "1.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    Image.open(file).save(file, exif=exif)
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    next(input_pipeline.train_batches(config, 0, 1))
 
 
 def test_an_entry_for_a_missing_file_is_never_another_file(root, tmp_path):

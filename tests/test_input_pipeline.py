@@ -160,7 +160,7 @@ def test_a_damaged_record_is_named(shapes, monkeypatch):
 
     batches = input_pipeline.train_batches(shapes, 0, 1)
     monkeypatch.setattr(Dataset, "fetch", damaged)
-    with pytest.raises(DataError, match=r"one of train/train_0000\d\d, .* --mode=prepare"):
+    with pytest.raises(DataError, match=r"^train/train_0000\d\d cannot be .* --mode=prepare"):
         next(batches)
 
 

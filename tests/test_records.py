@@ -149,6 +149,15 @@ def test_damaged_metadata_is_a_clear_error(tmp_path):
         catalog.open_dataset(config.data).records("val")
 
 
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": 1}', b"\xff" * 9])
+def test_what_tfds_cannot_read_is_a_clear_error(tmp_path, name, content):
+    path = catalog.open_dataset(shapes_config(tmp_path).data).records("val").path
+    (path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged .* run --mode=prepare"):
+        records.open_records(path).read([0])
+
+
 def test_records_are_a_tfds_data_set(tmp_path):
     import tensorflow_datasets as tfds
 

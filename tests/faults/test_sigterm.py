@@ -12,15 +12,15 @@ STOPPED = 75  # as the README says
 # Each leaves a file "there" when the run has come to a moment, and stays there for a while.
 LOADING = """
 import pathlib, time
-from rc2l_jax import host_loader, input_pipeline
-fetch, calls = input_pipeline.fetch, []
-def slow(*arguments):
+from data.dataset import Dataset
+fetch, calls = Dataset.fetch, []
+def slow(*arguments, **options):
     calls.append(0)
     if len(calls) > 24:  # two streams, some steps ahead
         pathlib.Path({there!r}).touch()
         time.sleep(1_000)
-    return fetch(*arguments)
-input_pipeline.fetch = slow
+    return fetch(*arguments, **options)
+Dataset.fetch = slow
 """
 STEP = """
 import pathlib, time
