@@ -38,7 +38,7 @@ MISTAKES = {
     ),
     "one_scale": ([SHAPES, "--mode=check", "--config.eval.scales=0"], "eval.scales = (0,) must be"),
     "no_workdir": ([SHAPES], "--workdir is missing"),
-    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|export|check|prepare>"),
+    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|predict|export|check|prepare>"),
     "no_output": ([SHAPES, "--mode=export", "--workdir={tmp}"], "--output is missing"),
     "bad_size": (
         [SHAPES, "--mode=export", "--workdir={tmp}", "--output={tmp}/o", "--size=12"],
