@@ -261,7 +261,7 @@ def _description(shares: bool) -> Callable[[jax.Array], Outputs]:
     """What `Outputs` says about class scores [K, H, W]."""
 
     def describe(scores: jax.Array) -> Outputs:
-        total = jnp.maximum(scores.sum(0), 1e-6)
+        total = jnp.maximum(scores.sum(0), jnp.finfo(scores.dtype).tiny)  # no 0 / 0
         confidence = (scores.max(0) / total).astype(jnp.float16)
         every = ((scores / total).astype(jnp.float16),) if shares else ()
         return class_ids(scores), confidence, *every

@@ -17,6 +17,7 @@ from rc2l_jax import host_decode
 
 # Declared in a header, so that a small file can ask for all of the memory.
 MAX_PIXELS = 1 << 28
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and in part a warning
 _ORIENTATION = 0x0112  # of EXIF
 _TURNED = (5, 6, 7, 8)  # values of it that swap height and width
 # Kinds whose further images are frames or pages; those of others are thumbnails or layers.
