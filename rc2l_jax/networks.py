@@ -19,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import base
+from data.errors import DataError
 from data.host_tf import tf
 from rc2l_jax import exported, input_pipeline
 from rc2l_jax.checkpoints import CheckpointError
@@ -124,19 +125,20 @@ def run_config(workdir: Path) -> ConfigDict:
     Raises:
       CheckpointError: the run directory has none.
     """
-    path = workdir / "config.json"
+    path, config = workdir / "config.json", base.get_config()
+    known = flatten(config)
     try:
         stored = flatten(json.loads(path.read_text()))
+        config.update_from_flattened_dict({k: v for k, v in stored.items() if k in known})
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{workdir} has no config.json, so it is no run directory: train first, or give the "
             "run's --config (an exported folder or other weights go with --model)"
         ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): give the run's --config") from error
-    config = base.get_config()
-    known = flatten(config)
-    config.update_from_flattened_dict({k: v for k, v in stored.items() if k in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not a run's config ({error}): give the run's --config"
+        ) from error
     return config
 
 
@@ -160,29 +162,34 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
     path, description = files.find(name, "--model")
     config = base.get_config() if given is None else given.copy_and_resolve_references()
     config.init_from = name
-    if description:
-        names = describe_network(description, config, str(path.parent / "config.json"))
-        where = str(path.parent / "preprocessor_config.json")
-        describe_processing(files.read_processor(path), config.data, where)
-    elif given is None:
-        raise WeightsError(
-            f"{path}: no config.json lies beside these weights: give --config, which says what "
-            "the network looks like"
-        )
-    else:
-        validate(config, num_devices=1)
-        names = input_pipeline.dataset_info(config).class_names
     try:
+        if description:
+            names = describe_network(description, config, str(path.parent / "config.json"))
+            where = str(path.parent / "preprocessor_config.json")
+            describe_processing(files.read_processor(path), config.data, where)
+        else:
+            names = _described_by_user(path, given)
         model = build_model(config)
         init = lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)  # noqa: E731
         variables, report = load_pretrained(jax.eval_shape(init, jax.random.key(0)), config)
-    except (ValueError, TypeError) as error:
-        if isinstance(error, (WeightsError, ConfigError)):
-            raise
+    except (WeightsError, ConfigError, DataError):
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise WeightsError(f"{path}: describes a network that cannot be built: {error}") from error
     if report.reinitialized:
         raise WeightsError("\n".join([f"{path}: not a whole network", *report.lines()[1:]]))
     return _network(model, variables, config, names, str(path))
+
+
+def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
+    """Class names for weights beside which nothing says what they are."""
+    if config is None:
+        raise WeightsError(
+            f"{path}: no config.json lies beside these weights: give --config, which says what "
+            "the network looks like"
+        )
+    validate(config, num_devices=1)
+    return input_pipeline.dataset_info(config).class_names
 
 
 def _network(

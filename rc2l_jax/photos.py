@@ -174,7 +174,10 @@ def _orientation(image: Image.Image, path: Path) -> int:
     # For a PNG without EXIF data Pillow decodes all of it, to look behind the pixels.
     if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
         return 1
-    return image.getexif().get(_ORIENTATION, 1)
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data, of which the pixels know nothing
+        return 1
 
 
 def _has_chunk(path: Path, kind: bytes) -> bool:
@@ -189,7 +192,7 @@ def _has_chunk(path: Path, kind: bytes) -> bool:
 
 
 def read(photo: Photo) -> np.ndarray:
-    """Reads the pixels: RGB as displayed, uint8 [H, W, 3]; what is transparent is not treated so.
+    """Reads the pixels: RGB as displayed, uint8 [H, W, 3], whatever is transparent.
 
     What training reads, JPEG and PNG, is decoded as there, so that scores are the same.
 
@@ -209,8 +212,8 @@ def read(photo: Photo) -> np.ndarray:
 
 def _decode(photo: Photo) -> np.ndarray:
     with Image.open(photo.path) as image:
+        orientation = _orientation(image, photo.path)
         if photo.frame is None and image.format in _AS_EVALUATION:
-            orientation = _orientation(image, photo.path)
             try:
                 pixels = host_decode.decode_image(tf.constant(photo.path.read_bytes())).numpy()
                 return _turn(pixels, orientation)
@@ -218,7 +221,9 @@ def _decode(photo: Photo) -> np.ndarray:
                 pass  # damaged, or of a kind that only Pillow knows
         if photo.frame is not None:
             image.seek(photo.frame)
-        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+        if image.format == "TIFF":
+            return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+        return _turn(np.asarray(_as_rgb(image)), orientation)
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:

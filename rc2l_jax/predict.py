@@ -92,6 +92,8 @@ def predict_folder(
       PredictError: there is nothing to predict, or something in `output`.
       CheckpointError, WeightsError, ConfigError, DataError: see `open_network`.
     """
+    if jax.process_count() > 1:
+        raise PredictError("--mode=predict runs in one process: start it on one host")
     output = Path(output).expanduser().absolute()
     _check_output(output, overwrite)
     try:
@@ -141,7 +143,6 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
     items = found.photos
     sizes = [photo.size for photo in items]
     results = _predict(network, sizes, lambda i: photos.read(items[i]), probabilities)
-    visualize.save_png(output / "legend.png", visualize.legend(network.class_names))
 
     def write(result: _Result) -> _Result:
         if result.prediction is not None:
@@ -149,16 +150,19 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
             write_prediction(output, name, result.image, result.prediction, names)
         return result._replace(image=None, prediction=None)
 
-    failed = 0
-    with tqdm(total=len(items), unit="image", disable=jax.process_index() > 0) as progress:
+    count = 0
+    with tqdm(total=len(items), unit="image") as progress:
         for result in ahead(write, results):
             progress.update()
             if result.error:
                 photo = items[result.position]
                 where = "" if photo.frame is None else f"frame {photo.frame}: "
                 found.skipped.setdefault(photo.path, where + result.error)
-                failed += 1
-    return len(items) - failed
+                continue
+            if not count:
+                visualize.save_png(output / "legend.png", visualize.legend(network.class_names))
+            count += 1
+    return count
 
 
 def _predict(

@@ -93,6 +93,11 @@ def test_exif_data_behind_the_pixels_of_a_png_count(tmp_path):
     np.testing.assert_array_equal(pixels, np.rot90(rgb(), -1))
 
 
+def test_damaged_exif_data_lose_no_image(tmp_path):
+    path = save(tmp_path / "image.jpg", rgb(), exif=b"Exif\0\0no such thing")
+    assert read_one(path).shape == (*SIZE, 3)
+
+
 # Frames.
 
 

@@ -148,7 +148,8 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         expected = visualize.overlay(np.asarray(image), mask)
         with Image.open(output / "overlays" / f"{file.stem}.jpg") as overlay:
             assert overlay.size == image.size
-            assert np.abs(np.asarray(overlay, int) - expected).mean() < 8  # JPEG
+            error = np.abs(np.asarray(overlay, int) - expected).mean()
+            assert error < (8 if file.suffix == ".jpg" else 40)  # chance is no JPEG
         stored = np.load(output / "probabilities" / f"{file.stem}.npz")
         shares = stored["probabilities"]
         assert shares.dtype == np.float16 and shares.shape == (NUM_CLASSES, *mask.shape)
@@ -197,7 +198,7 @@ def test_arrays_in_predictions_out_in_order(run):
     for image, prediction in zip(images, together):
         assert prediction.ids.shape == prediction.confidence.shape == image.shape[:2]
         shares = prediction.probabilities
-        np.testing.assert_array_equal(shares.max(0), prediction.confidence)
+        np.testing.assert_allclose(shares.max(0), prediction.confidence, atol=1e-3)
     (alone,) = predict_images(run.network, images[:1])
     assert alone.probabilities is None
     assert (alone.ids != together[0].ids).sum() <= 1
@@ -310,6 +311,7 @@ def test_no_image_at_all_is_an_error(run, tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
     with pytest.raises(PredictError, match=r"holds no image to predict\n.*cut\.png: damaged"):
         predict_folder(str(tmp_path / "cut.png"), out, workdir=run.workdir)
+    assert not out.exists()
 
 
 def test_nothing_is_lost_in_an_output_that_is_there(run, tmp_path):
@@ -337,7 +339,7 @@ def test_a_run_needs_config_and_checkpoint(run, tmp_path):
     with pytest.raises(CheckpointError, match=r"has no config\.json, so it is no run directory"):
         open_network(workdir=tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
+    with pytest.raises(CheckpointError, match="is not a run's config"):
         open_network(workdir=tmp_path)
     shutil.copy(run.workdir / "config.json", tmp_path)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
@@ -431,8 +433,10 @@ def test_weights_alone_need_a_config(peer, tmp_path, run):
     shutil.copy(peer.folder / "model.safetensors", file)
     with pytest.raises(WeightsError, match="lies beside these weights: give --config"):
         open_network(file)
+    config = run.config.copy_and_resolve_references()
+    config.model.norm = "frozen"
     with pytest.raises(WeightsError, match="does not fit the model"):
-        open_network(file, config=run.config)
+        open_network(file, config=config)
     with pytest.raises(WeightsError, match="--model = 'nothing': no such file or folder"):
         open_network("nothing")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
