@@ -434,7 +434,7 @@ def test_weights_alone_need_a_config(peer, tmp_path, run):
     with pytest.raises(WeightsError, match="lies beside these weights: give --config"):
         open_network(file)
     config = run.config.copy_and_resolve_references()
-    config.model.norm = "frozen"
+    config.model.update(norm="frozen", num_queries=7)
     with pytest.raises(WeightsError, match="does not fit the model"):
         open_network(file, config=config)
     with pytest.raises(WeightsError, match="--model = 'nothing': no such file or folder"):

