@@ -4,6 +4,7 @@ python main.py --config=configs/shapes.py --workdir=runs/shapes
 python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=eval
 python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=export --output=out
 python main.py --config=configs/shapes.py --mode=check
+python main.py --workdir=runs/shapes --mode=predict --input=photos/ --output=out
 """
 
 import os
@@ -21,6 +22,7 @@ from rc2l_jax.checkpoints import CheckpointError, StorageError
 from rc2l_jax.config import ConfigError, is_known, unknown_key
 from rc2l_jax.interruption import Interrupted
 from rc2l_jax.loop import TrainingError
+from rc2l_jax.predict import PredictError, predict_folder
 from rc2l_jax.pretrained import WeightsError
 from rc2l_jax.trained import FORMATS, NETWORKS, export_checkpoint
 
@@ -30,12 +32,13 @@ EXIT_STATUS = {
     DataError: 1,
     CheckpointError: 1,
     WeightsError: 1,
+    PredictError: 1,
     distributed.DistributedError: 1,
     TrainingError: 3,  # (4: `distributed.PEER_FAILED`)
     StorageError: 5,
     Interrupted: 75,  # EX_TEMPFAIL of sysexits.h: start the same command again
 }
-MODES = ("train", "eval", "export", "check", "prepare")
+MODES = ("train", "eval", "predict", "export", "check", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -47,11 +50,11 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; training goes on where it was.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _STEP = flags.DEFINE_integer(
-    "step", None, "eval, export: step of the checkpoint; the newest by default."
+    "step", None, "eval, export, predict: step of the checkpoint; the newest by default."
 )
 _FORMAT = flags.DEFINE_enum("format", FORMATS[0], FORMATS, "export: for which program.")
-_OUTPUT = flags.DEFINE_string("output", None, "export: folder to make.")
-_NETWORK = flags.DEFINE_enum("network", NETWORKS[0], NETWORKS, "export: which of the two.")
+_OUTPUT = flags.DEFINE_string("output", None, "export, predict: folder to make.")
+_NETWORK = flags.DEFINE_enum("network", NETWORKS[0], NETWORKS, "export, predict: which of the two.")
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "train: go on with a run of another config."
 )
@@ -66,6 +69,19 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one's, from 0.")
 _SIZE = flags.DEFINE_list(
     "size", None, "export, stablehlo: height,width of the images; the crop size by default."
 )
+_INPUT = flags.DEFINE_string("input", None, "predict: an image, a folder or a glob.")
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "predict, instead of --workdir: a folder that export wrote, or a MaskFormer of transformers "
+    "(a folder, or a name on the Hugging Face hub).",
+)
+_PROBABILITIES = flags.DEFINE_bool(
+    "probabilities", False, "predict: also write every class's share at every pixel."
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "predict: replace files of the same name in --output."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -77,7 +93,7 @@ def main(argv: list[str]) -> None:
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
     if mode in ("train", "eval", "export") and not workdir:
         fail("--workdir is missing: the directory where the run is kept")
-    if mode == "export" and not _OUTPUT.value:
+    if mode in ("export", "predict") and not _OUTPUT.value:
         fail("--output is missing: the folder to make")
     try:
         join_others()
@@ -96,7 +112,7 @@ def join_others() -> None:
         distributed.initialize(*given)
 
 
-def run(config: ConfigDict, mode: str, workdir: str | None) -> None:
+def run(config: ConfigDict | None, mode: str, workdir: str | None) -> None:
     """Runs one mode."""
     if mode == "train":
         train.train_and_evaluate(config, workdir, allow_config_change=_ALLOW_CONFIG_CHANGE.value)
@@ -104,6 +120,8 @@ def run(config: ConfigDict, mode: str, workdir: str | None) -> None:
         run_evaluation.evaluate_checkpoint(config, workdir, _STEP.value)
     elif mode == "export":
         export(config, workdir)
+    elif mode == "predict":
+        predict(config, workdir)
     else:
         {"check": check.check, "prepare": check.prepare}[mode](config)
 
@@ -126,10 +144,33 @@ def export(config: ConfigDict, workdir: str) -> None:
     )
 
 
+def predict(config: ConfigDict | None, workdir: str | None) -> None:
+    """Predicts images, as the flags say."""
+    if not _INPUT.value:
+        fail("--input is missing: an image, a folder of images or a glob")
+    if bool(_MODEL.value) == bool(workdir):
+        fail("give the network: either --workdir=RUN or --model=FOLDER_OR_NAME")
+    if _MODEL.value and (_STEP.present or flags.FLAGS["network"].present):
+        fail("--step and --network choose among a run's: leave them out with --model")
+    predict_folder(
+        _INPUT.value,
+        _OUTPUT.value,
+        model=_MODEL.value or "",
+        workdir=workdir or "",
+        config=config,
+        network=_NETWORK.value,
+        step=_STEP.value,
+        probabilities=_PROBABILITIES.value,
+        overwrite=_OVERWRITE.value,
+    )
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; what is wrong with them is said in one line."""
     try:
         rest = flags.FLAGS(argv)
+        if _CONFIG.value is None and _MODE.value == "predict":
+            return rest  # a run directory knows its config
         if _CONFIG.value is None:
             fail("--config is missing: the file of an experiment, such as configs/shapes.py")
         _CONFIG.value.keys()  # a file that cannot be loaded is only reported when it is used

@@ -33,6 +33,7 @@ from rc2l_jax.host_loader import (
 from rc2l_jax.structs import STRIDE, VOID, EvalBatch, EvalView
 
 Size = tuple[int, int]
+_MOST_SHAPES = 1000  # that `merge_shapes` begins with: two seconds
 
 
 class Resize(NamedTuple):
@@ -134,10 +135,25 @@ def group_examples(
     """
     examples = [dataset.example(key) for key in keys]
     labels = np.array([(example.height, example.width) for example in examples])
+    return group_sizes(labels, resizes, batch_size, max_shapes)
+
+
+def group_sizes(
+    labels: np.ndarray,
+    resizes: Sequence[Callable[[np.ndarray], tf.Tensor]],
+    batch_size: int,
+    max_shapes: int,
+) -> list[Group]:
+    """As `group_examples`, of sizes int [examples, 2], at least one."""
     views = [_round_up(resize(labels).numpy()) for resize in resizes]
     sizes = np.stack([*views, labels], axis=1)  # [examples, views + 1, 2]
     # To the pixel almost every label size is another; that fine a difference is worth no shape.
-    shapes, which = np.unique(_round_up(sizes), axis=0, return_inverse=True)
+    step = STRIDE
+    while True:
+        shapes, which = np.unique(_round_up(sizes, step), axis=0, return_inverse=True)
+        if len(shapes) <= _MOST_SHAPES:
+            break
+        step *= 2
     which = which.ravel()  # NumPy 2.0.0 keeps its dimensions
     group_of = merge_shapes(shapes, np.bincount(which), batch_size, max_shapes)[which]
     groups = []
@@ -230,5 +246,5 @@ def _eval_batch(arrays: Arrays, index: np.ndarray, num_devices: int) -> EvalBatc
     )
 
 
-def _round_up(sizes: np.ndarray) -> np.ndarray:
-    return -(-sizes // STRIDE) * STRIDE
+def _round_up(sizes: np.ndarray, step: int = STRIDE) -> np.ndarray:
+    return -(-sizes // step) * step

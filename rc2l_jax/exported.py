@@ -94,17 +94,31 @@ def load_exported(
     Raises:
       WeightsError: the folder is not whole.
     """
+    program, weights, description = open_program(folder)
+    weights = jax.device_put(weights)
+    return lambda images: program.call(weights, jnp.asarray(images, jnp.uint8)), description
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is one that `export_stablehlo` wrote."""
+    return (folder / _PROGRAM).is_file()
+
+
+def open_program(
+    folder: str | Path,
+) -> tuple[export.Exported, dict[str, np.ndarray], dict[str, Any]]:
+    """Reads program, weights and description; see `load_exported`."""
     folder = Path(folder).expanduser()
     for name in (_PROGRAM, _WEIGHTS, _DESCRIPTION):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder}: has no {name}; is it a folder that export wrote?")
     try:
         program = export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
-        weights = jax.device_put(load_file(folder / _WEIGHTS))
+        weights = load_file(folder / _WEIGHTS)
         description = json.loads((folder / _DESCRIPTION).read_text())
     except Exception as error:  # damaged bytes raise whatever they happen to mean
         raise WeightsError(f"{folder}: damaged ({error}); export it again") from error
-    return lambda images: program.call(weights, jnp.asarray(images, jnp.uint8)), description
+    return program, weights, description
 
 
 def flatten(variables: Any) -> dict[str, np.ndarray]:

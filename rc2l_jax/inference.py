@@ -7,85 +7,22 @@ On top of it, the test-time options: several scales, mirrored views, sliding win
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from ml_collections import ConfigDict
 
 from rc2l_jax import augment
+from rc2l_jax.label_resolution import ViewScores, class_ids, describe_in_strips, label_rows, mirror
 from rc2l_jax.models.extent import inside
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.structs import STRIDE, EvalBatch, EvalView
+from rc2l_jax.windows import InferenceOptions, WindowGrid
 
 # Of a view: class logits float32 [F, T, B, N, K+1] and mask logits float32 [F, T, B, N, h, w]. F is
 # 1, or 2 with the mirrored view; T counts the windows.
 Logits = tuple[jax.Array, jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class InferenceOptions:
-    """What is done at test time besides the network.
-
-    Attributes:
-      flip: also predict mirrored views, and average.
-      window: side of the sliding windows, a multiple of 32; 0 for the whole image at once.
-      window_stride: distance of two windows, as a share of their side.
-    """
-
-    flip: bool
-    window: int
-    window_stride: float
-
-    @classmethod
-    def from_config(cls, config: ConfigDict) -> InferenceOptions:
-        """Reads `config.eval`."""
-        return cls(config.eval.flip, config.eval.window, config.eval.window_stride)
-
-
-@dataclasses.dataclass(frozen=True)
-class WindowGrid:
-    """Sliding windows over images of several sizes that are padded to one shape.
-
-    Attributes:
-      shape: (h, w) of a window.
-      step: distance of two windows, in pixels.
-      index: int32 [T, 2], rows and columns of the windows that an image of the whole shape has.
-    """
-
-    shape: tuple[int, int]
-    step: int
-    index: np.ndarray
-
-    @classmethod
-    def over(cls, shape: tuple[int, int], options: InferenceOptions) -> WindowGrid:
-        """Lays windows over images padded to `shape`; one window if there is no sliding."""
-        side = options.window or max(shape)
-        step = max(round(side * options.window_stride), 1)
-        counts = [1 + max(-(-(length - side) // step), 0) for length in shape]
-        index = np.array(list(np.ndindex(*counts)), np.int32)
-        return cls((min(side, shape[0]), min(side, shape[1])), step, index)
-
-    def place(self, size: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Places one window in images.
-
-        The last window of a row or column ends with the image.
-
-        Args:
-          size: int32 [..., 2], height and width of each image.
-          index: int32 [2], one of `self.index`.
-
-        Returns:
-          int32 [..., 2], the window's upper left corner; int32 [..., 2], height and width of what
-          it shows of the image; bool [...], whether the image alone would have this window.
-        """
-        last = jnp.maximum(size - jnp.array(self.shape), 0)
-        used = (index == 0) | ((index - 1) * self.step < last)
-        start = jnp.minimum(index * self.step, last)
-        return start, jnp.minimum(size, jnp.array(self.shape)), used.all(-1)
 
 
 def semantic_inference(
@@ -118,45 +55,6 @@ def semantic_inference(
     return jax.lax.map(one, (class_logits, mask_logits))
 
 
-def resize_valid_part(
-    scores: jax.Array, size: jax.Array, out_size: jax.Array, out_shape: tuple[int, int]
-) -> jax.Array:
-    """Crops to a size known at run time only and resizes to another, with static shapes.
-
-    Bilinear with half-pixel centres, edges repeated, no antialiasing: torch's
-    `interpolate(x[..., :size[0], :size[1]], out_size, mode="bilinear", align_corners=False)`.
-
-    Args:
-      scores: float32 [K, H, W].
-      size: int32 [2], height and width of the part to read.
-      out_size: int32 [2], height and width of the part to write.
-      out_shape: static (H', W'), at least `out_size`.
-
-    Returns:
-      float32 [K, H', W']; outside `out_size` the edge is repeated.
-    """
-    for axis in (0, 1):
-        low, high, weight = _source_pixels(size[axis], out_size[axis], out_shape[axis])
-        weight = weight[:, None] if axis == 0 else weight
-        low_part = jnp.take(scores, low, axis=axis + 1)
-        high_part = jnp.take(scores, high, axis=axis + 1)
-        scores = low_part * (1.0 - weight) + high_part * weight
-    return scores
-
-
-def _source_pixels(
-    size: jax.Array, out_size: jax.Array, length: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Each output pixel's two neighbours along one axis, and the second's weight: [length]."""
-    # A padding example has size 0: read pixel 0 rather than divide by zero.
-    last = jnp.maximum(size, 1) - 1
-    scale = size.astype(jnp.float32) / jnp.maximum(out_size, 1).astype(jnp.float32)
-    source = (jnp.arange(length, dtype=jnp.float32) + 0.5) * scale - 0.5
-    source = jnp.clip(source, 0.0, last.astype(jnp.float32))
-    low = jnp.floor(source).astype(jnp.int32)
-    return low, jnp.minimum(low + 1, last), source - low
-
-
 def predict_labels(
     model: MaskFormer, variables: Any, batch: EvalBatch, options: InferenceOptions
 ) -> jax.Array:
@@ -171,12 +69,33 @@ def predict_labels(
     Returns:
       uint8 [B, Hl, Wl], class ids 0..K-1; what lies outside `label_size` means nothing.
     """
+    return predict_pixels(model, variables, batch, options, class_ids)
+
+
+def predict_pixels(
+    model: MaskFormer,
+    variables: Any,
+    batch: EvalBatch,
+    options: InferenceOptions,
+    describe: Callable[[jax.Array], Any],
+) -> Any:
+    """Says something about every pixel at the resolution of the example's own label.
+
+    Args:
+      model, variables, batch, options: see `predict_labels`.
+      describe: see `describe_in_strips`.
+
+    Returns:
+      Its tree of arrays [B, ..., Hl, Wl]; what lies outside `label_size` means nothing.
+    """
     logits = tuple(view_logits(model, variables, view, options) for view in batch.views)
-    # One image after the other: only one image's K scores at label resolution are in memory.
-    return jax.lax.map(
-        lambda i: label_scores(logits, batch, i, options).argmax(0).astype(jnp.uint8),
-        jnp.arange(batch.index.shape[0]),
-    )
+
+    def one(i: jax.Array) -> Any:
+        scores = image_scores(logits, batch, i, options)
+        return describe_in_strips(scores, batch.label_size[i], batch.label.shape[-2:], describe)
+
+    # One image after the other: only one image's scores are in memory.
+    return jax.lax.map(one, jnp.arange(batch.index.shape[0]))
 
 
 def view_logits(
@@ -196,8 +115,8 @@ def view_logits(
     grid = WindowGrid.over(view.image.shape[1:3], options)
     images = augment.normalize(view.image)[None]
     if options.flip:
-        mirror = jax.vmap(lambda image, width: _mirror(image, width, axis=1))
-        images = jnp.concatenate([images, mirror(images[0], view.size[:, 1])[None]])
+        flipped = jax.vmap(lambda image, width: mirror(image, width, axis=1))
+        images = jnp.concatenate([images, flipped(images[0], view.size[:, 1])[None]])
 
     def cut(image: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (start[0], start[1], 0), (*grid.shape, 3))
@@ -230,17 +149,24 @@ def label_scores(
     Returns:
       float32 [K, Hl, Wl]; what lies outside `label_size` means nothing.
     """
-    label_size = batch.label_size[i]
+    scores = image_scores(logits, batch, i, options)
+    return label_rows(scores, batch.label_size[i], batch.label.shape[-2:], 0)
+
+
+def image_scores(
+    logits: Sequence[Logits], batch: EvalBatch, i: jax.Array | int, options: InferenceOptions
+) -> list[ViewScores]:
+    """Averages an image's class scores over windows; arguments as for `label_scores`."""
     all_scores = []
     for (classes, masks), view in zip(logits, batch.views):
         shape = view.image.shape[1:3]
         grid = WindowGrid.over(shape, options)
-        for mirrored in range(classes.shape[0]):
-            window_logits = classes[mirrored, :, i], masks[mirrored, :, i]
-            scores = _merge_windows(window_logits, view.size[i], shape, grid)
-            scores = resize_valid_part(scores, view.size[i], label_size, batch.label.shape[-2:])
-            all_scores.append(_mirror(scores, label_size[1], axis=2) if mirrored else scores)
-    return sum(all_scores) / len(all_scores)
+        scores = [
+            _merge_windows((classes[f, :, i], masks[f, :, i]), view.size[i], shape, grid)
+            for f in range(classes.shape[0])
+        ]
+        all_scores.append((jnp.stack(scores), view.size[i]))
+    return all_scores
 
 
 def _merge_windows(
@@ -290,9 +216,3 @@ def _repeat_edge(x: jax.Array, size: jax.Array) -> jax.Array:
     """Replaces what lies outside the upper left `size` of [N, h, w] by the nearest inside."""
     rows, columns = (jnp.minimum(jnp.arange(x.shape[axis + 1]), size[axis] - 1) for axis in (0, 1))
     return x[:, rows][:, :, columns]
-
-
-def _mirror(x: jax.Array, width: jax.Array, axis: int) -> jax.Array:
-    """Mirrors the first `width` places along an axis; the rest stays."""
-    place = jnp.arange(x.shape[axis])
-    return jnp.take(x, jnp.where(place < width, width - 1 - place, place), axis=axis)

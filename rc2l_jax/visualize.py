@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +17,9 @@ _BACKGROUND = 255
 _MARGIN = 4
 _CAPTION_HEIGHT = 16
 _ENLARGE_TO = 192  # pixels
+_ROWS = 256
+_SWATCH = (24, 16)  # width and height
+_LEGEND_ROWS = 32
 
 
 def palette() -> np.ndarray:
@@ -46,9 +50,14 @@ def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.6) -> np.nd
     Returns:
       uint8 [H, W, 3].
     """
-    colors = colorize(resize_label(label, image.shape[:2])).astype(np.float32)
-    mixed = (1.0 - opacity) * image.astype(np.float32) + opacity * colors
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    label = resize_label(label, image.shape[:2])
+    mixed = np.empty_like(image)
+    # Some rows at a time: in floating-point numbers a large image is four times as large.
+    for top in range(0, len(image), _ROWS):
+        part = slice(top, top + _ROWS)
+        colors = opacity * colorize(label[part]).astype(np.float32)
+        mixed[part] = np.clip(np.rint((1.0 - opacity) * image[part] + colors), 0, 255)
+    return mixed
 
 
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -98,10 +107,41 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
     return np.asarray(picture)
 
 
+def legend(class_names: Sequence[str]) -> np.ndarray:
+    """Draws each class's colour, id and name, in columns of 32: uint8 [H, W, 3]."""
+    font, colors = ImageFont.load_default(), palette()
+    texts = [f"{index} {name}" for index, name in enumerate(class_names)]
+    column = _SWATCH[0] + 3 * _MARGIN + int(max(map(font.getlength, texts))) + 1
+    rows = min(len(texts), _LEGEND_ROWS)
+    pitch = _SWATCH[1] + _MARGIN
+    size = (column * -(-len(texts) // rows) + _MARGIN, pitch * rows + _MARGIN)
+    picture = Image.new("RGB", size, (_BACKGROUND,) * 3)
+    draw = ImageDraw.Draw(picture)
+    for index, text in enumerate(texts):
+        left = _MARGIN + index // rows * column
+        top = _MARGIN + index % rows * pitch
+        right, bottom = left + _SWATCH[0] - 1, top + _SWATCH[1] - 1
+        draw.rectangle((left, top, right, bottom), fill=tuple(map(int, colors[index])))
+        draw.text((right + 1 + _MARGIN, top + 2), text, fill=(0, 0, 0), font=font)
+    return np.asarray(picture)
+
+
+def indexed(ids: np.ndarray) -> Image.Image:
+    """A label map as an image of mode P: the pixels are the ids, the palette is `palette`."""
+    picture = Image.fromarray(np.asarray(ids, np.uint8))
+    picture.putpalette(palette().tobytes())
+    return picture
+
+
 def save_png(path: Path, picture: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] as a PNG file, with its folder; a reader never sees half of it."""
+    save_image(path, Image.fromarray(picture))
+
+
+def save_image(path: Path, picture: Image.Image, **options: Any) -> None:
+    """Writes an image of the kind that the suffix tells, as `save_png` does."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png")
+    picture.save(buffer, format=Image.registered_extensions()[path.suffix], **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(buffer.getvalue())

@@ -17,10 +17,10 @@ from rc2l_jax.inference import (
     InferenceOptions,
     label_scores,
     predict_labels,
-    resize_valid_part,
     semantic_inference,
     view_logits,
 )
+from rc2l_jax.label_resolution import resize_valid_part
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.structs import EvalBatch, EvalView
 

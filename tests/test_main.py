@@ -38,11 +38,36 @@ MISTAKES = {
     ),
     "one_scale": ([SHAPES, "--mode=check", "--config.eval.scales=0"], "eval.scales = (0,) must be"),
     "no_workdir": ([SHAPES], "--workdir is missing"),
-    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|export|check|prepare>"),
+    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|predict|export|check|prepare>"),
     "no_output": ([SHAPES, "--mode=export", "--workdir={tmp}"], "--output is missing"),
     "bad_size": (
         [SHAPES, "--mode=export", "--workdir={tmp}", "--output={tmp}/o", "--size=12"],
         "--size=12: give height,width",
+    ),
+    "no_input": (["--mode=predict", "--workdir={tmp}", "--output={tmp}/o"], "--input is missing"),
+    "no_predictions_folder": (
+        ["--mode=predict", "--workdir={tmp}", "--input=."],
+        "--output is miss",
+    ),
+    "no_network": (
+        ["--mode=predict", "--input=.", "--output={tmp}/o"],
+        "either --workdir=RUN or --model=FOLDER_OR_NAME",
+    ),
+    "two_networks": (
+        ["--mode=predict", "--input=.", "--output={tmp}/o", "--workdir={tmp}", "--model={tmp}"],
+        "either --workdir=RUN or --model=FOLDER_OR_NAME",
+    ),
+    "step_of_no_run": (
+        ["--mode=predict", "--input=.", "--output={tmp}/o", "--model={tmp}", "--step=3"],
+        "--step and --network choose among a run's",
+    ),
+    "nothing_to_predict": (
+        ["--mode=predict", "--input={tmp}/none", "--output={tmp}/o", "--workdir={tmp}"],
+        "/none: no such file or folder",
+    ),
+    "no_run": (
+        ["--mode=predict", "--input=docs", "--output={tmp}/o", "--workdir={tmp}"],
+        "has no config.json, so it is no run directory",
     ),
     "no_checkpoint": ([SHAPES, "--mode=eval", "--workdir={tmp}/none"], "holds no checkpoint"),
     "no_data": (
@@ -66,7 +91,7 @@ def command_line(monkeypatch, tmp_path):
     for name in list(flags.FLAGS):
         if name.startswith("config."):
             delattr(flags.FLAGS, name)
-    for name in ("config", "workdir", "mode", "step", "output", "size"):
+    for name in ("config", "workdir", "mode", "step", "output", "size", "input", "model"):
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()
 

@@ -36,6 +36,36 @@ def test_overlay_mixes_image_and_label_at_any_label_size():
     np.testing.assert_array_equal(visualize.overlay(image, label, opacity=0.0), image)
 
 
+def test_a_large_overlay_is_mixed_like_a_small_one():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (600, 3, 3), np.uint8)
+    label = rng.integers(0, 21, (600, 3), np.uint8)
+    colors = visualize.colorize(label).astype(np.float64)
+    expected = np.rint(0.4 * image + 0.6 * colors)
+    assert np.abs(visualize.overlay(image, label) - expected).max() <= 1  # rounding of halves
+    assert (visualize.overlay(image, label) != expected).mean() < 0.01
+
+
+@pytest.mark.parametrize("count_of_classes", [1, 33, 150])
+def test_legend_shows_every_colour_beside_its_name(count_of_classes):
+    names = [f"class {i}" for i in range(count_of_classes)]
+    picture = visualize.legend(names)
+    for color in visualize.palette()[1:count_of_classes]:
+        assert (picture == color).all(-1).sum() >= 24 * 16  # letters have shades of grey
+    assert (picture < 128).all(-1).sum() > 24 * 16, "no name was written"
+    assert visualize.legend(["x" * 200]).shape[1] > 500
+
+
+def test_indexed_images_keep_their_ids(tmp_path):
+    ids = np.array([[0, 1, 20], [254, 255, 7]], np.uint8)
+    visualize.save_image(tmp_path / "a.png", visualize.indexed(ids))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), ids)
+        shown = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(shown, visualize.colorize(ids))
+
+
 def test_grid_holds_every_cell_and_caption():
     rows = [
         [np.full((200, 100, 3), 10, np.uint8), np.full((200, 120, 3), 20, np.uint8)],

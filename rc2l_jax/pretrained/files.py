@@ -16,17 +16,19 @@ from rc2l_jax.pretrained.unpickle import load_pickle
 
 # In a folder, the first of these that is there.
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+_PROCESSOR = "preprocessor_config.json"
 _TORCH_SUFFIXES = (".bin", ".pth", ".pt")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Where others put the state dict in the dictionary they save.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
-def find(init_from: str) -> tuple[Path, dict[str, Any]]:
+def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any]]:
     """Finds the weights that `init_from` names.
 
     Args:
       init_from: a file, a folder with config.json and weights, or a name on the Hugging Face hub.
+      option: what the user knows it as, for messages.
 
     Returns:
       The weights' file, and config.json (empty if there is none).
@@ -36,7 +38,7 @@ def find(init_from: str) -> tuple[Path, dict[str, Any]]:
     """
     path = Path(init_from).expanduser()
     if not path.exists():
-        path = _download(init_from)
+        path = _download(init_from, option)
     if path.is_file():
         return path, {}
     found = [path / name for name in _IN_FOLDER if (path / name).is_file()]
@@ -45,25 +47,31 @@ def find(init_from: str) -> tuple[Path, dict[str, Any]]:
     return found[0], _read_json(path / "config.json")
 
 
-def _download(name: str) -> Path:
+def read_processor(weights: Path) -> dict[str, Any]:
+    """Reads preprocessor_config.json beside the weights' file; empty if there is none."""
+    return _read_json(weights.parent / _PROCESSOR)
+
+
+def _download(name: str, option: str) -> Path:
     remedy = (
         "Get config.json and model.safetensors (or pytorch_model.bin) some other way, put them in "
-        "a folder, and set init_from to it"
+        f"a folder, and set {option} to it"
     )
     if not _HUB_NAME.fullmatch(name):
         raise WeightsError(
-            f"init_from = {name!r}: no such file or folder, and no name on the Hugging Face hub "
+            f"{option} = {name!r}: no such file or folder, and no name on the Hugging Face hub "
             "(those read organisation/model)"
         )
     try:
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(name, allow_patterns=["config.json", _IN_FOLDER[0]]))
+        described = ["config.json", _PROCESSOR]
+        folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[0]]))
         if not (folder / _IN_FOLDER[0]).is_file():
-            folder = Path(snapshot_download(name, allow_patterns=["config.json", _IN_FOLDER[1]]))
+            folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[1]]))
     except Exception as error:  # of the network, of the hub, of the disk
         raise WeightsError(
-            f"init_from = {name!r}: not a local path, and not to be had from the Hugging Face hub "
+            f"{option} = {name!r}: not a local path, and not to be had from the Hugging Face hub "
             f"({_first_line(error)}). {remedy}"
         ) from error
     return folder

@@ -1,0 +1,259 @@
+"""Images of any kind on disk: found, measured without decoding them, and read when needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data.host_tf import tf
+from data.trees import FolderTree
+from rc2l_jax import host_decode
+
+# Declared in a header, so that a small file can ask for all of the memory.
+MAX_PIXELS = 1 << 28
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and in part a warning
+_ORIENTATION = 0x0112  # of EXIF
+_TURNED = (5, 6, 7, 8)  # values of it that swap height and width
+# Kinds whose further images are frames or pages; those of others are thumbnails or layers.
+_WITH_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
+_AS_EVALUATION = ("JPEG", "MPO", "PNG")  # what training and evaluation read, with their decoder
+_RESULTS = (".png", ".jpg", ".json", ".npz")  # of the files that bear a photo's name
+_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+
+
+class PhotoError(ValueError):
+    """An input that cannot be predicted; says why, but not which one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """An image, or one frame of a moving one.
+
+    Attributes:
+      path: of the file.
+      frame: which of its frames; None if it has one.
+      size: height and width as displayed, that is with its EXIF orientation applied.
+      name: for what is made of it: relative, with "/" and without a suffix.
+    """
+
+    path: Path
+    frame: int | None
+    size: tuple[int, int]
+    name: str = ""
+
+
+@dataclasses.dataclass
+class Photos:
+    """What was found.
+
+    Attributes:
+      photos: in the order of their paths and frames; no two have the same name.
+      skipped: file -> why it is not among them.
+    """
+
+    photos: list[Photo]
+    skipped: dict[Path, str]
+
+
+def find(source: str, outside: Path) -> Photos:
+    """Finds images and reads their headers.
+
+    Args:
+      source: an image, a folder (searched in whole depth, without hidden files), or a glob.
+      outside: nothing below this folder is taken: it is where the results go.
+
+    Raises:
+      PhotoError: there is no such file or folder, or two images would have the same name.
+    """
+    root, files = _files(source)
+    outside = outside.resolve()
+    found, skipped = [], {}
+    for file in files:
+        if outside in file.resolve().parents:
+            continue
+        try:
+            found += [dataclasses.replace(p, name=_name(p, root)) for p in measure(file)]
+        except PhotoError as error:
+            skipped[file] = str(error)
+    return Photos(_distinct(found, root), skipped)
+
+
+def _files(source: str) -> tuple[Path, list[Path]]:
+    """The files that `source` means, and the folder that names are relative to."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, [path / name for name in FolderTree(path).names]
+    if path.exists():
+        return path.parent, [path]
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    if not matches:
+        raise PhotoError(f"--input={source}: no such file or folder, and no file has such a name")
+    parts = path.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed]), [match for match in matches if match.is_file()]
+
+
+def _name(photo: Photo, root: Path, keep_suffix: bool = False) -> str:
+    relative = PurePosixPath(photo.path.relative_to(root).as_posix())
+    name = str(relative if keep_suffix else relative.with_suffix(""))
+    return name if photo.frame is None else f"{name}_{photo.frame:06d}"
+
+
+def _distinct(photos: Sequence[Photo], root: Path) -> list[Photo]:
+    """Names that several photos have keep their suffix; a.jpg and a.png are two images."""
+    count = Counter(photo.name.casefold() for photo in photos)  # some file systems ignore case
+    photos = [
+        dataclasses.replace(p, name=_name(p, root, True)) if count[p.name.casefold()] > 1 else p
+        for p in photos
+    ]
+    by_name: dict[str, list[Photo]] = {}
+    for photo in photos:
+        by_name.setdefault(photo.name.casefold(), []).append(photo)
+    for name, same in by_name.items():
+        if len(same) > 1:
+            files = " and ".join(dict.fromkeys(str(photo.path) for photo in same))
+            raise PhotoError(f"{files} would both become {name!r}: rename one of them")
+    folders = {str(parent) for name in by_name for parent in PurePosixPath(name).parents}
+    for name, (photo, *_) in by_name.items():
+        if any(f"{name}{suffix}" in folders for suffix in _RESULTS):
+            raise PhotoError(f"what {photo.path} becomes has a folder's name: rename one of them")
+    return photos
+
+
+def measure(path: Path) -> list[Photo]:
+    """Reads the header of a file: its photo, or its frames.
+
+    Raises:
+      PhotoError: it is not an image that can be read.
+    """
+    if path.suffix.lower() in _VIDEOS:
+        raise PhotoError(
+            "a video; extract its frames first: mkdir frames && "
+            f"ffmpeg -i {path.name} frames/%06d.png"
+        )
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1) if image.format in _WITH_FRAMES else 1
+            if frames == 1:
+                photos = [Photo(path, None, _displayed_size(image, path))]
+            else:
+                photos = [Photo(path, i, _frame_size(image, path, i)) for i in range(frames)]
+    except PhotoError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
+        raise PhotoError(_reason(error)) from error
+    return photos
+
+
+def _frame_size(image: Image.Image, path: Path, frame: int) -> tuple[int, int]:
+    if image.format == "TIFF":  # pages differ
+        image.seek(frame)
+    return _displayed_size(image, path)
+
+
+def _displayed_size(image: Image.Image, path: Path) -> tuple[int, int]:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PhotoError(
+            f"{width} x {height} pixels, more than {MAX_PIXELS:,} in all; cut it into parts"
+        )
+    orientation = _orientation(image, path)
+    if image.format == "TIFF" and orientation != 1:
+        # Whether Pillow turns it while it loads depends on its version.
+        return ImageOps.exif_transpose(image).size[::-1]
+    return (width, height) if orientation in _TURNED else (height, width)
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    # For a PNG without EXIF data Pillow decodes all of it, to look behind the pixels.
+    if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
+        return 1
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data, of which the pixels know nothing
+        return 1
+
+
+def _has_chunk(path: Path, kind: bytes) -> bool:
+    """Whether a PNG file has a chunk of this kind."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] == kind:
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
+
+
+def read(photo: Photo) -> np.ndarray:
+    """Reads the pixels: RGB as displayed, uint8 [H, W, 3], whatever is transparent.
+
+    What training reads, JPEG and PNG, is decoded as there, so that scores are the same.
+
+    Raises:
+      PhotoError: the file is damaged, or another one than `measure` saw.
+    """
+    try:
+        pixels = _decode(photo)
+    except PhotoError:
+        raise
+    except Exception as error:  # see `measure`
+        raise PhotoError(_reason(error)) from error
+    if pixels.shape[:2] != photo.size:
+        raise PhotoError("has another size than its header says; save it again")
+    return np.ascontiguousarray(pixels)
+
+
+def _decode(photo: Photo) -> np.ndarray:
+    with Image.open(photo.path) as image:
+        orientation = _orientation(image, photo.path)
+        if photo.frame is None and image.format in _AS_EVALUATION:
+            try:
+                pixels = host_decode.decode_image(tf.constant(photo.path.read_bytes())).numpy()
+                return _turn(pixels, orientation)
+            except tf.errors.InvalidArgumentError:
+                pass  # damaged, or of a kind that only Pillow knows
+        if photo.frame is not None:
+            image.seek(photo.frame)
+        if image.format == "TIFF":
+            return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+        return _turn(np.asarray(_as_rgb(image)), orientation)
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies an EXIF orientation to [H, W, 3]."""
+    if orientation in _TURNED:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Converts any mode. Of 16 bits the upper eight count, as TensorFlow's PNG decoder has it."""
+    if image.mode == "F":
+        raise PhotoError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if image.mode != "I" or values.max(initial=0) > 255:
+            values = values >> 8
+        if values.min(initial=0) < 0 or values.max(initial=0) > 255:
+            raise PhotoError("its pixels have more than 16 bits; save it with 8 or 16 bits")
+        image = Image.fromarray(values.astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image of a known kind"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be opened ({error.strerror})"
+    return f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__})"

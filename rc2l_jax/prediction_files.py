@@ -1,0 +1,105 @@
+"""What prediction writes for an image: mask, overlay, list of segments, probabilities."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from rc2l_jax import visualize
+from rc2l_jax.rundir import write_json
+
+_JPEG_SIDE = 65_500  # pixels; a longer image has its overlay as PNG
+_OVERLAY_QUALITY = 90
+
+
+class Prediction(NamedTuple):
+    """What a network says about an image, at the image's own resolution.
+
+    Attributes:
+      ids: uint8 [H, W], class ids 0..K-1; never void.
+      confidence: float16 [H, W], the predicted class's share of all classes' scores.
+      probabilities: float16 [K, H, W], the shares of all classes, if they were asked for.
+    """
+
+    ids: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray | None
+
+
+def write_prediction(
+    output: Path, name: str, image: np.ndarray, prediction: Prediction, class_names: Sequence[str]
+) -> None:
+    """Writes the files of one image; the list of segments last, when all others are whole.
+
+    Args:
+      output: the folder for all images.
+      name: of the image, relative and without a suffix.
+      image: uint8 [H, W, 3].
+      prediction: of it.
+      class_names: K names.
+    """
+    save = visualize.save_image
+    save(output / "masks" / f"{name}.png", visualize.indexed(prediction.ids))
+    picture = Image.fromarray(visualize.overlay(image, prediction.ids))
+    if max(picture.size) > _JPEG_SIDE:
+        save(output / "overlays" / f"{name}.png", picture)
+    else:
+        save(output / "overlays" / f"{name}.jpg", picture, quality=_OVERLAY_QUALITY)
+    if prediction.probabilities is not None:
+        _save_probabilities(output / "probabilities" / f"{name}.npz", prediction, class_names)
+    write_json(output / "segments" / f"{name}.json", describe_segments(prediction, class_names))
+
+
+def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
+    """Lists the classes that are present, each as one segment, however many parts it has.
+
+    Returns:
+      {"width", "height", "segments": [{"id", "class", "score" (the mean of `confidence` over its
+      pixels; None if that is no number), "area" (pixels), "share" (of the image), "box" ([x, y,
+      width, height], the smallest that holds all of it)}, ...]}, in the order of ids.
+    """
+    ids = prediction.ids
+    height, width = ids.shape
+    areas, scores = np.zeros(256, np.int64), np.zeros(256)
+    rows, columns = (np.zeros((256, length), bool) for length in (height, width))
+    for row, (line, confidence) in enumerate(zip(ids, prediction.confidence)):
+        areas += np.bincount(line, minlength=256)
+        scores += np.bincount(line, confidence, minlength=256)
+        rows[line, row] = True
+        columns[line, np.arange(width)] = True
+    segments = []
+    for index in np.flatnonzero(areas):
+        area, score = int(areas[index]), float(scores[index] / areas[index])
+        (top, bottom), (left, right) = (_ends(x[index]) for x in (rows, columns))
+        segments.append(
+            {
+                "id": int(index),
+                "class": class_names[index],
+                "score": round(score, 4) if math.isfinite(score) else None,
+                "area": area,
+                "share": round(area / ids.size, 6),
+                "box": [left, top, right - left, bottom - top],
+            }
+        )
+    return {"width": width, "height": height, "segments": segments}
+
+
+def _ends(used: np.ndarray) -> tuple[int, int]:
+    """The first place that is used, and the one after the last."""
+    (places,) = np.nonzero(used)
+    return int(places[0]), int(places[-1]) + 1
+
+
+def _save_probabilities(path: Path, prediction: Prediction, class_names: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        names = np.array(class_names)
+        np.savez(file, probabilities=prediction.probabilities, class_names=names)
+    os.replace(partial, path)

@@ -1,0 +1,219 @@
+"""Images of any kind are found, measured, named and read as they are displayed."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from rc2l_jax import photos
+from rc2l_jax.photos import PhotoError
+
+SIZE = (20, 30)
+
+
+def rgb(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+def save(path: Path, image: np.ndarray | Image.Image, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(path, **options)
+    return path
+
+
+def read_one(path: Path) -> np.ndarray:
+    (photo,) = photos.measure(path)
+    pixels = photos.read(photo)
+    assert pixels.dtype == np.uint8 and pixels.shape == (*photo.size, 3)
+    return pixels
+
+
+def names(found: photos.Photos) -> list[str]:
+    return [photo.name for photo in found.photos]
+
+
+# Kinds of pixels. Where nothing is lost the very pixels are expected.
+
+
+@pytest.mark.parametrize("kind", ["L", "1", "P", "RGBA", "LA"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_modes_become_what_they_show(tmp_path, kind, suffix):
+    image = Image.fromarray(rgb()).convert(kind)
+    path = save(tmp_path / f"image.{suffix}", image)
+    np.testing.assert_array_equal(read_one(path), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_of_16_bits_the_upper_8_count(tmp_path, suffix):
+    values = np.random.default_rng(0).integers(0, 1 << 16, SIZE).astype(np.uint16)
+    values[0, 0] = 0xFFFF
+    path = save(tmp_path / f"image.{suffix}", Image.fromarray(values))
+    expected = np.repeat((values >> 8)[..., None], 3, axis=2)
+    np.testing.assert_allclose(read_one(path).astype(int), expected, atol=1)  # rounded or cut off
+
+
+def test_cmyk_jpegs_show_their_colours(tmp_path):
+    plane = np.broadcast_to(np.array([200, 40, 90], np.uint8), (*SIZE, 3))
+    path = save(tmp_path / "image.jpg", Image.fromarray(plane.copy()).convert("CMYK"), quality=95)
+    assert Image.open(path).mode == "CMYK"
+    np.testing.assert_allclose(read_one(path).astype(int), plane, atol=6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
+    # Smooth, so that a JPEG decoder's rounding is small.
+    shades = np.add.outer(np.arange(SIZE[0]) * 3, np.arange(SIZE[1]) * 5).astype(np.uint8)
+    image = Image.fromarray(np.stack([shades, shades // 2, 255 - shades], axis=2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 95}}.get(suffix, {})
+    path = save(tmp_path / f"image.{suffix}", image, exif=exif, **options)
+    with Image.open(path) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    assert expected.shape[:2] == (SIZE[::-1] if orientation > 4 else SIZE)
+    np.testing.assert_allclose(read_one(path).astype(int), expected, atol=6)
+
+
+def test_exif_data_behind_the_pixels_of_a_png_count(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = save(tmp_path / "image.png", rgb()).read_bytes()
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(data)) + b"eXIf" + data
+    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    (tmp_path / "image.png").write_bytes(content[:-12] + chunk + content[-12:])
+    pixels = read_one(tmp_path / "image.png")
+    np.testing.assert_array_equal(pixels, np.rot90(rgb(), -1))
+
+
+def test_damaged_exif_data_lose_no_image(tmp_path):
+    path = save(tmp_path / "image.jpg", rgb(), exif=b"Exif\0\0no such thing")
+    assert read_one(path).shape == (*SIZE, 3)
+
+
+# Frames.
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_every_frame_is_an_image(tmp_path, suffix):
+    frames = [Image.fromarray(np.full((*SIZE, 3), 60 * i, np.uint8)) for i in range(4)]
+    options = {"lossless": True} if suffix == "webp" else {}
+    save(tmp_path / f"clip.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
+    found = photos.find(str(tmp_path), tmp_path / "out")
+    assert names(found) == [f"clip_{i:06d}" for i in range(4)]
+    for i, photo in enumerate(found.photos):
+        np.testing.assert_allclose(photos.read(photo).astype(int), 60 * i, atol=1)
+
+
+def test_pages_of_a_tiff_have_sizes_of_their_own(tmp_path):
+    pages = [Image.fromarray(rgb(i, (10 + i, 20))) for i in range(3)]
+    save(tmp_path / "pages.tif", pages[0], save_all=True, append_images=pages[1:])
+    found = photos.measure(tmp_path / "pages.tif")
+    assert [photo.size for photo in found] == [(10, 20), (11, 20), (12, 20)]
+    for photo, page in zip(found, pages):
+        np.testing.assert_array_equal(photos.read(photo), np.asarray(page))
+
+
+# What is no image.
+
+
+def huge_png(path: Path) -> None:
+    """A PNG of a few bytes that says it has 10 gigapixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IEND\xaeB`\x82")
+
+
+def truncated(path: Path, suffix: str) -> None:
+    whole = save(path.with_suffix(suffix), rgb(0, (200, 300)))
+    content = whole.read_bytes()
+    whole.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+UNMEASURABLE = {
+    "text.jpg": (lambda path: path.write_text("no image"), "not an image of a known kind"),
+    "empty.png": (lambda path: path.write_bytes(b""), "not an image of a known kind"),
+    "huge.png": (huge_png, "100000 x 100000 pixels, more than"),
+    "clip.mp4": (lambda path: path.write_bytes(b""), r"ffmpeg -i clip.mp4 frames/%06d.png"),
+}
+UNREADABLE = {
+    "cut.jpg": (lambda path: truncated(path, ".jpg"), "damaged"),
+    "cut.png": (lambda path: truncated(path, ".png"), "damaged"),
+    "cut.webp": (lambda path: truncated(path, ".webp"), "damaged"),
+    "float.tif": (lambda path: save(path, np.zeros(SIZE, np.float32)), "floating-point"),
+    "deep.tif": (lambda path: save(path, np.full(SIZE, 1 << 20, np.int32)), "more than 16 bits"),
+}
+
+
+@pytest.mark.parametrize("name", [*UNMEASURABLE, *UNREADABLE])
+def test_what_cannot_be_read_says_why(tmp_path, name):
+    make, message = (UNMEASURABLE | UNREADABLE)[name]
+    make(tmp_path / name)
+    with pytest.raises(PhotoError, match=message):
+        for photo in photos.measure(tmp_path / name):
+            assert name in UNREADABLE
+            photos.read(photo)
+
+
+def test_a_file_that_changes_before_it_is_read_is_noticed(tmp_path):
+    (photo,) = photos.measure(save(tmp_path / "image.png", rgb()))
+    save(tmp_path / "image.png", rgb(0, (7, 9)))
+    with pytest.raises(PhotoError, match="another size"):
+        photos.read(photo)
+    (tmp_path / "image.png").unlink()
+    with pytest.raises(PhotoError, match="cannot be opened"):
+        photos.read(photo)
+
+
+# Finding and naming.
+
+
+def test_folders_are_searched_in_depth_and_keep_their_order(tmp_path):
+    for name in ("b/2.png", "b/10.png", "a.png", ".hidden/x.png", "b/.x.png", "out/masks/a.png"):
+        save(tmp_path / "in" / name, rgb())
+    (tmp_path / "in" / "note.txt").write_text("")
+    found = photos.find(str(tmp_path / "in"), tmp_path / "in" / "out")
+    assert names(found) == ["a", "b/10", "b/2"]
+    assert [path.name for path in found.skipped] == ["note.txt"]
+
+
+def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
+    for name in ("a/1.png", "a/2.jpg", "b/1.png", "odd[1].png"):
+        save(tmp_path / name, rgb())
+    find = lambda source: names(photos.find(str(tmp_path / source), tmp_path / "out"))  # noqa: E731
+    assert find("*/1.png") == ["a/1", "b/1"]
+    assert find("a/*") == ["1", "2"]
+    assert find("**/2.jpg") == ["a/2"]
+    assert find("odd[1].png") == ["odd[1]"]
+    with pytest.raises(PhotoError, match="no such file or folder"):
+        find("c/*.png")
+
+
+def test_two_images_never_get_one_name(tmp_path):
+    for name in ("a.jpg", "a.png", "A.bmp", "b.png", "c/a.png"):
+        save(tmp_path / name, rgb())
+    found = photos.find(str(tmp_path), tmp_path / "out")
+    assert sorted(names(found)) == ["A.bmp", "a.jpg", "a.png", "b", "c/a"]
+
+
+CLASHES = {
+    "still the same": (("a.jpg", "a.png", "a.jpg.png"), "would both become 'a.jpg'"),
+    "a folder": (("a.jpg", "a.png/b.jpg"), "has a folder's name"),
+}
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_names_that_clash_are_an_error(tmp_path, case):
+    files, message = CLASHES[case]
+    for name in files:
+        save(tmp_path / name, rgb())
+    with pytest.raises(PhotoError, match=message):
+        photos.find(str(tmp_path), tmp_path / "out")

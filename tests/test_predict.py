@@ -1,0 +1,462 @@
+"""`--mode=predict`: what it says is what evaluation counts, and nothing it is given stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+from test_data import CAMVID, folder_config
+from test_evaluate import camvid_network, use_tiny_model
+from test_inference import MEAN, STD, torch_scores
+from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
+
+from rc2l_jax import (
+    eval_pipeline,
+    input_pipeline,
+    label_resolution,
+    networks,
+    photos,
+    predict,
+    visualize,
+)
+from rc2l_jax.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.evaluate import evaluate
+from rc2l_jax.exported import export_stablehlo, load_exported
+from rc2l_jax.models import build_model, resnet
+from rc2l_jax.networks import open_network
+from rc2l_jax.optimizer import create_optimizer
+from rc2l_jax.predict import PredictError, predict_folder, predict_images
+from rc2l_jax.pretrained import WeightsError
+from rc2l_jax.rundir import write_json
+from rc2l_jax.train_state import initial_state, start_from
+
+NUM_CLASSES = 11
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_world():
+    """Tiny backbones; one device, unless a test asks for more."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, architecture in TINY.items():
+            patch.setitem(resnet.BACKBONES, name, architecture)
+        patch.setattr(jax, "local_device_count", lambda: 1)
+        patch.setattr(networks, "validate", lambda config, num_devices: None)  # of tiny backbones
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
+    """A run directory of a network that says several classes, and its CamVid images."""
+    scratch = tmp_path_factory.mktemp("run")
+    root, rng = scratch / "data", np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        for split in ("train", "val"):
+            (root / kind / split).mkdir(parents=True)
+    chosen = sorted((CAMVID / "images" / "val").iterdir())[:3]
+    for split in ("train", "val"):
+        for image in chosen[: 3 if split == "val" else 1]:
+            shutil.copy(image, root / "images" / split)
+            shutil.copy(CAMVID / "labels" / "val" / f"{image.stem}.png", root / "labels" / split)
+    for i, size in enumerate([(70, 41), (40, 133)]):  # and others of other sizes
+        for kind, shape in (("images", (*size, 3)), ("labels", size)):
+            pixels = rng.integers(0, 256 if kind == "images" else NUM_CLASSES, shape, np.uint8)
+            Image.fromarray(pixels).save(root / kind / "val" / f"drawn{i}.png")
+    config = folder_config(
+        root, scratch / "prepared", labeled_split="train", unlabeled_split="", eval_short_edge=72
+    )
+    use_tiny_model(config)
+    config.unsup_weight, config.eval_batch_size, config.eval.max_shapes = 0.0, 2, 2
+    weights = camvid_network(config)
+    state = jax.eval_shape(
+        lambda: initial_state(build_model(config), create_optimizer(config), config)
+    )
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
+    state = start_from(state, {"batch_stats": {}} | weights)
+    stored = json.loads(json.dumps(config.to_dict()))
+    workdir = scratch / "workdir"
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(state, {"config": stored, "best": None, "metrics": {}})
+    write_json(workdir / "config.json", stored | {"splits": {}})
+    return types.SimpleNamespace(
+        workdir=workdir,
+        config=config,
+        weights=weights,
+        images=root / "images" / "val",
+        network=open_network(workdir=workdir),
+        class_names=input_pipeline.dataset_info(config).class_names,
+    )
+
+
+@pytest.fixture(scope="module")
+def output(run, tmp_path_factory) -> Path:
+    """What the command wrote for the evaluation's images."""
+    folder = tmp_path_factory.mktemp("predicted") / "out"
+    count = predict_folder(str(run.images), folder, workdir=run.workdir, probabilities=True)
+    assert count == 5
+    return folder
+
+
+def read_mask(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        return np.asarray(image)
+
+
+def test_masks_are_what_evaluation_counts(run, output):
+    seen = {}
+
+    def observe(batch, predictions) -> bool:
+        for at in np.ndindex(batch.index.shape):
+            if batch.index[at] >= 0:
+                height, width = batch.label_size[at]
+                seen[int(batch.index[at])] = predictions["teacher"][at][:height, :width]
+        return True
+
+    batches = eval_pipeline.eval_batches(run.config, "val", 1)
+    evaluate(build_model(run.config), {"teacher": run.weights}, batches, run.config, observe)
+    ids = input_pipeline.split_ids(run.config, "val")
+    assert len(seen) == len(ids) == 5
+    said = set()
+    for position, name in enumerate(ids):
+        mask = read_mask(output / "masks" / f"{name}.png")
+        said |= set(np.unique(mask))
+        assert mask.shape == seen[position].shape
+        assert (mask != seen[position]).sum() <= 1, "a pixel may tie"
+    assert len(said) > 3, "the predictions must vary"
+
+
+def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
+    files = sorted(run.images.iterdir())
+    for kind, suffix in (("masks", "png"), ("overlays", "jpg"), ("segments", "json")):
+        assert sorted(p.name for p in (output / kind).iterdir()) == [
+            f"{file.stem}.{suffix}" for file in files
+        ]
+    for file in files:
+        image = Image.open(file)
+        mask = read_mask(output / "masks" / f"{file.stem}.png")
+        assert mask.shape == image.size[::-1] and mask.max() < NUM_CLASSES
+        expected = visualize.overlay(np.asarray(image), mask)
+        with Image.open(output / "overlays" / f"{file.stem}.jpg") as overlay:
+            assert overlay.size == image.size
+            error = np.abs(np.asarray(overlay, int) - expected).mean()
+            assert error < (8 if file.suffix == ".jpg" else 40)  # chance is no JPEG
+        stored = np.load(output / "probabilities" / f"{file.stem}.npz")
+        shares = stored["probabilities"]
+        assert shares.dtype == np.float16 and shares.shape == (NUM_CLASSES, *mask.shape)
+        np.testing.assert_allclose(shares.sum(0, dtype=np.float32), 1, atol=5e-3)
+        picked = np.take_along_axis(shares, mask[None], 0)[0]
+        assert (picked >= shares.max(0)).all()
+        assert tuple(stored["class_names"]) == run.class_names
+        check_segments(
+            json.loads((output / "segments" / f"{file.stem}.json").read_text()), mask, run
+        )
+    with Image.open(output / "masks" / f"{file.stem}.png") as image:
+        colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    np.testing.assert_array_equal(colors, visualize.palette())
+    legend = np.asarray(Image.open(output / "legend.png"))
+    for color in visualize.palette()[:NUM_CLASSES]:
+        assert (legend == color).all(-1).sum() >= 300
+
+
+def check_segments(described: dict, mask: np.ndarray, run) -> None:
+    assert (described["height"], described["width"]) == mask.shape
+    assert [segment["id"] for segment in described["segments"]] == list(np.unique(mask))
+    for segment in described["segments"]:
+        inside = mask == segment["id"]
+        rows, columns = np.nonzero(inside)
+        assert segment["class"] == run.class_names[segment["id"]]
+        assert segment["area"] == inside.sum()
+        assert segment["share"] == pytest.approx(inside.mean(), abs=1e-6)
+        x, y, width, height = segment["box"]
+        assert (x, y) == (columns.min(), rows.min())
+        assert (x + width - 1, y + height - 1) == (columns.max(), rows.max())
+        assert 1 / NUM_CLASSES <= segment["score"] <= 1
+
+
+# Any number, any size, any device.
+
+
+def images_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+def test_arrays_in_predictions_out_in_order(run):
+    images = images_of((70, 41), (40, 133), (71, 40))
+    together = predict_images(run.network, images, probabilities=True)
+    assert predict_images(run.network, []) == []
+    for image, prediction in zip(images, together):
+        assert prediction.ids.shape == prediction.confidence.shape == image.shape[:2]
+        shares = prediction.probabilities
+        np.testing.assert_allclose(shares.max(0), prediction.confidence, atol=1e-3)
+    (alone,) = predict_images(run.network, images[:1])
+    assert alone.probabilities is None
+    assert (alone.ids != together[0].ids).sum() <= 1
+    for wrong in (images[0].astype(np.float32), images[0][..., 0], images[0][:0]):
+        with pytest.raises(ValueError, match=r"image 1 is .* not uint8 \[H, W, 3\]"):
+            predict_images(run.network, [images[0], wrong])
+
+
+def test_devices_share_the_work_and_change_nothing(run, monkeypatch):
+    images = images_of((70, 41), (68, 40), (70, 39))
+    one = predict_images(run.network, images)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    two = predict_images(open_network(workdir=run.workdir), images)
+    for a, b in zip(one, two):
+        assert (a.ids != b.ids).sum() <= 1
+
+
+def test_mixed_sizes_share_a_few_shapes_and_huge_images_have_small_batches(run):
+    sizes = np.random.default_rng(0).integers(20, 200, (50, 2)).tolist()
+    network = dataclasses.replace(run.network, batch_size=8, max_shapes=3)
+    jobs = predict._plan(network, sizes, False)
+    assert sorted(i for job in jobs for i in job.positions) == list(range(50))
+    for job in jobs:
+        assert len(job.positions) <= job.size <= 8
+        for i in job.positions:
+            assert all(np.less_equal(sizes[i], job.group.label))
+    # The network is compiled once for each of these.
+    assert 1 < len({(job.group.views, job.group.label, job.size) for job in jobs}) <= 3
+    (job,) = predict._plan(network, [(4000, 5000)], False)
+    assert job.size == 1
+    assert {job.size for job in predict._plan(network, [(4000, 5000)] * 9, False)} == {1}
+    assert {job.size for job in predict._plan(network, [(1000, 1000)] * 9, False)} == {8}
+    assert {job.size for job in predict._plan(network, [(1000, 1000)] * 9, True)} == {4}
+
+
+def test_strips_are_the_whole(monkeypatch):
+    rng = np.random.default_rng(0)
+    views = [
+        (rng.random((2, 3, 32, 64), np.float32), np.array([20, 50])),
+        (rng.random((2, 3, 64, 96), np.float32), np.array([40, 96])),
+    ]
+    label_size, shape = np.array([95, 120]), (97, 130)
+
+    def described() -> tuple[np.ndarray, ...]:
+        describe = lambda scores: (label_resolution.class_ids(scores), scores)  # noqa: E731
+        run = jax.jit(
+            lambda: label_resolution.describe_in_strips(views, label_size, shape, describe)
+        )
+        return tuple(np.asarray(array) for array in run())
+
+    whole = described()
+    for rows in (1, 7, 96):
+        monkeypatch.setattr(label_resolution, "_STRIP", 3 * 130 * rows)
+        for a, b in zip(whole, described()):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_images_are_read_when_they_are_due(run, tmp_path, monkeypatch):
+    for i in range(60):
+        Image.fromarray(images_of((40, 40))[0]).save(tmp_path / f"{i:02}.png")
+    begun, largest = [], 0
+
+    def read(photo: photos.Photo) -> np.ndarray:
+        nonlocal largest
+        begun.append(photo)
+        written = len(list((tmp_path / "out" / "segments").glob("*")))
+        largest = max(largest, len(begun) - written)
+        return original(photo)
+
+    original = photos.read
+    monkeypatch.setattr(photos, "read", read)
+    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 1)
+    assert predict_folder(str(tmp_path), tmp_path / "out", workdir=run.workdir) == 60
+    assert largest <= 20, "batches of 2: 3 ahead, 2 on the device, 3 images being written"
+
+
+# Bad input.
+
+
+def test_what_is_no_image_is_named_and_stops_nothing(run, tmp_path, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    whole = images_of((60, 90))[0]
+    Image.fromarray(whole).save(source / "good.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(whole).save(source / "turned.jpg", exif=exif)
+    (source / "cut.png").write_bytes((source / "good.png").read_bytes()[:5000])
+    (source / "notes.txt").write_text("no image")
+    assert predict_folder(str(source), tmp_path / "out", workdir=run.workdir) == 2
+    warning = capsys.readouterr().err
+    assert "warning: 2 file(s) were skipped" in warning
+    assert f"{source}/cut.png: damaged" in warning
+    assert f"{source}/notes.txt: not an image" in warning
+    assert read_mask(tmp_path / "out" / "masks" / "turned.png").shape == (90, 60)
+    with Image.open(tmp_path / "out" / "overlays" / "turned.jpg") as overlay:
+        assert overlay.size == (60, 90) and not overlay.getexif()
+    assert not list((tmp_path / "out").rglob("cut*"))
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_no_image_at_all_is_an_error(run, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(PredictError, match="no such file or folder"):
+        predict_folder(str(tmp_path / "none"), out, workdir=run.workdir)
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    with pytest.raises(PredictError, match=r"clip\.mp4: a video; .*ffmpeg -i clip\.mp4"):
+        predict_folder(str(tmp_path / "clip.mp4"), out, workdir=run.workdir)
+    Image.fromarray(images_of((60, 90))[0]).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
+    with pytest.raises(PredictError, match=r"holds no image to predict\n.*cut\.png: damaged"):
+        predict_folder(str(tmp_path / "cut.png"), out, workdir=run.workdir)
+    assert not out.exists()
+
+
+def test_nothing_is_lost_in_an_output_that_is_there(run, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    (out / "masks").mkdir(parents=True)
+    source.mkdir()
+    for name in ("a", "c"):
+        Image.fromarray(images_of((40, 40))[0]).save(source / f"{name}.png")
+    for name in ("a.png", "b.png"):
+        (out / "masks" / name).write_text("mine")
+    with pytest.raises(PredictError, match=f"--output={out} is not empty: .*--overwrite"):
+        predict_folder(str(source), out, workdir=run.workdir)
+    assert (out / "masks" / "a.png").read_text() == "mine"
+    assert predict_folder(str(source), out, workdir=run.workdir, overwrite=True) == 2
+    assert read_mask(out / "masks" / "a.png").shape == (40, 40)
+    assert (out / "masks" / "b.png").read_text() == "mine"
+    with pytest.raises(PredictError, match="is a file"):
+        predict_folder(str(source), source / "a.png", workdir=run.workdir, overwrite=True)
+
+
+# Where networks come from.
+
+
+def test_a_run_needs_config_and_checkpoint(run, tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no config\.json, so it is no run directory"):
+        open_network(workdir=tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="is not a run's config"):
+        open_network(workdir=tmp_path)
+    shutil.copy(run.workdir / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        open_network(workdir=tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7, only 0"):
+        open_network(workdir=run.workdir, step=7)
+    with pytest.raises(WeightsError, match="is a run directory: give it as --workdir"):
+        open_network(run.workdir)
+    for arguments in ({}, {"model": tmp_path, "workdir": tmp_path}):
+        with pytest.raises(WeightsError, match="either --workdir=RUN or --model="):
+            open_network(**arguments)
+
+
+def test_a_runs_class_names_outlive_its_data(run, tmp_path):
+    shutil.copytree(run.workdir, tmp_path / "copy")
+    stored = json.loads((tmp_path / "copy" / "config.json").read_text())
+    stored["data"] |= {"dir": str(tmp_path / "gone"), "prepared_dir": str(tmp_path / "gone")}
+    write_json(tmp_path / "copy" / "config.json", stored)
+    names = [f"class {i}" for i in range(NUM_CLASSES)]
+    write_json(tmp_path / "copy" / "results.json", {"teacher": {"iou": dict.fromkeys(names)}})
+    assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
+    """A folder as transformers saves it."""
+    config = tiny_config(backbone="tiny_bottleneck", norm="frozen")
+    model = peer_model(config)
+    randomize(model)
+    folder = tmp_path_factory.mktemp("peer")
+    model.save_pretrained(folder)
+    processor = {"size": {"shortest_edge": 64, "longest_edge": 300}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return types.SimpleNamespace(model=model, folder=folder)
+
+
+def test_weights_of_transformers_predict_what_they_predict_there(peer):
+    network = open_network(peer.folder)
+    assert network.class_names == tuple(f"LABEL_{i}" for i in range(5))
+    (image,) = images_of((64, 96))  # of the size that it is brought to
+    (prediction,) = predict_images(network, [image])
+    normalized = ((image - MEAN) / STD).astype(np.float32)[None]
+    out = peer_predictions(peer.model, normalized)
+    scores = torch_scores(out.class_logits[-1], out.mask_logits[-1], (64, 96))
+    scores = scores / scores.sum(1, keepdim=True)
+    differ = prediction.ids != scores[0].argmax(0).numpy()
+    assert differ.sum() <= 2
+    np.testing.assert_allclose(prediction.confidence, scores[0].max(0).values, atol=1e-3)
+    (large,) = predict_images(network, images_of((128, 192)))
+    assert large.ids.shape == (128, 192)
+
+
+def altered(folder: Path, copy: Path, file: str, **values: object) -> Path:
+    shutil.copytree(folder, copy)
+    content = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps(content | values))
+    return copy
+
+
+WRONG_WEIGHTS = {
+    "kind": ("config.json", {"model_type": "resnet"}, "prediction needs a whole MaskFormer"),
+    "backbone": ("config.json", {"backbone_config": {"model_type": "swin"}}, "only ResNet is here"),
+    "depths": (
+        "config.json",
+        {"backbone_config": {"depths": [1, 2, 3, 4]}},
+        r"depths \[1, 2, 3, 4\] is none of resnet18",
+    ),
+    "widths": ("config.json", {"mask_feature_size": 99}, "does not fit the model"),
+    "heads": ("config.json", {"decoder_config": {"d_model": 39}}, "cannot be built|does not fit"),
+    "gaps": ("config.json", {"id2label": {"0": "a", "2": "b"}}, "must name the classes 0, 1, 2"),
+    "many": ("config.json", {"id2label": {str(i): "x" for i in range(300)}}, "at most 254"),
+    "fewer": ("config.json", {"id2label": {"0": "a", "1": "b"}}, "not a whole network"),
+    "mean": ("preprocessor_config.json", {"image_mean": [0.5] * 3}, "only ImageNet's"),
+    "size": ("preprocessor_config.json", {"size": {"height": 5, "width": 5}}, "must give shortest"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WEIGHTS)
+def test_weights_that_cannot_be_used_say_why(peer, tmp_path, case):
+    file, values, message = WRONG_WEIGHTS[case]
+    if "backbone_config" in values or "decoder_config" in values:
+        (key, changed) = next(iter(values.items()))
+        whole = json.loads((peer.folder / file).read_text())[key]
+        values = {key: whole | changed}
+    with pytest.raises(WeightsError, match=message):
+        open_network(altered(peer.folder, tmp_path / "copy", file, **values))
+
+
+def test_weights_alone_need_a_config(peer, tmp_path, run):
+    file = tmp_path / "weights.safetensors"
+    shutil.copy(peer.folder / "model.safetensors", file)
+    with pytest.raises(WeightsError, match="lies beside these weights: give --config"):
+        open_network(file)
+    config = run.config.copy_and_resolve_references()
+    config.model.update(norm="frozen", num_queries=7)
+    with pytest.raises(WeightsError, match="does not fit the model"):
+        open_network(file, config=config)
+    with pytest.raises(WeightsError, match="--model = 'nothing': no such file or folder"):
+        open_network("nothing")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="none of MaskFormer of transformers"):
+        open_network(tmp_path / "other.pth", config=run.config)
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(WeightsError):
+        open_network(tmp_path / "empty.safetensors", config=run.config)
+
+
+def test_an_exported_program_predicts_images_of_any_size(run, tmp_path):
+    export_stablehlo(run.weights, run.config, run.class_names, tmp_path / "hlo", (72, 96))
+    network = open_network(tmp_path / "hlo")
+    assert network.class_names == run.class_names
+    exact, smaller, tall = images_of((72, 96), (36, 48), (100, 60))
+    predictions = predict_images(network, [exact, smaller, tall])
+    ids, _ = load_exported(tmp_path / "hlo")[0](exact[None])
+    np.testing.assert_array_equal(predictions[0].ids, ids[0])
+    assert predictions[1].ids.shape == (36, 48)
+    assert predictions[2].ids.shape == (100, 60)
+    (tmp_path / "hlo" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="damaged"):
+        open_network(tmp_path / "hlo")
