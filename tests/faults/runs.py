@@ -70,7 +70,6 @@ import main
 def run(request):
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1), os.dup2(log, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.environ.update(request["environment"])
     exec(request["patch"], {})
     sys.argv = ["main.py", *request["arguments"]]
     main.app.run(main.main, flags_parser=main.parse_flags)
@@ -97,7 +96,8 @@ class Runs:
         self._forks = subprocess.Popen(
             [sys.executable, "-c", _FORKS],
             cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": XLA_FLAGS},
+            env=os.environ
+            | {"XLA_FLAGS": XLA_FLAGS, "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -119,7 +119,6 @@ class Runs:
         workdir: Path,
         *flags: str,
         patch: str = "",
-        environment: Mapping[str, str] | None = None,
         **overrides: object,
     ) -> Run:
         """Starts a run; its output is appended to WORKDIR.log."""
@@ -128,7 +127,6 @@ class Runs:
         settings = [f"--config.{key}={value}" for key, value in values.items()]
         log = workdir.with_name(f"{workdir.name}.log")
         start = log.stat().st_size if log.exists() else 0
-        compiled = {"JAX_COMPILATION_CACHE_DIR": str(self.scratch / "compiled")}
         pid = self.ask(
             {
                 "arguments": [
@@ -139,7 +137,6 @@ class Runs:
                 ],
                 "log": str(log),
                 "patch": patch,
-                "environment": compiled | dict(environment or {}),
             }
         )
         return Run(self, pid, log, start)

@@ -18,8 +18,8 @@ from faults.runs import DEADLINE, ROOT, XLA_FLAGS, newest_state, printed_losses
 
 STEPS = 50
 # Without TensorFlow, for speed; with the host callback. Left out is what depends on the number of
-# devices: dropout and CutMix partners. The class head is made decisive: an untrained one is at a
-# tie, and float noise would choose the pseudo segments.
+# devices: dropout and CutMix partners. Pseudo segments are those of the classes: an untrained
+# teacher's queries are at a tie, and float noise would choose among them.
 WORKER = f"""
 import json, sys
 import jax
@@ -33,11 +33,12 @@ from rc2l_jax.metrics import summarize
 from rc2l_jax.train_state import create_train_state
 from rc2l_jax.train_step import parallel_train_step, replicate
 
-config = tiny.config(model__norm="batch", cutmix__probability=0.0, num_steps={STEPS})
+config = tiny.config(
+    model__norm="batch", cutmix__probability=0.0, num_steps={STEPS}, pseudo__source="semantic",
+    pseudo__pixel_threshold=0.0,
+)
 model, optimizer, state = create_train_state(config)
 state = jax.tree.map(np.array, state)
-for params in (state.params, state.teacher_params):
-    params["class_head"]["kernel"] *= 20.0
 flat = lambda tree: np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(tree)])
 first = flat(state.params)
 state = replicate(state)
@@ -98,10 +99,9 @@ def test_the_number_of_processes_and_devices_does_not_matter(alone, tmp_path, pr
         name: np.linalg.norm(together[name] - alone[name]) / moved
         for name in ("student", "teacher")
     }
-    print(processes, devices, difference[:3], difference.max(), apart)
-    assert difference[0] < 1e-5
-    assert difference.max() < 0.05
-    assert max(apart.values()) < 0.1
+    print(f"{processes} x {devices}: losses {difference.max():.1e}, parameters {apart}")
+    assert difference.max() < 1e-4
+    assert max(apart.values()) < 1e-2
 
 
 # Of the whole program; the labelled images alone, for each process compiles.
