@@ -107,8 +107,6 @@ class Checkpoints:
         Raises:
           StorageError: this checkpoint cannot be written, or the one before could not.
         """
-        if self._manager is not None and not self.path.is_dir():
-            raise StorageError(f"{self.path.parent} is gone: it was deleted while the run used it")
         best = metadata["best"]
         self._policy.best_step = best["step"] if best else None
         # Copies on the host: every process has the whole state, and what is kept depends on no

@@ -20,6 +20,7 @@ from rc2l_jax.metrics import Totals, accumulate, summarize
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.report import Clock, Report, finite, losses_of, say
 from rc2l_jax.run_evaluation import evaluate_networks, topology
+from rc2l_jax.rundir import check_still_there
 from rc2l_jax.structs import Batch, TrainState
 from rc2l_jax.visualize import unlabeled_picture
 
@@ -184,6 +185,7 @@ def save(run: Run, state: TrainState) -> None:
     step = int(state.step)
     if step == run.saved_step:
         return
+    check_still_there(run.report.workdir)
     total = jax.device_get(run.total) or {}
     metadata = {
         "config": run.config.to_dict(),

@@ -17,7 +17,7 @@ from etils import epath
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
-from rc2l_jax.checkpoints import CheckpointError
+from rc2l_jax.checkpoints import CheckpointError, StorageError
 from rc2l_jax.config import flatten
 
 _SPLITS = "splits"  # in config.json, beside the config's own keys
@@ -116,6 +116,16 @@ def write_run_config(workdir: epath.Path, config: ConfigDict, used: Mapping[str,
       used: see `check.describe_subsets`.
     """
     write_json(workdir / "config.json", config.to_dict() | {_SPLITS: dict(used)})
+
+
+def check_still_there(workdir: epath.Path) -> None:
+    """Notices that somebody deleted the run directory: parts of it would appear again as written.
+
+    Raises:
+      StorageError: its config.json is gone.
+    """
+    if not (workdir / "config.json").exists():
+        raise StorageError(f"{workdir} is gone: it was deleted or moved while the run used it")
 
 
 def keep_former_config(workdir: epath.Path, step: int) -> None:

@@ -97,7 +97,11 @@ class Runs:
             [sys.executable, "-c", _FORKS],
             cwd=ROOT,
             env=os.environ
-            | {"XLA_FLAGS": XLA_FLAGS, "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled")},
+            | {
+                "XLA_FLAGS": XLA_FLAGS,
+                "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -121,11 +125,11 @@ class Runs:
         patch: str = "",
         **overrides: object,
     ) -> Run:
-        """Starts a run; its output is appended to WORKDIR.log."""
+        """Starts a run; its output is appended to the scratch folder's NAME.log."""
         prepared = {"data.prepared_dir": self.scratch / "tfds"}
         values = TINY | prepared | {k.replace("__", "."): v for k, v in overrides.items()}
         settings = [f"--config.{key}={value}" for key, value in values.items()]
-        log = workdir.with_name(f"{workdir.name}.log")
+        log = self.scratch / f"{workdir.name}.log"  # the run may be on a disk that is full
         start = log.stat().st_size if log.exists() else 0
         pid = self.ask(
             {
@@ -154,7 +158,7 @@ class Runs:
         patches: Mapping[int, str] | None = None,
         **overrides: Any,
     ) -> list[Run]:
-        """Starts a run of several processes; the output of process i goes to WORKDIR.i.log."""
+        """Starts a run of several processes; the output of process i goes to NAME.i.log."""
         with socket.socket() as free:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"

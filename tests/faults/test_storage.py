@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def complete_steps(workdir: Path) -> list[int]:
 @pytest.mark.slow
 def test_a_disk_that_is_full_is_said_and_the_last_checkpoint_is_whole(runs, undisturbed):
     with small_disk(runs.scratch / "disk", "64m") as disk:
-        workdir = disk / "run"
+        workdir = disk / "fills"
         run = runs.start(workdir, keep_checkpoints=40, checkpoint_every_steps=2)
         run.until(lambda: workdir.is_dir() and (workdir / "checkpoints" / "4").is_dir())
         filler = disk / "filler"
@@ -64,11 +65,14 @@ def test_a_disk_that_is_full_is_said_and_the_last_checkpoint_is_whole(runs, undi
 @pytest.mark.slow
 def test_a_disk_that_may_only_be_read(runs):
     with small_disk(runs.scratch / "readonly", "16m") as disk:
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        run = runs.start(disk / "run")
+        sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        subprocess.run([*sudo, "mount", "-o", "remount,ro", str(disk)], check=True)
+        run = runs.start(disk / "unwritable")
         assert run.wait() == NOT_WRITABLE, run.output()
         (line,) = run.output().strip().splitlines()[-1:]
-        assert line.startswith(f"error: {disk}/run cannot be written") and "Read-only" in line
+        assert (
+            line.startswith(f"error: {disk}/unwritable cannot be written") and "Read-only" in line
+        )
 
 
 @pytest.mark.slow
