@@ -102,6 +102,8 @@ def main(argv: list[str]) -> None:
     except tuple(EXIT_STATUS) as error:
         if isinstance(error, Interrupted):
             leave(f"stopped by {error}: start the same command again", exit_status(error))
+        if isinstance(error, StorageError):  # threads that write would have the last word
+            leave(f"error: {error}", exit_status(error))
         fail(str(error), exit_status(error))
 
 

@@ -8,6 +8,7 @@ so that a reader who wants only the networks reads only those.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -113,6 +114,7 @@ class Checkpoints:
         # device. (A view of a CPU device's memory would change when the step reuses it.)
         leaves = {path: np.array(leaf) for path, leaf in _leaves(jax.device_get(state)).items()}
         with storage_errors(self.path):
+            _check_room(self.path, sum(leaf.nbytes for leaf in leaves.values()))
             self._open().save(
                 int(state.step),
                 args=ocp.args.Composite(
@@ -255,6 +257,22 @@ class Checkpoints:
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
                 "delete its folder to go on from the one before"
             ) from error
+
+
+def _check_room(path: epath.Path, size: int) -> None:
+    """Raises StorageError if a local disk has less room than `size` bytes.
+
+    A disk that becomes full during a save is noticed all the same, in many lines of TensorStore's.
+    """
+    if "://" in str(path) or not path.exists():
+        return
+    free = shutil.disk_usage(path).free
+    if free < size:
+        raise StorageError(
+            f"{path} cannot be written: a checkpoint needs {size / 2**20:.1f} MiB, and the disk has "
+            f"{free / 2**20:.1f} MiB left. What was complete is still there: make room, or set "
+            "keep_checkpoints lower, and the same command goes on"
+        )
 
 
 def _state_dict(state: TrainState) -> dict[str, Any]:
