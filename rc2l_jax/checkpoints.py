@@ -260,17 +260,14 @@ class Checkpoints:
 
 
 def _check_room(path: epath.Path, size: int) -> None:
-    """Raises StorageError if a local disk has less room than `size` bytes.
-
-    A disk that becomes full during a save is noticed all the same, in many lines of TensorStore's.
-    """
+    """Raises StorageError if a local disk has no room for `size` bytes, before a save is begun."""
     if "://" in str(path) or not path.exists():
         return
     free = shutil.disk_usage(path).free
     if free < size:
         raise StorageError(
-            f"{path} cannot be written: a checkpoint needs {size / 2**20:.1f} MiB, and the disk has "
-            f"{free / 2**20:.1f} MiB left. What was complete is still there: make room, or set "
+            f"{path} cannot be written: a checkpoint needs {size / 2**20:.1f} MiB, and the disk "
+            f"has {free / 2**20:.1f} MiB left. What was complete is still there: make room, or set "
             "keep_checkpoints lower, and the same command goes on"
         )
 

@@ -11,6 +11,10 @@ from faults.runs import assert_same_run, printed_losses
 
 KILLS = 21
 STEPS = {"num_steps": 240, "eval_every_steps": 60}
+METHODS = {
+    "supervised": {"unsup_weight": 0.0, "data.unlabeled_split": ""},  # starts in half the time
+    "rc2l": {},
+}
 # Where a life ends: anywhere in the steps, while a checkpoint is written, or while it starts.
 MOMENTS = ("steps", "save", "steps", "save", "steps", "save", "start")
 
@@ -30,19 +34,21 @@ def until_moment(run, workdir, moment: str, random_: random.Random) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_is_the_same_run(runs):
-    whole, workdir = runs.scratch / "whole", runs.scratch / "killed"
-    losses = printed_losses(runs.finish(whole, **STEPS))
+@pytest.mark.parametrize("method", ["supervised", pytest.param("rc2l", marks=pytest.mark.long)])
+def test_a_run_killed_again_and_again_is_the_same_run(runs, method):
+    whole, workdir = (runs.scratch / f"{method}_{name}" for name in ("whole", "killed"))
+    config = STEPS | METHODS[method]
+    losses = printed_losses(runs.finish(whole, **config))
     random_, lost = random.Random(0), []
     for life, moment in zip(range(KILLS), itertools.cycle(MOMENTS)):
-        run = runs.start(workdir, **STEPS)
+        run = runs.start(workdir, **config)
         until_moment(run, workdir, moment, random_)
         run.kill()
         said = printed_losses(run.output())
         assert said.items() <= losses.items(), life
         lost.append(max(said, default=0))
     assert max(lost) < STEPS["num_steps"], "finished before the last kill"
-    again = runs.finish(workdir, **STEPS)
+    again = runs.finish(workdir, **config)
     assert "resuming from the checkpoint" in again
     assert printed_losses(again).items() <= losses.items()
     assert_same_run(whole, workdir)
