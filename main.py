@@ -18,12 +18,13 @@ from ml_collections import ConfigDict, config_flags
 from data.errors import DataError
 from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
 from rc2l_jax import check, distributed, run_evaluation, train
-from rc2l_jax.checkpoints import CheckpointError, StorageError
+from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import ConfigError, is_known, unknown_key
 from rc2l_jax.interruption import Interrupted
 from rc2l_jax.loop import TrainingError
 from rc2l_jax.predict import PredictError, predict_folder
 from rc2l_jax.pretrained import WeightsError
+from rc2l_jax.storage import StorageError
 from rc2l_jax.trained import FORMATS, NETWORKS, export_checkpoint
 
 # What a user can mend is said in one line; the exit status tells a scheduler what it was.

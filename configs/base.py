@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 2  # the newest so many, and the best
     # So many steps in a row without a finite loss and gradient end the run. They change nothing.
     config.max_nonfinite_steps = 100
-    # Pretrained weights: a folder, a file, or a name on the Hugging Face hub ("" for none).
+    # Pretrained weights: a folder, a file, a name on the Hugging Face hub, or a run directory,
+    # whose newest teacher it is ("" for none).
     config.init_from = ""
     config.init_queries = "first"  # of a MaskFormer with more queries take the first; or "fresh"
     config.matcher = "host"  # "host": scipy in a callback; "device": optax

@@ -8,7 +8,6 @@ so that a reader who wants only the networks reads only those.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from rc2l_jax.storage import StorageError, check_room, storage_errors
 from rc2l_jax.structs import TrainState
 
 _NETWORKS = {
@@ -29,28 +29,6 @@ _NETWORKS = {
 
 class CheckpointError(ValueError):
     """A checkpoint or run directory that does not fit the config, or cannot be read."""
-
-
-class StorageError(ValueError):
-    """A run directory that cannot be written: the disk is full, or it is not ours to write."""
-
-
-@contextlib.contextmanager
-def storage_errors(path: epath.Path) -> Iterator[None]:
-    """Within it, whatever goes wrong while `path` is written is raised as StorageError.
-
-    Not only OSError: TensorFlow and TensorStore have errors of their own for a full disk.
-    """
-    try:
-        yield
-    except (StorageError, CheckpointError):
-        raise
-    except Exception as error:
-        raise StorageError(
-            f"{path} cannot be written ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}). What was complete is still there: make room, "
-            "or mend the permissions, and the same command goes on"
-        ) from error
 
 
 class _NewestAndBest(checkpoint_managers.PreservationPolicy):
@@ -86,6 +64,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind and jax.process_count() > 1:
+            return  # a save of many processes would wait for those that have failed
         # After an error, what a save under way has to add would hide it.
         with contextlib.suppress(StorageError) if kind else contextlib.nullcontext():
             self.close()
@@ -114,7 +94,7 @@ class Checkpoints:
         # device. (A view of a CPU device's memory would change when the step reuses it.)
         leaves = {path: np.array(leaf) for path, leaf in _leaves(jax.device_get(state)).items()}
         with storage_errors(self.path):
-            _check_room(self.path, sum(leaf.nbytes for leaf in leaves.values()))
+            check_room(self.path, sum(leaf.nbytes for leaf in leaves.values()))
             self._open().save(
                 int(state.step),
                 args=ocp.args.Composite(
@@ -182,6 +162,19 @@ class Checkpoints:
             for name, network in _NETWORKS.items()
         }
         return step, networks, metadata
+
+    def restore_teacher(self) -> dict[str, np.ndarray]:
+        """Reads the newest teacher, whatever model it is of: {path: array}.
+
+        Raises:
+          CheckpointError: see `restore`.
+        """
+        step = self._existing_step(None)
+        with self._reading(step):
+            stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
+        fields = _NETWORKS["teacher"].values()
+        leaves, _ = self._read(step, {key: x for key, x in stored.items() if key[0] in fields})
+        return {"/".join(key[1:]): array for key, array in leaves.items()}
 
     def close(self) -> None:
         """Waits for what is being written; see `wait`."""
@@ -257,19 +250,6 @@ class Checkpoints:
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
                 "delete its folder to go on from the one before"
             ) from error
-
-
-def _check_room(path: epath.Path, size: int) -> None:
-    """Raises StorageError if a local disk has no room for `size` bytes, before a save is begun."""
-    if "://" in str(path) or not path.exists():
-        return
-    free = shutil.disk_usage(path).free
-    if free < size:
-        raise StorageError(
-            f"{path} cannot be written: a checkpoint needs {size / 2**20:.1f} MiB, and the disk "
-            f"has {free / 2**20:.1f} MiB left. What was complete is still there: make room, or set "
-            "keep_checkpoints lower, and the same command goes on"
-        )
 
 
 def _state_dict(state: TrainState) -> dict[str, Any]:

@@ -120,6 +120,8 @@ def _end_all(client: Any, error: BaseException, status: int) -> None:
     """Tells the others why, and leaves without waiting for them."""
     me = f"process {jax.process_index()} on {socket.gethostname()}"
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        text += " (another process of the run may be gone: see the last lines of each)"
     try:
         client.key_value_set(_FAILURE_KEY, f"{me} failed: {text}")
     except Exception:  # another process was first: its error is the one that matters

@@ -21,8 +21,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.checkpoints import storage_errors
 from rc2l_jax.rundir import write_json, write_text
+from rc2l_jax.storage import storage_errors
 from rc2l_jax.structs import TrainState
 from rc2l_jax.visualize import save_png
 

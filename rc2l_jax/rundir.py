@@ -17,8 +17,9 @@ from etils import epath
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
-from rc2l_jax.checkpoints import CheckpointError, StorageError
+from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import flatten
+from rc2l_jax.storage import StorageError
 
 _SPLITS = "splits"  # in config.json, beside the config's own keys
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from rc2l_jax import input_pipeline
 from rc2l_jax.check import describe_subset, describe_subsets, warnings
-from rc2l_jax.checkpoints import Checkpoints, storage_errors
+from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.loop import Run, resume, train
 from rc2l_jax.profiling import ProfiledStep
@@ -29,8 +29,10 @@ from rc2l_jax.rundir import (
     write_json,
     write_run_config,
 )
+from rc2l_jax.storage import storage_errors
 from rc2l_jax.train_state import create_train_state, pretrained_state
 from rc2l_jax.train_step import parallel_train_step, replicate
+from rc2l_jax.trained import teacher_of_run
 from rc2l_jax.views import parallel_views
 
 
@@ -77,7 +79,7 @@ def train_and_evaluate(
         model, optimizer, state = create_train_state(config)
         init = None
         if step is None and config.init_from:
-            state, init = pretrained_state(state, config)
+            state, init = pretrained_state(state, config, teacher_of_run(config.init_from))
         if jax.process_index() == 0:
             with storage_errors(workdir):
                 if step is not None and changes:

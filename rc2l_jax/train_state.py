@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -58,14 +59,21 @@ def initial_state(
     )
 
 
-def pretrained_state(state: TrainState, config: ConfigDict) -> tuple[TrainState, InitReport]:
+def pretrained_state(
+    state: TrainState, config: ConfigDict, run: dict[str, np.ndarray] | None = None
+) -> tuple[TrainState, InitReport]:
     """Starts student and teacher from the weights that `config.init_from` names.
+
+    Args:
+      state: of step 0.
+      config: see `load_pretrained`.
+      run: see `load_pretrained`.
 
     Raises:
       WeightsError: see `load_pretrained`; nothing is half-loaded.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    loaded, report = load_pretrained(variables, config)
+    loaded, report = load_pretrained(variables, config, run)
     return start_from(state, loaded), report
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -46,6 +47,24 @@ def restore_run(
         step, networks, metadata = checkpoints.restore_networks(template, step)
     check_same_model(metadata["config"], config, workdir)
     return model, step, networks, metadata
+
+
+def teacher_of_run(init_from: str) -> dict[str, np.ndarray] | None:
+    """Reads the newest teacher of a run, whatever model it is of.
+
+    Args:
+      init_from: see `configs/base.py`.
+
+    Returns:
+      {our path: array}; None if `init_from` is not a run directory.
+
+    Raises:
+      CheckpointError: the run has no checkpoint, or it cannot be read.
+    """
+    if not init_from or not (run_path(init_from) / "checkpoints").exists():
+        return None
+    with Checkpoints(run_path(init_from)) as checkpoints:
+        return checkpoints.restore_teacher()
 
 
 def export_checkpoint(

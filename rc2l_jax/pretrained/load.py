@@ -50,12 +50,15 @@ class InitReport:
         return lines
 
 
-def load_pretrained(variables: Any, config: ConfigDict) -> tuple[Any, InitReport]:
+def load_pretrained(
+    variables: Any, config: ConfigDict, run: dict[str, np.ndarray] | None = None
+) -> tuple[Any, InitReport]:
     """Puts the weights that `config.init_from` names into freshly drawn variables.
 
     Args:
       variables: {"params", "batch_stats"} of the model, on the host or a device.
       config: reads `init_from`, `init_queries` and `model.norm`.
+      run: if `init_from` is a run directory, what is in it: see `trained.teacher_of_run`.
 
     Returns:
       Variables of the same structure (NumPy float32 where loaded), and what was done.
@@ -63,6 +66,9 @@ def load_pretrained(variables: Any, config: ConfigDict) -> tuple[Any, InitReport
     Raises:
       WeightsError: the weights cannot be had or read, or do not fit. Nothing is half-loaded.
     """
+    if run is not None:
+        report = InitReport(config.init_from, config.init_from, names.OWN.title)
+        return fit(variables, run, names.OWN, config, report), report
     path, description = files.find(config.init_from)
     _check_description(description, config, path)
     family, arrays = names.family_of(files.read_arrays(path), str(path))
@@ -82,7 +88,7 @@ def fit(
     Raises:
       WeightsError: they do not fit.
     """
-    if config.model.norm == "group":
+    if config.model.norm == "group" and family is not names.OWN:
         raise WeightsError(
             f"{report.file}: model.norm = 'group' cannot take a ResNet's batch normalisation; use "
             "'frozen' or 'batch'"
@@ -98,7 +104,7 @@ def fit(
         if name not in arrays:
             problems.append(f"{ours} {value.shape}: the file has no {name}")
             continue
-        given = names.to_ours(ours, arrays.pop(name))
+        given = family.to_ours(ours, arrays.pop(name))
         if reason := _reason_to_leave(ours, given, value, config, report.file):
             report.reinitialized[ours] = reason
             continue
@@ -121,7 +127,8 @@ def fit(
             f"model.stem, model.norm and the widths). {len(problems)} arrays do not match:\n  "
             + "\n  ".join(problems)
         )
-    return flax.traverse_util.unflatten_dict(flat)
+    # Without batch normalisation "batch_stats" is empty, and flattened away.
+    return {name: {} for name in variables} | flax.traverse_util.unflatten_dict(flat)
 
 
 def _reason_to_leave(

@@ -1,0 +1,44 @@
+"""What is said when a run directory cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+from etils import epath
+
+
+class StorageError(ValueError):
+    """A run directory that cannot be written: the disk is full, or it is not ours to write."""
+
+
+@contextlib.contextmanager
+def storage_errors(path: epath.Path) -> Iterator[None]:
+    """Within it, whatever goes wrong while `path` is written is raised as StorageError.
+
+    Not only OSError: TensorFlow and TensorStore have errors of their own for a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith("rc2l_jax."):  # says already what is wrong
+            raise
+        raise StorageError(
+            f"{path} cannot be written ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}). What was complete is still there: make room, "
+            "or mend the permissions, and the same command goes on"
+        ) from error
+
+
+def check_room(path: epath.Path, size: int) -> None:
+    """Raises StorageError if a local disk has no room for `size` bytes, before a save is begun."""
+    if "://" in str(path) or not path.exists():
+        return
+    free = shutil.disk_usage(path).free
+    if free < size:
+        raise StorageError(
+            f"{path} cannot be written: a checkpoint needs {size / 2**20:.1f} MiB, and the disk "
+            f"has {free / 2**20:.1f} MiB left. What was complete is still there: make room, or set "
+            "keep_checkpoints lower, and the same command goes on"
+        )

@@ -1,0 +1,53 @@
+"""A run starts from the teacher of another one, of another number of classes and queries too."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from rc2l_jax.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.pretrained import WeightsError
+from rc2l_jax.train_state import create_train_state, pretrained_state
+from rc2l_jax.trained import teacher_of_run
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory):
+    """A run directory, and the teacher in it."""
+    workdir = tmp_path_factory.mktemp("former")
+    _, _, state = create_train_state(tiny.config())
+    teacher = jax.tree.map(lambda x: np.asarray(x) + 1, state.teacher_params)
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(state.replace(teacher_params=teacher), {"best": None})
+    return workdir, teacher
+
+
+@pytest.mark.slow
+def test_student_and_teacher_start_as_the_run_s_teacher(former):
+    workdir, teacher = former
+    config = tiny.config(init_from=str(workdir), data__num_classes=5, model__num_queries=4)
+    _, _, state = create_train_state(config)
+    started, report = pretrained_state(state, config, teacher_of_run(config.init_from))
+    assert set(report.reinitialized) == {"class_head/kernel", "class_head/bias"}
+    for params in (started.params, started.teacher_params):
+        head, queries = params.pop("class_head"), params.pop("query_embed")
+        assert np.array_equal(queries, teacher["query_embed"][:4])
+        assert np.array_equal(head["kernel"], state.params["class_head"]["kernel"])
+        rest = {k: v for k, v in teacher.items() if k not in ("class_head", "query_embed")}
+        assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, rest)))
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_named(former, tmp_path):
+    workdir, _ = former
+    config = tiny.config(init_from=str(workdir), model__mask_dim=16)
+    _, _, state = create_train_state(config)
+    with pytest.raises(WeightsError, match="mask_head") as error:
+        pretrained_state(state, config, teacher_of_run(config.init_from))
+    assert str(workdir) in str(error.value)
+    assert teacher_of_run("") is None and teacher_of_run(str(tmp_path)) is None
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        teacher_of_run(str(tmp_path))
