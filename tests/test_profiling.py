@@ -45,7 +45,7 @@ def test_a_short_run_leaves_a_whole_trace(tmp_path, capsys):
     assert steps_in_trace(tmp_path) == [2, 3]
     assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"trace of steps 2 to 3: {tmp_path}/plugins/profile/")
+    assert f" trace of steps 2 to 3: {tmp_path}/plugins/profile/" in line
 
 
 def test_other_processes_do_not_trace(tmp_path, monkeypatch):

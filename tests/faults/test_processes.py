@@ -89,11 +89,10 @@ def alone(tmp_path_factory) -> dict[str, np.ndarray]:
     return train_together(tmp_path_factory.mktemp("alone") / "run.npz", 1, 1)
 
 
-LONG = [pytest.param(*case, marks=pytest.mark.long) for case in ((1, 2), (2, 2), (4, 1), (4, 2))]
-
-
+# `test_two_processes.py` has a short form of it.
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "devices"), [(2, 1), *LONG])
+@pytest.mark.long
+@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)])
 def test_the_number_of_processes_and_devices_does_not_matter(alone, tmp_path, processes, devices):
     together = train_together(tmp_path / "run.npz", processes, devices)
     difference = np.abs(together["losses"] / alone["losses"] - 1)
@@ -180,7 +179,7 @@ def test_sigterm_and_the_death_of_a_process_end_all_and_any_number_goes_on(runs)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("who", [1, pytest.param(0, marks=pytest.mark.long)])
 def test_the_first_error_of_any_process_ends_all_with_that_error(runs, who):
     workdir = runs.scratch / f"error_{who}"
     two = runs.start_many(workdir, 2, patches={who: BROKEN_INPUT}, **PLAIN)
@@ -192,6 +191,7 @@ def test_the_first_error_of_any_process_ends_all_with_that_error(runs, who):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_death_of_the_first_process_ends_the_others(runs):
     workdir = runs.scratch / "coordinator"
     two = runs.start_many(workdir, 2, **PLAIN)
