@@ -225,12 +225,12 @@ class Run:
         assert self.wait() == -signal.SIGKILL
 
 
-def newest_state(workdir: Path) -> Any:
-    """The `TrainState` of a run's newest checkpoint."""
+def newest_state(workdir: Path, step: int | None = None) -> Any:
+    """The `TrainState` of a run's newest checkpoint, or of that of `step`."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text()))
     _, _, template = create_train_state(config)
     with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
-        return checkpoints.restore(template)[0]
+        return checkpoints.restore(template, step)[0]
 
 
 def same_bits(a: Any, b: Any) -> bool:

@@ -116,8 +116,8 @@ train_step.batch_gradients = broken
 
 @pytest.mark.slow
 def test_too_many_end_the_run_with_the_last_good_state_and_a_report(runs):
-    workdir, good = runs.scratch / "nan", runs.scratch / "good"
-    run = runs.start(workdir, patch=BREAKS, max_nonfinite_steps=5)
+    workdir = runs.scratch / "nan"
+    run = runs.start(workdir, patch=BREAKS, max_nonfinite_steps=5, eval_every_steps=40)
     assert run.wait() == 3, run.output()
     last = run.output().strip().splitlines()[-1]
     assert last.startswith("error: none of the last 5 steps had a finite loss"), last
@@ -127,11 +127,13 @@ def test_too_many_end_the_run_with_the_last_good_state_and_a_report(runs):
     assert report["step"] == 21 and report["terms"] == {"loss/total": 5}
     assert report["metrics_before"]["loss/total"] > 0
 
-    runs.finish(good, num_steps=16, eval_every_steps=16, data__name="shapes")
-    kept = newest_state(workdir)
-    assert kept.step == 21 and kept.nonfinite_run == 5
+    before, kept = newest_state(workdir, 18), newest_state(workdir)
+    assert kept.step == 21 and kept.nonfinite_run == 5 and before.nonfinite_run == 2
+    for field in ("params", "teacher_params", "batch_stats", "opt_state", "class_shares"):
+        assert same_bits(getattr(kept, field), getattr(before, field))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params))
     # The same command goes on, from there.
-    again = runs.start(workdir, max_nonfinite_steps=5)
+    again = runs.start(workdir, max_nonfinite_steps=5, eval_every_steps=40)
     again.until_printed("resuming from the checkpoint of step 21")
     assert again.wait() == 0, again.output()
 
