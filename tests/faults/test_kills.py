@@ -9,7 +9,6 @@ import time
 import pytest
 from faults.runs import assert_same_run, printed_losses
 
-KILLS = 21
 STEPS = {"num_steps": 240, "eval_every_steps": 60}
 METHODS = {
     "supervised": {"unsup_weight": 0.0, "data.unlabeled_split": ""},  # starts in half the time
@@ -34,13 +33,20 @@ def until_moment(run, workdir, moment: str, random_: random.Random) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["supervised", pytest.param("rc2l", marks=pytest.mark.long)])
-def test_a_run_killed_again_and_again_is_the_same_run(runs, method):
-    whole, workdir = (runs.scratch / f"{method}_{name}" for name in ("whole", "killed"))
+@pytest.mark.parametrize(
+    ("method", "kills"),
+    [
+        ("supervised", 7),
+        pytest.param("supervised", 21, marks=pytest.mark.long),
+        pytest.param("rc2l", 21, marks=pytest.mark.long),
+    ],
+)
+def test_a_run_killed_again_and_again_is_the_same_run(runs, method, kills):
+    whole, workdir = (runs.scratch / f"{method}_{kills}_{name}" for name in ("whole", "killed"))
     config = STEPS | METHODS[method]
     losses = printed_losses(runs.finish(whole, **config))
     random_, lost = random.Random(0), []
-    for life, moment in zip(range(KILLS), itertools.cycle(MOMENTS)):
+    for life, moment in zip(range(kills), itertools.cycle(MOMENTS)):
         run = runs.start(workdir, **config)
         until_moment(run, workdir, moment, random_)
         run.kill()

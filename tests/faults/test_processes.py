@@ -139,6 +139,7 @@ def saved_steps(workdir: Path) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_and_the_death_of_a_process_end_all_and_any_number_goes_on(runs):
     workdir = runs.scratch / "two"
     two = runs.start_many(workdir, 2, **PLAIN)
