@@ -92,13 +92,10 @@ def only_job(workdir: epath.Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        with contextlib.suppress(OSError, ValueError):
-            job = json.loads(owner.read_text())
-            raise CheckpointError(
-                f"{workdir} is in use: process {job['pid']} on {job['host']} trains there since "
-                f"{job['since']}. Wait for it or stop it, or use another --workdir"
-            ) from error
-        raise CheckpointError(f"{workdir} is in use by another job") from error
+        raise CheckpointError(
+            f"{workdir} is in use: {_describe_job(owner)}. Wait for it or stop it, or use another "
+            "--workdir"
+        ) from error
     try:
         since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(owner, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
@@ -117,6 +114,14 @@ def write_run_config(workdir: epath.Path, config: ConfigDict, used: Mapping[str,
       used: see `check.describe_subsets`.
     """
     write_json(workdir / "config.json", config.to_dict() | {_SPLITS: dict(used)})
+
+
+def _describe_job(owner: epath.Path) -> str:
+    try:
+        job = json.loads(owner.read_text())
+        return f"process {job['pid']} on {job['host']} trains there since {job['since']}"
+    except (OSError, ValueError, KeyError):
+        return "another job trains there"
 
 
 def check_still_there(workdir: epath.Path) -> None:
