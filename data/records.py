@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from filelock import FileLock
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from data.errors import DataError
@@ -42,7 +42,6 @@ VERSION = "2.1.0"  # of the records' form; another one is prepared anew
 _SHARD_SIZE = 256  # examples
 _TFDS_SPLIT = "examples"
 _EXAMPLES = "examples.json"
-_EXIF_ORIENTATION = 0x0112
 _TURNED = range(2, 9)  # its values but for 1, upright; others have no meaning
 _EXIF_FORMATS = ("JPEG", "PNG", "WEBP")  # those of training's decoder that can have EXIF data
 
@@ -282,7 +281,7 @@ def _turned(image: bytes) -> str:
     """Why a mask may not fit: the image is stored turned, and only its EXIF data say so."""
     try:
         with Image.open(io.BytesIO(image), formats=_EXIF_FORMATS) as opened:
-            orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # of any kind, if EXIF is damaged; the decoder of training does not read it
         return ""
     if orientation not in _TURNED:

@@ -53,20 +53,18 @@ class StopRequest:
         if self._at_once:
             raise Interrupted(self._name)
 
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
+    def deferred(self) -> contextlib.AbstractContextManager[None]:
         """Within it a signal is only noted, for `check` to find."""
-        before, self._at_once = self._at_once, False
-        try:
-            yield
-        finally:
-            self._at_once = before
+        return self._listening(at_once=False)
 
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
+    def at_once(self) -> contextlib.AbstractContextManager[None]:
         """Within it, where nothing is half done, a signal raises `Interrupted` at once."""
         self.raise_if_heard()
-        before, self._at_once = self._at_once, True
+        return self._listening(at_once=True)
+
+    @contextlib.contextmanager
+    def _listening(self, at_once: bool) -> Iterator[None]:
+        before, self._at_once = self._at_once, at_once
         try:
             yield
         finally:

@@ -167,7 +167,7 @@ def give_up(
       before: metrics of the log before.
     """
     step = int(state.step)
-    report = {"step": step, "nonfinite_steps": steps, "terms": terms, "metrics_before": before}
+    report = {"step": step, "nonfinite_steps": steps, "terms": terms}
     run.report.document("nonfinite.json", report | {"metrics_before": finite(before)})
     save(run, state)
     run.checkpoints.wait()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
@@ -31,6 +32,7 @@ from rc2l_jax.label_resolution import class_ids, describe_in_strips
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.pretrained import WeightsError, files, load_pretrained
 from rc2l_jax.pretrained.from_transformers import describe_network, describe_processing
+from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import AXIS, EvalBatch
 from rc2l_jax.trained import restore_run
 from rc2l_jax.windows import InferenceOptions
@@ -101,7 +103,7 @@ def open_network(
     if bool(model) == bool(workdir):
         raise WeightsError("give either --workdir=RUN or --model=FOLDER_OR_NAME")
     if workdir:
-        return from_run(Path(workdir).expanduser().absolute(), config, network, step)
+        return from_run(run_path(workdir), config, network, step)
     folder = Path(model).expanduser()
     if (folder / "checkpoints").is_dir():
         raise WeightsError(f"--model={model} is a run directory: give it as --workdir")
@@ -110,7 +112,9 @@ def open_network(
     return from_weights(str(model), config)
 
 
-def from_run(workdir: Path, config: ConfigDict | None, network: str, step: int | None) -> Network:
+def from_run(
+    workdir: epath.Path, config: ConfigDict | None, network: str, step: int | None
+) -> Network:
     """Opens a network of a run directory; see `open_network`."""
     config = run_config(workdir) if config is None else config
     validate(config, num_devices=1)  # batches are made to fit the devices
@@ -119,7 +123,7 @@ def from_run(workdir: Path, config: ConfigDict | None, network: str, step: int |
     return _network(model, networks[network], config, run_classes(workdir, config), title)
 
 
-def run_config(workdir: Path) -> ConfigDict:
+def run_config(workdir: epath.Path) -> ConfigDict:
     """Reads the config that a run was trained with; keys that are newer have their default.
 
     Raises:
@@ -142,7 +146,7 @@ def run_config(workdir: Path) -> ConfigDict:
     return config
 
 
-def run_classes(workdir: Path, config: ConfigDict) -> Sequence[str]:
+def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
     """Class names of a run: as its evaluation wrote them, or of its data set.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from data.host_tf import tf
 from data.trees import FolderTree
@@ -18,8 +18,7 @@ from rc2l_jax import host_decode
 # Declared in a header, so that a small file can ask for all of the memory.
 MAX_PIXELS = 1 << 28
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and in part a warning
-_ORIENTATION = 0x0112  # of EXIF
-_TURNED = (5, 6, 7, 8)  # values of it that swap height and width
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 # Kinds whose further images are frames or pages; those of others are thumbnails or layers.
 _WITH_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 _AS_EVALUATION = ("JPEG", "MPO", "PNG")  # what training and evaluation read, with their decoder
@@ -175,7 +174,7 @@ def _orientation(image: Image.Image, path: Path) -> int:
     if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
         return 1
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data, of which the pixels know nothing
         return 1
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import flatten
-from rc2l_jax.storage import StorageError
+from rc2l_jax.storage import StorageError, is_local
 
 _SPLITS = "splits"  # in config.json, beside the config's own keys
 
@@ -54,11 +54,6 @@ CHANGEABLE = frozenset(
 def run_path(workdir: epath.PathLike) -> epath.Path:
     """The run directory, absolute: a local path or a bucket's address."""
     return epath.Path(workdir).expanduser().absolute()
-
-
-def is_local(path: epath.Path) -> bool:
-    """Returns whether a path is of this machine's file system."""
-    return "://" not in os.fspath(path)
 
 
 def write_json(path: epath.Path, value: Any) -> None:

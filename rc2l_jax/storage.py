@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -31,9 +32,14 @@ def storage_errors(path: epath.Path) -> Iterator[None]:
         ) from error
 
 
+def is_local(path: epath.Path) -> bool:
+    """Returns whether a path is of this machine's file system."""
+    return "://" not in os.fspath(path)
+
+
 def check_room(path: epath.Path, size: int) -> None:
     """Raises StorageError if a local disk has no room for `size` bytes, before a save is begun."""
-    if "://" in str(path) or not path.exists():
+    if not is_local(path) or not path.exists():
         return
     free = shutil.disk_usage(path).free
     if free < size:

@@ -12,39 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from test_profiling import steps_in_trace
 
 from rc2l_jax.exported import load_exported
 
 ROOT = Path(__file__).parents[1]
-TINY = {
+TINY = tiny.COMMAND_LINE | {
     "num_steps": 12,
-    "warmup_steps": 2,
     "batch_size": 2,
     "unlabeled_batch_size": 2,
     "log_every_steps": 4,
     "eval_every_steps": 12,
     "checkpoint_every_steps": 2,
     "keep_checkpoints": 10,
-    "eval_batch_size": 4,
     "num_pictures": 2,
-    "matcher": "device",  # without a callback the compiled program can be kept between runs
-    "unsup_start_step": 2,
-    "unsup_ramp_steps": 2,
-    "pseudo.pixel_threshold": 0.1,  # so that even this teacher has segments
-    "max_segments": 4,
-    "model.backbone_width": 4,
-    "model.num_queries": 7,
-    "model.pixel_dim": 8,
-    "model.mask_dim": 8,
-    "model.hidden_dim": 16,
-    "model.ffn_dim": 16,
-    "model.num_decoder_layers": 1,
-    "model.dropout": 0.1,
-    "data.crop_size": 32,
-    "data.shapes.image_size": 32,
     "data.shapes.num_train": 12,
-    "data.shapes.num_val": 6,
     "data.labeled_split": "train#4@0",
     "data.unlabeled_split": "train#rest4@0",
 }

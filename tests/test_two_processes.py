@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.runs import free_port
 
 ROOT = Path(__file__).parents[1]
 STEPS = 2
@@ -62,9 +62,7 @@ def results(process: subprocess.Popen) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_two_processes_equal_one():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     both = [start(port, index, 2) for index in range(2)]
     first, second = (results(process) for process in both)
     one = results(start(port, 0, 1))

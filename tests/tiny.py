@@ -11,6 +11,27 @@ from rc2l_jax.structs import Batch
 
 SIZE = 32
 NUM_CLASSES = 3
+# What runs of `main.py` on drawn images have in common, over configs/shapes.py.
+COMMAND_LINE = {
+    "warmup_steps": 2,
+    "eval_batch_size": 4,
+    "matcher": "device",  # without a callback the compiled program can be kept between runs
+    "unsup_start_step": 2,
+    "unsup_ramp_steps": 2,
+    "pseudo.pixel_threshold": 0.1,  # so that even this teacher has segments
+    "max_segments": 4,
+    "model.backbone_width": 4,
+    "model.num_queries": 7,
+    "model.pixel_dim": 8,
+    "model.mask_dim": 8,
+    "model.hidden_dim": 16,
+    "model.ffn_dim": 16,
+    "model.num_decoder_layers": 1,
+    "model.dropout": 0.1,
+    "data.crop_size": 32,
+    "data.shapes.image_size": 32,
+    "data.shapes.num_val": 6,
+}
 
 
 def config(**overrides: object) -> ConfigDict:

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tiny
 from ml_collections import ConfigDict
 
 from rc2l_jax.checkpoints import Checkpoints
@@ -29,34 +30,16 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 300  # seconds, of anything that is waited for; a busy machine is ten times slower
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-TINY = {
+TINY = tiny.COMMAND_LINE | {
     "num_steps": 40,
-    "warmup_steps": 2,
     "batch_size": 4,
     "unlabeled_batch_size": 8,
     "log_every_steps": 7,
     "eval_every_steps": 20,
     "checkpoint_every_steps": 3,
     "keep_checkpoints": 2,
-    "eval_batch_size": 4,
     "num_pictures": 0,
-    "matcher": "device",  # without a callback the compiled program can be kept between runs
-    "unsup_start_step": 2,
-    "unsup_ramp_steps": 2,
-    "pseudo.pixel_threshold": 0.1,  # so that even this teacher has segments
-    "max_segments": 4,
-    "model.backbone_width": 4,
-    "model.num_queries": 7,
-    "model.pixel_dim": 8,
-    "model.mask_dim": 8,
-    "model.hidden_dim": 16,
-    "model.ffn_dim": 16,
-    "model.num_decoder_layers": 1,
-    "model.dropout": 0.1,
-    "data.crop_size": 32,
-    "data.shapes.image_size": 32,
     "data.shapes.num_train": 24,
-    "data.shapes.num_val": 6,
     "data.labeled_split": "train#8@0",
     "data.unlabeled_split": "train#rest8@0",
 }
@@ -159,10 +142,7 @@ class Runs:
         **overrides: Any,
     ) -> list[Run]:
         """Starts a run of several processes; the output of process i goes to NAME.i.log."""
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
-        flags = (f"--coordinator={address}", f"--num_processes={count}")
+        flags = (f"--coordinator=localhost:{free_port()}", f"--num_processes={count}")
         processes = []
         for index in range(count):
             where = f"--workdir={workdir}"  # the last one counts
@@ -223,6 +203,18 @@ class Run:
         """Ends it as a power cut would."""
         self.signal(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Steps of the complete checkpoints, in order."""
+    return sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
 
 
 def newest_state(workdir: Path, step: int | None = None) -> Any:

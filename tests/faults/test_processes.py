@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.runs import DEADLINE, ROOT, XLA_FLAGS, newest_state, printed_losses
+from faults.runs import (
+    DEADLINE,
+    ROOT,
+    XLA_FLAGS,
+    free_port,
+    newest_state,
+    printed_losses,
+    saved_steps,
+)
 
 STEPS = 50
 # Without TensorFlow, for speed; with the host callback. Left out is what depends on the number of
@@ -57,20 +64,14 @@ if index == 0:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
-
-
 def train_together(output: Path, processes: int, devices: int) -> dict[str, np.ndarray]:
     """Takes the steps on so many processes of so many devices each."""
     flags = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    arguments = [str(free_port()), "INDEX", str(processes), str(output)]
+    port = str(free_port())
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, *(str(i) if x == "INDEX" else x for x in arguments)],
+            [sys.executable, "-c", WORKER, port, str(i), str(processes), str(output)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -132,10 +133,6 @@ def all_end(processes, within: float = 60) -> list[int]:
     """Waits for the end of all processes; returns their exit statuses."""
     end = time.monotonic() + within
     return [process.wait(max(end - time.monotonic(), 0.1)) for process in processes]
-
-
-def saved_steps(workdir: Path) -> list[int]:
-    return sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
 
 
 @pytest.mark.slow

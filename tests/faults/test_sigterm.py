@@ -6,7 +6,7 @@ import json
 import signal
 
 import pytest
-from faults.runs import assert_same_run
+from faults.runs import assert_same_run, saved_steps
 
 STOPPED = 75  # as the README says
 # Each leaves a file "there" when the run has come to a moment, and stays there for a while.
@@ -66,7 +66,7 @@ def test_the_run_stops_saves_and_goes_on_to_the_same_bits(runs, undisturbed, mom
     run.signal(signal.SIGTERM)
     assert run.wait() == STOPPED, run.output()
     assert "stopped by SIGTERM" in run.output()
-    kept = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    kept = saved_steps(workdir)[-1]
     assert f"checkpoint of step {kept} saved" in run.output()
     if moment == "evaluation":
         assert kept == 20 and not (workdir / "results.json").exists()

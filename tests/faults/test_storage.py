@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.runs import assert_same_run, newest_state
+from faults.runs import assert_same_run, newest_state, saved_steps
 
 NOT_WRITABLE = 5  # exit status, as the README says
 
@@ -34,11 +34,6 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
         subprocess.run([*mount[: mount.index("mount")], "umount", "-l", str(path)], check=True)
 
 
-def complete_steps(workdir: Path) -> list[int]:
-    """Steps of the complete checkpoints."""
-    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-
-
 @pytest.mark.slow
 def test_a_disk_that_is_full_is_said_and_the_last_checkpoint_is_whole(runs, undisturbed):
     with small_disk(runs.scratch / "disk", "64m") as disk:
@@ -53,7 +48,7 @@ def test_a_disk_that_is_full_is_said_and_the_last_checkpoint_is_whole(runs, undi
         # If the disk became full during a save, TensorStore has much to say of its own.
         (error,) = [x for x in run.output().splitlines() if "error: " in x and "make room" in x]
         assert "cannot be written" in error and str(disk) in error
-        kept = complete_steps(workdir)
+        kept = saved_steps(workdir)
         assert kept and newest_state(workdir).step == kept[-1]
 
         filler.unlink()
