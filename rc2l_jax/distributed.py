@@ -6,6 +6,7 @@ Without this, a process that fails leaves the others waiting for it in a collect
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
@@ -13,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -27,6 +28,10 @@ _SHUTDOWN_SECONDS = 60
 _FAILURE_KEY = "rc2l_jax/failure"
 _POLL_MILLISECONDS = 1_000
 _GRACE_SECONDS = 3  # for the others to read why, before the coordinator is gone
+_COMPILE_SECONDS = 3_600  # the longest that one process waits for another one to compile
+
+Outputs = TypeVar("Outputs")
+_meetings = itertools.count()
 
 
 class DistributedError(ValueError):
@@ -94,6 +99,35 @@ def shared_fate(exit_status: Callable[[BaseException], int]) -> Iterator[None]:
     finally:
         done.set()
         watch.join()
+
+
+def compiled_together(function: Callable[[Any, Any], Outputs]) -> Callable[[Any, Any], Outputs]:
+    """Lets a function run only when every process of the run has compiled it.
+
+    Without this, processes that compile at different speed wait for each other in the first
+    collective operation, and on CPUs that (Gloo) is an error after 30 seconds.
+
+    Args:
+      function: a result of `jax.pmap`, of a state and a batch; the shapes of the batch decide
+        whether it is compiled anew. All processes must bring the same shapes in the same order.
+
+    Returns:
+      The function itself in a run of one process.
+    """
+    client = _client()
+    if client is None:
+        return function
+    compiled = set()
+
+    def call(state: Any, batch: Any) -> Outputs:
+        shapes = tuple(x.shape for x in jax.tree.leaves(batch))
+        if shapes not in compiled:
+            function.lower(state, batch).compile()  # where the call below finds it
+            compiled.add(shapes)
+            client.wait_at_barrier(f"rc2l_jax/compiled/{next(_meetings)}", 1_000 * _COMPILE_SECONDS)
+        return function(state, batch)
+
+    return call
 
 
 def _client() -> Any:

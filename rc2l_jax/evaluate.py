@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from rc2l_jax.distributed import compiled_together
 from rc2l_jax.inference import InferenceOptions, predict_labels
 from rc2l_jax.metrics import confusion_matrix, iou
 from rc2l_jax.models.maskformer import MaskFormer
@@ -37,7 +38,8 @@ def _parallel_eval_step(
         confusion = confusion_matrix(prediction, label, model.num_classes)
         return jax.lax.psum(confusion, AXIS), prediction
 
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, 0))
+    lifted = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, 0))
+    return compiled_together(lifted)
 
 
 def evaluate(

@@ -20,6 +20,7 @@ from rc2l_jax import objective
 from rc2l_jax.augment import normalize
 from rc2l_jax.class_balance import segment_counts, update_shares
 from rc2l_jax.diagnostics import nonfinite_terms, pseudo_label_metrics
+from rc2l_jax.distributed import compiled_together
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.optimizer import learning_rate_schedule
 from rc2l_jax.segments import nearest_downsample
@@ -37,7 +38,8 @@ def parallel_train_step(
       A function of the state and a batch whose leaves are [D, B/D, ...] (D local devices).
     """
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=config)
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    lifted = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    return compiled_together(lifted)
 
 
 def replicate(state: TrainState, num_devices: int | None = None) -> TrainState:

@@ -39,13 +39,13 @@ for i in range(2):
 """
 
 
-def start(port: int, index: int, count: int) -> subprocess.Popen:
+def start(code: str, *arguments: object) -> subprocess.Popen:
     env = os.environ | {
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(port), str(index), str(count)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -63,12 +63,49 @@ def results(process: subprocess.Popen) -> list[dict[str, float]]:
 @pytest.mark.slow
 def test_two_processes_equal_one():
     port = free_port()
-    both = [start(port, index, 2) for index in range(2)]
+    both = [start(WORKER, port, index, 2) for index in range(2)]
     first, second = (results(process) for process in both)
-    one = results(start(port, 0, 1))
+    one = results(start(WORKER, port, 0, 1))
     assert len(one) == STEPS and first == second
     # Of 6 pseudo segments float noise may tip one majority vote, so accuracies are not compared.
     for name in (name for name in one[0] if name.startswith("loss/") or name == "grad_norm"):
         np.testing.assert_allclose(first[0][name], one[0][name], rtol=1e-2, err_msg=name)
     # The second step's loss depends on every gradient of the first.
     np.testing.assert_allclose(first[1]["loss/total"], one[1]["loss/total"], rtol=2e-2)
+
+
+# The second one compiles late. No collective holds the first one back: the wait is ours.
+LATE = """
+import sys, time
+from pathlib import Path
+import jax
+import numpy as np
+from rc2l_jax import distributed
+port, index, marker = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+distributed.initialize(f"localhost:{port}", 2, index)
+traces = []
+
+def add(state, batch):
+    traces.append(0)
+    if index == 1:
+        time.sleep(3)
+        marker.touch()
+    return state + batch
+
+call = distributed.compiled_together(jax.pmap(add, in_axes=(None, 0)))
+for size in (2, 3, 3):
+    marker.unlink(missing_ok=True) if index == 1 else None
+    distributed._client().wait_at_barrier(f"round/{size}/{len(traces)}", 60_000)
+    call(np.ones(()), np.ones((1, size)))
+    assert size == 3 and len(traces) == 2 or marker.exists(), "ran before the other had compiled"
+assert len(traces) == 2, traces  # once for each shape, not again for the call itself
+"""
+
+
+@pytest.mark.slow
+def test_no_process_runs_what_another_one_still_compiles(tmp_path):
+    port = free_port()
+    both = [start(LATE, port, index, tmp_path / "compiled") for index in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors[-3000:]
