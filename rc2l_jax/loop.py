@@ -205,9 +205,7 @@ def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
         "student": {"params": state.params, "batch_stats": state.batch_stats},
         "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
     }
-    scores, picture = evaluate_networks(
-        run.model, networks, run.config, run.class_names, run.stop.check
-    )
+    scores, picture = evaluate_networks(run.model, networks, run.config, run.class_names, run.stop)
     run.best = better(run.best, step, scores)
     run.owes_evaluation = False
     run.report.picture(step, "evaluation", picture)

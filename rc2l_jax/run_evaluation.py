@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from rc2l_jax import eval_pipeline, input_pipeline
 from rc2l_jax.compilation import keep_compiled_programs
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.interruption import StopRequest
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.report import Report, describe, losses_of, say
 from rc2l_jax.rundir import run_path
@@ -38,7 +39,7 @@ def evaluate_networks(
     networks: dict[str, Any],
     config: ConfigDict,
     class_names: tuple[str, ...],
-    boundary: Callable[[], None] | None = None,
+    stop: StopRequest | None = None,
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """Scores several networks in one pass over `data.eval_split`.
 
@@ -47,25 +48,30 @@ def evaluate_networks(
       networks: {"student": {"params": ..., "batch_stats": ...}, "teacher": ...}.
       config: see `configs/base.py`.
       class_names: K names.
-      boundary: called before each batch; what it raises ends the evaluation.
+      stop: ends the evaluation, between two batches or in the wait for one.
 
     Returns:
       {network: see `evaluate.score`}, and a picture of examples.
+
+    Raises:
+      Interrupted: `stop` asked for it.
     """
     pictures = EvaluationPictures(config.num_pictures)
     observe = pictures.observe if config.num_pictures else None
     batches = eval_pipeline.eval_batches(config, config.data.eval_split, *topology())
-    if boundary is not None:
-        batches = _with_boundaries(batches, boundary)
+    if stop is not None:
+        batches = _stoppable(batches, stop)
     confusions = evaluate(model, networks, batches, config, observe)
     return {name: score(x, class_names) for name, x in confusions.items()}, pictures.picture()
 
 
-def _with_boundaries(
-    batches: Iterator[EvalBatch], boundary: Callable[[], None]
-) -> Iterator[EvalBatch]:
-    for batch in batches:
-        boundary()
+def _stoppable(batches: Iterator[EvalBatch], stop: StopRequest) -> Iterator[EvalBatch]:
+    while True:
+        stop.check()
+        with stop.at_once():  # a disk may let us wait for long
+            batch = next(batches, None)
+        if batch is None:
+            return
         yield batch
 
 

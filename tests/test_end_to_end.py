@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from faults.runs import XLA_FLAGS
 from test_profiling import steps_in_trace
 
 from rc2l_jax.exported import load_exported
@@ -47,8 +48,9 @@ def command(scratch: Path, workdir: Path, *arguments: str, **overrides) -> list[
 
 def environment(scratch: Path) -> dict[str, str]:
     return os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": XLA_FLAGS,
         "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.runs import free_port
+from faults.runs import XLA_FLAGS, free_port
 
 ROOT = Path(__file__).parents[1]
 STEPS = 2
@@ -27,7 +27,7 @@ from rc2l_jax.metrics import summarize
 from rc2l_jax.train_state import create_train_state
 from rc2l_jax.train_step import parallel_train_step
 
-config = tiny.config(model__norm="batch", cutmix__probability=0.0)
+config = tiny.config(model__norm="batch", cutmix__probability=0.0, model__num_decoder_layers=1)
 model, optimizer, state = create_train_state(config)
 step = parallel_train_step(model, optimizer, config)
 state = jax.tree.map(np.asarray, state)
@@ -41,7 +41,7 @@ for i in range(2):
 
 def start(code: str, *arguments: object) -> subprocess.Popen:
     env = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": XLA_FLAGS,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
     }
     return subprocess.Popen(

@@ -128,7 +128,7 @@ def test_the_command_line_refuses_in_one_line(runs: Runs, undisturbed):
     assert undisturbed  # its records are prepared
     seen = []
 
-    @settings(EXAMPLES, max_examples=40)
+    @settings(EXAMPLES, max_examples=25)
     @given(
         st.one_of(KEYS, TYPOS),
         st.one_of(

@@ -107,10 +107,8 @@ def test_the_number_of_processes_and_devices_does_not_matter(alone, tmp_path, pr
     assert max(apart.values()) < 1e-2
 
 
-# Of the whole program; the labelled images alone, for each process compiles.
+# Of the whole program.
 PLAIN = {
-    "unsup_weight": 0.0,
-    "data.unlabeled_split": "",
     "model.dropout": 0.0,
     "num_steps": 4000,
     "eval_every_steps": 4000,

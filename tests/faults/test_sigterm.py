@@ -16,7 +16,7 @@ from data.dataset import Dataset
 fetch, calls = Dataset.fetch, []
 def slow(*arguments, **options):
     calls.append(0)
-    if len(calls) > 24:  # two streams, some steps ahead
+    if len(calls) > 12:  # a call a step
         pathlib.Path({there!r}).touch()
         time.sleep(1_000)
     return fetch(*arguments, **options)
@@ -41,7 +41,7 @@ eval_batches = eval_pipeline.eval_batches
 def slow(*arguments):
     for batch in eval_batches(*arguments):
         pathlib.Path({there!r}).touch()
-        time.sleep(1)
+        time.sleep(1_000)  # a disk that does not answer
         yield batch
 eval_pipeline.eval_batches = slow
 """
