@@ -1,0 +1,99 @@
+"""CamVid: does RC²L help on real road scenes? Each cell of the study's tables is one config.
+
+    python main.py --config=configs/studies/camvid.py --workdir=runs/one  # or camvid.py:CELL
+    STUDY=configs/studies/camvid.py
+    python benchmarks/study.py --study=$STUDY --output=runs/camvid --tables=partitions --jobs=2
+    python benchmarks/study.py --study=$STUDY --output=runs/camvid --report
+
+A cell is METHOD-PARTITION-SEED. The seed draws the labelled images, the same for every method, and
+the initial parameters and the order. All cells have the network, steps and learning rate of
+`configs/camvid_eighth.py`; `--config.data.dir=DIR` says where CamVid is.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import camvid_eighth
+
+PARTITIONS = {"full": 367, "half": 183, "quarter": 91, "eighth": 46, "sixteenth": 23}
+TERMS = ("smc", "rcc", "rmc", "rfc")
+
+
+def without(*terms: str) -> dict[str, float]:
+    """Overrides that leave losses out."""
+    return {f"unsup.{term}_weight": 0.0 for term in terms}
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "supervised": {"unsup_weight": 0.0},
+    "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
+    "rc2l": {},
+    # Table 3.
+    "smc": without("rcc", "rmc", "rfc"),
+    "smc_rcc": without("rmc", "rfc"),
+    "smc_rcc_rmc": without("rfc"),
+    # Table 4.
+    "alpha_0.5": {"unsup_weight": 0.5},
+    "alpha_1.5": {"unsup_weight": 1.5},
+    "alpha_2": {"unsup_weight": 2.0},
+    # Table 5.
+    "queries_12": {"model.num_queries": 12},
+    "queries_32": {"model.num_queries": 32},
+    # Where the paper is silent.
+    "union_semantic": {"unsup.union": "semantic"},
+    "union_max": {"unsup.union": "max"},
+    "paper_denominator": {"unsup.contrast_denominator": "paper"},
+    "query_segments": {"pseudo.source": "query"},
+    "query_segments_unmerged": {"pseudo.source": "query", "pseudo.merge_same_class": False},
+    "threshold_0.5": {"pseudo.pixel_threshold": 0.5},
+    "threshold_0.9": {"pseudo.pixel_threshold": 0.9},
+    "no_alignment": {"pseudo.class_alignment": 0.0},
+    "no_burn_in": {"unsup_start_step": 0},
+    "ema_0.95": {"ema_decay": 0.95},
+    "ema_0.999": {"ema_decay": 0.999},
+    "tau_0.1": {"unsup.rmc_temperature": 0.1, "unsup.rfc_temperature": 0.1},
+    "tau_1": {"unsup.rmc_temperature": 1.0, "unsup.rfc_temperature": 1.0},
+    # Learning rates, for each method alike.
+    "supervised_lr_0.5": {"unsup_weight": 0.0, "learning_rate": 5e-4},
+    "supervised_lr_2": {"unsup_weight": 0.0, "learning_rate": 2e-3},
+    "rc2l_lr_0.5": {"learning_rate": 5e-4},
+    "rc2l_lr_2": {"learning_rate": 2e-3},
+}
+COMPARED = ("supervised", "consistency", "rc2l")
+
+
+def row(*methods: str, partition: str = "eighth", seeds: int = 1) -> list[str]:
+    """Cells of methods on one partition."""
+    return [f"{method}-{partition}-{seed}" for seed in range(seeds) for method in methods]
+
+
+TABLES: dict[str, list[str]] = {
+    "learning_rate": row(
+        *(f"{m}{lr}" for lr in ("", "_lr_0.5", "_lr_2") for m in ("supervised", "rc2l"))
+    ),
+    "partitions": [
+        *row(*COMPARED, seeds=3),
+        *row(*COMPARED, partition="sixteenth"),
+        *row(*COMPARED, partition="quarter"),
+        *row(*COMPARED, partition="half"),
+        *row("supervised", partition="full"),
+    ],
+    "terms": row("supervised", "consistency", "smc", "smc_rcc", "smc_rcc_rmc", "rc2l"),
+    "alpha": row("alpha_0.5", "rc2l", "alpha_1.5", "alpha_2"),
+    "queries": row("queries_12", "rc2l", "queries_32"),
+    "readings": row("rc2l", *list(METHODS)[list(METHODS).index("union_semantic") : -4]),
+}
+
+
+def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
+    """The config of a cell, METHOD-PARTITION-SEED."""
+    method, partition, seed = cell.split("-")
+    config = camvid_eighth.get_config()
+    config.seed = int(seed)
+    count = PARTITIONS[partition]
+    labeled = f"train#{count}@{seed}"
+    config.data.labeled_split = "train" if partition == "full" else labeled
+    config.data.unlabeled_split = "" if partition == "full" else labeled.replace("#", "#rest")
+    config.update_from_flattened_dict(METHODS[method])
+    return config

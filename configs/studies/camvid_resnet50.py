@@ -1,0 +1,41 @@
+"""The study of `camvid.py` at a size for one GPU: ResNet-50, crops of 320 pixels.
+
+    python main.py --config=configs/studies/camvid_resnet50.py --workdir=runs/one  # or ...py:CELL
+    STUDY=configs/studies/camvid_resnet50.py
+    python benchmarks/study.py --study=$STUDY --output=runs/camvid_resnet50
+    python benchmarks/study.py --study=$STUDY --output=runs/camvid_resnet50 --report
+
+Cells and tables are those of `camvid.py`. From scratch; `-- --config.init_from=microsoft/resnet-50
+--config.model.norm=frozen --config.backbone_lr_multiplier=0.1` starts from ImageNet. It has not
+been run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.studies import camvid
+
+TABLES = camvid.TABLES
+
+
+def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
+    """The config of a cell, METHOD-PARTITION-SEED."""
+    config = camvid.get_config(cell)
+    config.dtype = "bfloat16"
+    config.batch_size = 8
+    config.unlabeled_batch_size = 8
+    config.learning_rate *= 0.3  # a cell may have another one than the others
+    config.eval_batch_size = 4
+
+    config.model.backbone = "resnet50"
+    config.model.backbone_width = 64
+    config.model.pixel_dim = 256
+    config.model.mask_dim = 256
+    config.model.hidden_dim = 256
+    config.model.num_heads = 8
+    config.model.ffn_dim = 1024
+
+    config.data.crop_size = 320
+    config.data.min_scale = 0.75
+    config.data.max_scale = 1.5
+    config.data.eval_short_edge = 360
+    return config
