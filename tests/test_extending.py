@@ -139,7 +139,8 @@ from rc2l_jax.train_state import create_train_state
 from rc2l_jax.train_step import parallel_train_step, replicate
 
 alone = {f"unsup__{name}_weight": 0.0 for name in ("rcc", "smc", "rmc", "rfc")}
-config = tiny.config(**alone, unsup__boundary_weight=1.0, unsup_start_step=1, data__color=False)
+alone |= {"unsup__boundary_weight": 1.0, "unsup_start_step": 1, "data__color": False}
+config = tiny.config(**alone, model__num_decoder_layers=1)
 model, optimizer, state = create_train_state(config)
 initial = jax.tree.map(np.array, state)  # the step takes its state away
 step = parallel_train_step(model, optimizer, config)
