@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data.errors import DataError
 from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
-from rc2l_jax import check, distributed, run_evaluation, train
+from rc2l_jax import __version__, check, distributed, run_evaluation, train
 from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import ConfigError, is_known, unknown_key
 from rc2l_jax.interruption import Interrupted
@@ -49,6 +49,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; training goes on where it was.")
+_VERSION = flags.DEFINE_bool("version", False, "Print the version and stop.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _STEP = flags.DEFINE_integer(
     "step", None, "eval, export, predict: step of the checkpoint; the newest by default."
@@ -172,6 +173,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; what is wrong with them is said in one line."""
     try:
         rest = flags.FLAGS(argv)
+        if _VERSION.value:
+            print(f"rc2l_jax {__version__}")
+            sys.exit(0)
         if _CONFIG.value is None and _MODE.value == "predict":
             return rest  # a run directory knows its config
         if _CONFIG.value is None:

@@ -3,9 +3,9 @@
     python main.py --config=configs/folder.py --workdir=runs/mine --config.data.dir=DIR \
         --config.data.num_classes=NUMBER
 
-README, "Your images", says what the folder may hold; unlabelled images may lie elsewhere
-(`data.unlabeled_dir`). Hardware: one GPU with 24 GB or more. Time: 20,000 steps are 6 hours for
-every second that a step takes. Score: depends on the images.
+`data/folder/folder_dataset_builder.py` says what the folder may hold; unlabelled images may lie
+elsewhere (`data.unlabeled_dir`). Hardware: one GPU with 24 GB or more. Time: 20,000 steps are
+6 hours for every second that a step takes. Score: depends on the images.
 """
 
 from ml_collections import ConfigDict

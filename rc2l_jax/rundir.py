@@ -17,11 +17,12 @@ from etils import epath
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
+from rc2l_jax import __version__
 from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import flatten
 from rc2l_jax.storage import StorageError, is_local
 
-_SPLITS = "splits"  # in config.json, beside the config's own keys
+_SPLITS, _VERSION = "splits", "version"  # in config.json, beside the config's own keys
 
 # Keys that may differ between a run and its continuation: they change no parameter, except
 # `num_steps`, by which a run is prolonged (the schedule follows the new value from there on).
@@ -101,14 +102,15 @@ def only_job(workdir: epath.Path) -> Iterator[None]:
 
 
 def write_run_config(workdir: epath.Path, config: ConfigDict, used: Mapping[str, Any]) -> None:
-    """Writes config.json: the config, and under "splits" the images that the run uses.
+    """Writes config.json: the config, the images that the run uses, and this program's version.
 
     Args:
       workdir: the run directory.
       config: of the run.
       used: see `check.describe_subsets`.
     """
-    write_json(workdir / "config.json", config.to_dict() | {_SPLITS: dict(used)})
+    beside = {_SPLITS: dict(used), _VERSION: __version__}
+    write_json(workdir / "config.json", config.to_dict() | beside)
 
 
 def _describe_job(owner: epath.Path) -> str:
@@ -174,6 +176,7 @@ def check_run_config(
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
     before = stored.pop(_SPLITS, {})
+    stored.pop(_VERSION, None)  # a newer one may go on; its release notes say what it changes
     differing = differing_keys(stored, config)
     phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
     refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from configs import base
+from rc2l_jax import __version__
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.rundir import check_run_config, check_same_model, write_json, write_run_config
 from rc2l_jax.structs import TrainState
@@ -177,6 +178,9 @@ def test_a_run_directory_keeps_its_config(tmp_path):
 def test_a_run_goes_on_with_its_own_images_only(tmp_path):
     config = base.get_config()
     write_run_config(tmp_path, config, USED)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["version"] == __version__
+    write_json(tmp_path / "config.json", stored | {"version": "0.0.1"})  # an older one's run
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     for changed in ({"examples": 5, "checksum": "a1"}, {"examples": 4, "checksum": "a2"}):
         with pytest.raises(CheckpointError, match=r"a run on other images: labeled\. The"):

@@ -11,14 +11,14 @@ import ml_collections
 import numpy as np
 import pytest
 import replicas
-from test_data import CAMVID
+from shared import shared
 from test_main import ROOT, command_line  # noqa: F401 (a fixture)
 
 from rc2l_jax import input_pipeline
 from rc2l_jax.config import validate
 from rc2l_jax.models.maskformer import build_model
 
-BASES = ("base", "paper", "small")
+BASES = ("__init__", "base", "paper", "small")
 FILES = {
     file.relative_to(ROOT).as_posix(): file
     for file in sorted((ROOT / "configs").rglob("*.py"))
@@ -90,7 +90,6 @@ def data(tmp_path_factory):
         "voc_semseg": root / "voc",
         "cityscapes_semseg": root / "city",
         "folder": root / "own",
-        "camvid": CAMVID,
         "shapes": "",
         "prepared": root / "prepared",
     }
@@ -111,7 +110,7 @@ def model_shapes(described):
 @pytest.mark.parametrize("name", FILES)
 def test_check_model_and_batch(command_line, capsys, data, name):  # noqa: F811
     config = load(name).get_config()
-    folder = data[config.data.name]
+    folder = shared("camvid") if config.data.name == "camvid" else data[config.data.name]
     overrides = {"data.dir": str(folder), "data.prepared_dir": str(data["prepared"])}
     flags = [f"--config.{key}={value}" for key, value in overrides.items()]
     command_line([f"--config={name}", "--mode=check", *flags])

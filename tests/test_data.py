@@ -1,19 +1,16 @@
 """data/: split texts, folder layout, masks, prepared records, drawn shapes, the check command."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from shared import shared
 
 from configs import base
 from data import DataError, catalog, layout, masks
 from data.shapes import drawing
 from rc2l_jax import check, eval_pipeline, input_pipeline
-
-SHARED = Path(__file__).parents[2] / "shared"
-CAMVID = SHARED / "camvid"
 
 
 def folder_config(root, prepared, **data):
@@ -176,7 +173,7 @@ def test_fetch_gives_the_records_asked_for_in_any_order(folder, tmp_path):
 
 
 def test_camvid_has_its_published_counts(tmp_path):
-    config = folder_config(CAMVID, tmp_path, labeled_split="train", unlabeled_split="")
+    config = folder_config(shared("camvid"), tmp_path, labeled_split="train", unlabeled_split="")
     info = input_pipeline.dataset_info(config)
     assert info.num_examples == {"train": 367, "val": 101}
     assert info.class_names[0] == "sky"

@@ -15,7 +15,8 @@ import tiny
 import torch
 from ml_collections import ConfigDict
 from PIL import Image
-from test_data import CAMVID, folder_config, write_folder
+from shared import shared
+from test_data import folder_config, write_folder
 from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, random_variables
 from test_padding import randomized
@@ -167,7 +168,7 @@ def camvid_network(config: ConfigDict) -> dict:
     params["query_embed"] = rng.normal(0, 3, params["query_embed"].shape).astype(np.float32)
     for name in ("query", "key"):
         params["transformer"]["layer0"]["cross_attention"][name]["kernel"] *= 2
-    image = Image.open(min((CAMVID / "images" / "val").iterdir())).resize((96, 96))
+    image = Image.open(min((shared("camvid") / "images" / "val").iterdir())).resize((96, 96))
     normalized = ((np.asarray(image) - MEAN) / STD).astype(np.float32)[None]
     model = build_model(config)
     out = jax.jit(lambda weights, x: model.apply(weights, x, train=False))(weights, normalized)
@@ -197,7 +198,7 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
     """Config, model, weights and the independent evaluation's confusion matrix."""
     # 72 x 96, padded to 96 x 96: there is something to keep out.
     prepared = tmp_path_factory.mktemp("prepared")
-    config = folder_config(CAMVID, prepared, labeled_split="train", eval_short_edge=72)
+    config = folder_config(shared("camvid"), prepared, labeled_split="train", eval_short_edge=72)
     use_tiny_model(config)
     config.eval_batch_size = 1
     weights = camvid_network(config)
@@ -209,7 +210,7 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
         jitted = jax.jit(lambda weights, x: model.apply(weights, x, train=False))
         for batch in eval_pipeline.eval_batches(config, "val", 1):
             name = ids[batch.index.item()]
-            image = Image.open(CAMVID / "images" / "val" / f"{name}.jpg").resize(
+            image = Image.open(shared("camvid") / "images" / "val" / f"{name}.jpg").resize(
                 (96, 72), _BILINEAR
             )
             # TensorFlow and Pillow decode a JPEG and round what they resample differently, so the
@@ -218,7 +219,7 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
             pixels = batch.views[0].image.squeeze()[:height, :width]
             error = np.abs(pixels.astype(int) - np.asarray(image))
             assert error.max() <= 6 and error.mean() < 1.5  # 4 and 0.92 measured
-            label = np.asarray(Image.open(CAMVID / "labels" / "val" / f"{name}.png"))
+            label = np.asarray(Image.open(shared("camvid") / "labels" / "val" / f"{name}.png"))
             found = predicted_alone(lambda x: jitted(weights, x), pixels, label.shape)
             np.add.at(confusion, (label[label != VOID], found[label != VOID]), 1)
     assert ((confusion.sum(0) / confusion.sum()) > 0.02).sum() >= 6, "the predictions must vary"

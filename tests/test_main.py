@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 import main
+from rc2l_jax import __version__
 
 ROOT = Path(__file__).parents[1]
 SHAPES = "--config=configs/shapes.py"
@@ -91,7 +92,9 @@ def command_line(monkeypatch, tmp_path):
     for name in list(flags.FLAGS):
         if name.startswith("config."):
             delattr(flags.FLAGS, name)
-    for name in ("config", "workdir", "mode", "step", "output", "size", "input", "model"):
+    for name in (
+        "config", "version", "workdir", "mode", "step", "output", "size", "input", "model",
+    ):  # fmt: skip
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()
 
@@ -119,6 +122,13 @@ def test_a_mistake_leaves_no_traceback_and_no_noise():
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+def test_version(command_line, capsys):
+    with pytest.raises(SystemExit) as error:
+        command_line(["--version"])
+    assert error.value.code == 0
+    assert capsys.readouterr().out == f"rc2l_jax {__version__}\n"
 
 
 def test_check_counts_examples_and_classes(command_line, capsys):

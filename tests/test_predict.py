@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
-from test_data import CAMVID, folder_config
+from shared import shared
+from test_data import folder_config
 from test_evaluate import camvid_network, use_tiny_model
 from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
@@ -62,11 +63,12 @@ def run(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
     for kind in ("images", "labels"):
         for split in ("train", "val"):
             (root / kind / split).mkdir(parents=True)
-    chosen = sorted((CAMVID / "images" / "val").iterdir())[:3]
+    camvid = shared("camvid")
+    chosen = sorted((camvid / "images" / "val").iterdir())[:3]
     for split in ("train", "val"):
         for image in chosen[: 3 if split == "val" else 1]:
             shutil.copy(image, root / "images" / split)
-            shutil.copy(CAMVID / "labels" / "val" / f"{image.stem}.png", root / "labels" / split)
+            shutil.copy(camvid / "labels" / "val" / f"{image.stem}.png", root / "labels" / split)
     for i, size in enumerate([(70, 41), (40, 133)]):  # and others of other sizes
         for kind, shape in (("images", (*size, 3)), ("labels", size)):
             pixels = rng.integers(0, 256 if kind == "images" else NUM_CLASSES, shape, np.uint8)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from shared import shared
 
 from data import DataError, published, splits
 
-SHARED = Path(__file__).parents[2] / "shared"
 IDS = splits.Ids(
     {"train": [f"t{i:03d}" for i in range(100)], "val": [f"v{i:02d}" for i in range(10)]}
 )
@@ -43,7 +42,7 @@ def test_lists_tolerate_the_formats_people_have(tmp_path):
 
 
 def test_published_lists_are_read_as_their_readme_says():
-    folder = SHARED / "splits" / "cps" / "pascal"
+    folder = shared("splits") / "cps" / "pascal"
     names = ("pseudoseg_labeled_1-2.txt", "pseudoseg_unlabeled_1-2.txt")
     lists = [(folder / name).read_text().split() for name in names]
     ids = splits.Ids({"train": sorted({*lists[0], *lists[1]}), "val": ["other"]})
@@ -206,7 +205,7 @@ def published_ids():
     return {
         (group, kind): splits.Ids({"all": sorted({
             name
-            for file in (SHARED / "splits" / group / kind).rglob("*.txt")
+            for file in (shared("splits") / group / kind).rglob("*.txt")
             for name in pattern[kind].findall(file.read_text())
             if not name.endswith("_gtFine")
         })})
@@ -215,7 +214,7 @@ def published_ids():
 
 
 def test_the_table_above_has_every_published_list():
-    folder = SHARED / "splits"
+    folder = shared("splits")
     assert {f.relative_to(folder).as_posix() for f in folder.rglob("*.txt")} == set(PUBLISHED)
     assert len(published.NAMES) == len(set(published.NAMES.values()))
 
@@ -224,7 +223,7 @@ def test_the_table_above_has_every_published_list():
 def test_published_lists_are_read_whole_and_recognised(published_ids, name):
     count, title = PUBLISHED[name]
     ids = published_ids[tuple(name.split("/")[:2])]
-    keys = splits.resolve(str(SHARED / "splits" / name), ids, "key")
+    keys = splits.resolve(str(shared("splits") / name), ids, "key")
     assert len(keys) == count
     assert published.NAMES[splits.checksum(keys, ids)].startswith(title)
     others = [key for key in ids.keys("all") if key not in set(keys)]

@@ -122,16 +122,7 @@ class MaskFormer(nn.Module):
           ValueError: on an unknown backbone, stem or norm, or widths that do not fit.
         """
         mask = None if extent is None else cell_mask(extent, images.shape[1:3])
-        features = ResNet(
-            backbone=self.backbone,
-            width=self.backbone_width,
-            stem=self.stem,
-            norm=self.norm,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-            remat=self.remat,
-            name="backbone",
-        )(images, train=train, mask=mask)
+        features = self._backbone()(images, train=train, mask=mask)
         pixel_features = PixelDecoder(
             self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
         )(features, mask)
@@ -160,6 +151,19 @@ class MaskFormer(nn.Module):
             class_logits=class_head(queries),
             mask_logits=mask_logits,
             pixel_features=pixel_features.astype(jnp.float32),
+        )
+
+    def _backbone(self) -> nn.Module:
+        """What maps images [B, H, W, 3] to four feature maps, of strides 4, 8, 16 and 32."""
+        return ResNet(
+            backbone=self.backbone,
+            width=self.backbone_width,
+            stem=self.stem,
+            norm=self.norm,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            remat=self.remat,
+            name="backbone",
         )
 
 

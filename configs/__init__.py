@@ -1,0 +1,1 @@
+"""Experiments: one short file each over `base`, which has every default."""
