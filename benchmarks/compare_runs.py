@@ -1,8 +1,13 @@
-"""Validation mIoU over training of several run directories: a table and a curve.
+"""Several runs beside each other: mIoU over training, IoU of each class, and their predictions.
 
-    python benchmarks/compare_runs.py --output=docs/camvid.png supervised=runs/a "RC²L"=runs/b
+    python benchmarks/compare_runs.py --output=runs/compared supervised=runs/a "RC²L"=runs/b
 
-Reads each directory's evaluations.jsonl, prints Markdown, and draws the picture with matplotlib.
+Prints a table in Markdown. With --output, a new or empty folder, it also writes there:
+
+    table.md    the table
+    curves.png  validation mIoU over the steps
+    iou.png     each class's IoU, a bar a run
+    grid.png    image, ground truth and each run's prediction, in the style of the paper's Figure 3
 """
 
 from __future__ import annotations
@@ -11,30 +16,65 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from data.errors import DataError
+from rc2l_jax import compare
+from rc2l_jax.checkpoints import CheckpointError
+from rc2l_jax.config import ConfigError
 from rc2l_jax.report import read_evaluations
+from rc2l_jax.visualize import save_png
 
-NETWORKS = {"student": ":", "teacher": "-"}  # line styles
+NETWORKS = ("student", "teacher")
+FILES = ("table.md", "curves.png", "iou.png", "grid.png")
 
 Runs = dict[str, list[dict]]
 
 
 def main() -> None:
-    """Prints the table; draws the curve if --output is given."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
-    parser.add_argument("--output", type=Path, help="picture to write, such as curve.png")
-    arguments = parser.parse_args()
-    runs = {name: read(Path(folder)) for name, folder in (r.split("=", 1) for r in arguments.runs)}
+    """Prints the table; writes the figures if --output is given."""
+    arguments = parser().parse_args()
+    folders = dict(split_argument(run) for run in arguments.runs)
+    if len(folders) < len(arguments.runs):
+        raise SystemExit("two runs have the same name: give each NAME=WORKDIR a name of its own")
+    output = arguments.output
+    if output and output.exists() and not (output.is_dir() and may_write(output)):
+        raise SystemExit(f"--output={output} is no empty folder: choose another")
+    runs = {name: read(folder) for name, folder in folders.items()}
     print(table(runs))
-    if arguments.output:
-        draw(runs, arguments.output)
+    if output:
+        try:
+            write(output, folders, runs, arguments)
+        except (CheckpointError, ConfigError, DataError) as error:
+            raise SystemExit(f"error: {error}") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
+    result.add_argument("--output", type=Path, help="folder to make")
+    result.add_argument("--network", choices=NETWORKS, default="teacher", help="in bars and grid")
+    which = "in bars: which evaluation; in the grid: which checkpoint"
+    result.add_argument("--which", choices=("newest", "best"), default="newest", help=which)
+    result.add_argument("--images", type=int, default=4, help="rows of the grid; 0 for none")
+    choose = "the first ones of the split, or those on which the runs differ most"
+    result.add_argument("--choose", choices=("first", "differing"), default="first", help=choose)
+    return result
+
+
+def split_argument(text: str) -> tuple[str, Path]:
+    """Name and folder of a run."""
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise SystemExit(f"{text!r} is not NAME=WORKDIR")
+    return name, Path(folder)
+
+
+def may_write(output: Path) -> bool:
+    """Whether a folder holds nothing but what an earlier comparison wrote."""
+    found = {path.name for path in output.iterdir()}
+    return not found or ("table.md" in found and found <= set(FILES))
 
 
 def read(workdir: Path) -> list[dict]:
@@ -53,25 +93,43 @@ def table(runs: Runs) -> str:
         cells = [str(step)]
         for evaluations in runs.values():
             found = [e for e in evaluations if e["step"] == step]
-            cells.append(
-                " / ".join(f"{found[0][f'{n}_miou']:.3f}" for n in NETWORKS) if found else ""
-            )
+            cells.append(" / ".join(miou(found[0], n) for n in NETWORKS) if found else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def draw(runs: Runs, path: Path) -> None:
-    """A colour a run; the teacher solid, the student dotted."""
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for index, (name, evaluations) in enumerate(runs.items()):
-        steps = [e["step"] for e in evaluations]
-        for network, style in NETWORKS.items():
-            values = [e[f"{network}_miou"] for e in evaluations]
-            axes.plot(steps, values, style, color=f"C{index}", label=f"{name}, {network}")
-    axes.set(xlabel="step", ylabel="validation mIoU")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
+def miou(evaluation: dict, network: str) -> str:
+    """A network's mIoU, as the table has it."""
+    value = evaluation[f"{network}_miou"]
+    return "none" if value is None else f"{value:.3f}"
+
+
+def scores(runs: Runs, network: str, which: str) -> dict[str, dict]:
+    """See `charts.iou_chart`; names say of which step."""
+    result = {}
+    for name, evaluations in runs.items():
+        found = compare.evaluation_of(evaluations, which)
+        entry = {"miou": found[f"{network}_miou"], "iou": found[f"{network}_iou"]}
+        result[f"{name}, step {found['step']}"] = entry
+    return result
+
+
+def write(
+    output: Path, folders: dict[str, Path], runs: Runs, arguments: argparse.Namespace
+) -> None:
+    """Writes table and figures; the grid last, for it takes longest."""
+    from rc2l_jax import charts, curves  # a table alone needs no matplotlib
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(table(runs) + "\n")
+    save_png(output / "curves.png", curves.runs_chart(runs))
+    network, which = arguments.network, arguments.which
+    save_png(output / "iou.png", charts.iou_chart(scores(runs, network, which), network))
+    if arguments.images > 0:
+        opened = [compare.open_run(name, folders[name], network, which) for name in runs]
+        differing = arguments.choose == "differing"
+        picture = compare.comparison_grid(opened, arguments.images, differing=differing)
+        save_png(output / "grid.png", picture)
 
 
 if __name__ == "__main__":

@@ -172,5 +172,5 @@ def get_config() -> ConfigDict:
     config.eval.window = 0  # [M] the whole image; else the side of square sliding windows
     config.eval.window_stride = 2 / 3  # of the window: mmsegmentation's configs, 513 of 769
     config.eval.max_shapes = 4  # images of mixed sizes are padded to so many shapes, at most
-    config.num_pictures = 8  # rows of the figures written at each evaluation
+    config.num_pictures = 8  # rows of the figures written at each evaluation; 0 writes none
     return config

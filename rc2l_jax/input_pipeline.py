@@ -192,6 +192,29 @@ def train_batches(
     return TrainBatches(ahead(make, itertools.count(start_step)), bad)
 
 
+def first_unlabeled(config: ConfigDict, count: int) -> Arrays:
+    """The first unlabelled images of a run as its first epoch shows them, whatever step it is at.
+
+    Args:
+      config: the run's.
+      count: how many; fewer if there are no more.
+
+    Returns:
+      Image uint8 [B, S, S, 3], label uint8 [B, S, S] (255 everywhere without
+      `data.diagnostic_labels`) and valid bool [B, S, S], with S the crop size.
+
+    Raises:
+      DataError: see `train_batches`.
+    """
+    dataset, subsets = open_subsets(config)
+    order = Order(tuple(subsets.unlabeled), config.seed * _NUM_STREAMS + _UNLABELED)
+    view = _training_view(Geometry.from_config(config.data))
+    bad = BadExamples(config.on_bad_example, config.max_bad_examples)
+    labels, size = config.data.diagnostic_labels, min(count, len(order.keys))
+    key = "config.data.unlabeled_split"
+    return _Stream(dataset, order, view, labels, size, bad, key).batch(0)
+
+
 def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
     """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
 

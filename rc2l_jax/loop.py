@@ -18,8 +18,9 @@ from rc2l_jax.evaluate import better, build_results
 from rc2l_jax.interruption import Interrupted, StopRequest
 from rc2l_jax.metrics import Totals, accumulate, summarize
 from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.pseudo_labels import PseudoLabels
 from rc2l_jax.report import Clock, Report, finite, losses_of, say
-from rc2l_jax.run_evaluation import evaluate_networks, topology
+from rc2l_jax.run_evaluation import evaluate_networks, topology, write_curves, write_figures
 from rc2l_jax.rundir import check_still_there
 from rc2l_jax.structs import Batch, TrainState
 from rc2l_jax.visualize import unlabeled_picture
@@ -46,6 +47,7 @@ class Run:
       owes_evaluation: the last step's evaluation was interrupted.
       saved_step: of the newest checkpoint.
       bad: the examples that this process could not use since it started.
+      pseudo_labels: of a few images, evaluation after evaluation; None if nothing is shown here.
     """
 
     config: ConfigDict
@@ -61,6 +63,7 @@ class Run:
     owes_evaluation: bool = False
     saved_step: int = 0
     bad: BadExamples | None = None
+    pseudo_labels: PseudoLabels | None = None
 
 
 def resume(run: Run, template: TrainState) -> TrainState:
@@ -199,19 +202,23 @@ def save(run: Run, state: TrainState) -> None:
 
 
 def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
-    """Evaluates student and teacher; writes scores, pictures and results.json."""
+    """Evaluates student and teacher; writes scores, figures and results.json."""
     step = int(state.step)
     networks = {
         "student": {"params": state.params, "batch_stats": state.batch_stats},
         "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
     }
-    scores, picture = evaluate_networks(run.model, networks, run.config, run.class_names, run.stop)
+    evaluation = evaluate_networks(run.model, networks, run.config, run.class_names, run.stop)
+    scores, report = evaluation.scores, run.report
     run.best = better(run.best, step, scores)
     run.owes_evaluation = False
-    run.report.picture(step, "evaluation", picture)
-    run.report.picture(step, "unlabeled", picture_unlabeled(run, state, batch))
-    run.report.evaluation(step, scores, run.metrics)
-    run.report.results(build_results(run.config, step, scores, run.best, losses_of(run.metrics)))
+    write_figures(report, step, evaluation, run.config, run.class_names)
+    report.picture(step, "unlabeled", picture_unlabeled(run, state, batch))
+    if run.pseudo_labels is not None:
+        report.picture(step, "pseudo_labels", run.pseudo_labels.picture(state), of_run=True)
+    report.evaluation(step, scores, run.metrics)
+    write_curves(report, step, run.config)
+    report.results(build_results(run.config, step, scores, run.best, losses_of(run.metrics)))
 
 
 def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:

@@ -5,6 +5,7 @@ Only process 0 speaks and writes; on the others every call does nothing.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
@@ -12,12 +13,13 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import flax
 import jax
 import numpy as np
+from clu import metric_writers
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -122,14 +124,47 @@ class Report:
             with storage_errors(self.workdir):
                 self._writer.write_scalars(step, dict(values))
 
-    def picture(self, step: int, name: str, picture: np.ndarray | None) -> None:
-        """Writes a picture, uint8 [H, W, 3], to figures/ and TensorBoard; None writes nothing."""
+    def picture(
+        self, step: int, name: str, picture: np.ndarray | None, *, of_run: bool = False
+    ) -> None:
+        """Writes a picture to figures/ and TensorBoard.
+
+        Args:
+          step: steps done.
+          name: of the file, after the step.
+          picture: uint8 [H, W, 3]; None writes nothing.
+          of_run: it shows the whole run: its file has no step, and replaces the former one.
+        """
         if not self._active or picture is None:
             return
+        file = f"{name}.png" if of_run else f"step_{step:08d}_{name}.png"
         with storage_errors(self.workdir):
-            save_png(self.workdir / "figures" / f"step_{step:08d}_{name}.png", picture)
+            save_png(self.workdir / "figures" / file, picture)
             if self._writer:
                 self._writer.write_images(step, {f"figures/{name}": picture[None]})
+
+    def confusions(
+        self,
+        step: int,
+        confusions: Mapping[str, np.ndarray],
+        class_names: Sequence[str],
+        **about: str,
+    ) -> None:
+        """Writes figures/step_XXXXXXXX_confusion.json; `read_confusions` reads it.
+
+        Args:
+          step: steps done.
+          confusions: {network: int64 [K, K]}, rows are true classes, columns predicted ones.
+          class_names: K names.
+          **about: what was evaluated on.
+        """
+        if not self._active:
+            return
+        counts = {name: confusion.tolist() for name, confusion in confusions.items()}
+        document = {"step": step, **about, "class_names": list(class_names), "confusion": counts}
+        with storage_errors(self.workdir):
+            # On one line: indented, each of K * K numbers would have a line of its own.
+            write_text(confusions_path(self.workdir, step), json.dumps(document) + "\n")
 
     def evaluation(
         self, step: int, scores: Mapping[str, Any], metrics: Mapping[str, float]
@@ -179,6 +214,43 @@ class Report:
     @property
     def _evaluations(self) -> epath.Path:
         return self.workdir / "evaluations.jsonl"
+
+
+def confusions_path(workdir: epath.Path, step: int) -> epath.Path:
+    """Where the confusion matrices of an evaluation are."""
+    return workdir / "figures" / f"step_{step:08d}_confusion.json"
+
+
+def read_confusions(
+    workdir: epath.PathLike, step: int
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns an evaluation's {network: int64 [K, K]}, rows are true classes, and K class names."""
+    document = json.loads(confusions_path(epath.Path(workdir), step).read_text())
+    counts = {name: np.array(rows, np.int64) for name, rows in document["confusion"].items()}
+    return counts, tuple(document["class_names"])
+
+
+@contextlib.contextmanager
+def create_writer(workdir: epath.Path, folder: str = "") -> Iterator[Writer]:
+    """A TensorBoard writer on process 0, and one that writes nothing elsewhere.
+
+    Args:
+      workdir: the run directory.
+      folder: in it, where the events go.
+    """
+    if jax.process_index():
+        yield metric_writers.MultiWriter([])
+        return
+    with storage_errors(workdir):
+        writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir / folder)))
+    try:
+        yield writer
+    except BaseException:
+        with contextlib.suppress(Exception):  # what the writer has to add would hide the error
+            writer.close()
+        raise
+    with storage_errors(workdir):
+        writer.close()
 
 
 def read_evaluations(workdir: epath.Path) -> list[dict[str, Any]]:

@@ -1,9 +1,9 @@
-"""Evaluation of a run's networks: scores, pictures and results.json."""
+"""Evaluation of a run's networks: scores, figures and results.json."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,11 +16,32 @@ from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.models.maskformer import MaskFormer
-from rc2l_jax.report import Report, describe, losses_of, say
+from rc2l_jax.report import (
+    Report,
+    create_writer,
+    describe,
+    losses_of,
+    read_evaluations,
+    say,
+)
 from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.trained import restore_run
 from rc2l_jax.visualize import EvaluationPictures
+
+
+class Evaluation(NamedTuple):
+    """What one pass over a split says about some networks.
+
+    Attributes:
+      scores: {network: see `evaluate.score`}.
+      confusions: {network: int64 [K, K]}, rows are true classes, columns predicted ones.
+      picture: uint8 [H, W, 3], examples; None if none were asked for.
+    """
+
+    scores: dict[str, Any]
+    confusions: dict[str, np.ndarray]
+    picture: np.ndarray | None
 
 
 def start(config: ConfigDict) -> None:
@@ -40,7 +61,7 @@ def evaluate_networks(
     config: ConfigDict,
     class_names: tuple[str, ...],
     stop: StopRequest | None = None,
-) -> tuple[dict[str, Any], np.ndarray | None]:
+) -> Evaluation:
     """Scores several networks in one pass over `data.eval_split`.
 
     Args:
@@ -49,9 +70,6 @@ def evaluate_networks(
       config: see `configs/base.py`.
       class_names: K names.
       stop: ends the evaluation, between two batches or in the wait for one.
-
-    Returns:
-      {network: see `evaluate.score`}, and a picture of examples.
 
     Raises:
       Interrupted: `stop` asked for it.
@@ -62,7 +80,52 @@ def evaluate_networks(
     if stop is not None:
         batches = _stoppable(batches, stop)
     confusions = evaluate(model, networks, batches, config, observe)
-    return {name: score(x, class_names) for name, x in confusions.items()}, pictures.picture()
+    scores = {name: score(confusion, class_names) for name, confusion in confusions.items()}
+    return Evaluation(scores, confusions, pictures.picture())
+
+
+def write_figures(
+    report: Report,
+    step: int,
+    evaluation: Evaluation,
+    config: ConfigDict,
+    class_names: tuple[str, ...],
+) -> None:
+    """Writes examples, confusion matrices and IoU bars of one evaluation; and matrices as numbers.
+
+    Args:
+      report: of the run directory.
+      step: steps done.
+      evaluation: of the networks after them.
+      config: with `num_pictures = 0` only the numbers are written.
+      class_names: K names.
+    """
+    data, split = config.data.name, config.data.eval_split
+    report.confusions(step, evaluation.confusions, class_names, dataset=data, split=split)
+    if not _draws(config):
+        return
+    from rc2l_jax import charts  # here, because a run need not wait for matplotlib to start
+
+    title = f"{data} {split}, step {step}"
+    report.picture(step, "evaluation", evaluation.picture)
+    matrices = charts.confusion_chart(evaluation.confusions, class_names, title)
+    report.picture(step, "confusion", matrices)
+    report.picture(step, "iou", charts.iou_chart(evaluation.scores, title))
+
+
+def write_curves(report: Report, step: int, config: ConfigDict) -> None:
+    """Draws all of a run's evaluations so far, `step` the last; nothing if `num_pictures = 0`."""
+    if not _draws(config):
+        return
+    from rc2l_jax import curves  # see `write_figures`
+
+    title = f"{config.data.name}, {config.data.labeled_split} labelled"
+    picture = curves.curves_chart(read_evaluations(report.workdir), title)
+    report.picture(step, "curves", picture, of_run=True)
+
+
+def _draws(config: ConfigDict) -> bool:
+    return config.num_pictures > 0 and jax.process_index() == 0
 
 
 def _stoppable(batches: Iterator[EvalBatch], stop: StopRequest) -> Iterator[EvalBatch]:
@@ -96,10 +159,13 @@ def evaluate_checkpoint(
     workdir = run_path(workdir)
     start(config)
     model, step, networks, metadata = restore_run(config, workdir, step)
-    report = Report(workdir, writer=None)
     class_names = input_pipeline.dataset_info(config).class_names
-    scores, picture = evaluate_networks(model, networks, config, class_names)
-    report.picture(step, "evaluation", picture)
+    evaluation = evaluate_networks(model, networks, config, class_names)
+    scores = evaluation.scores
+    # Events of its own folder: beside those of a run that still trains they would hide its own.
+    with create_writer(workdir, "eval") as writer:
+        report = Report(workdir, writer)
+        write_figures(report, step, evaluation, config, class_names)
     best = metadata["best"] or better(None, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)

@@ -64,9 +64,14 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def write_text(path: epath.Path, text: str) -> None:
     """Writes a file whole, see `write_json`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: epath.Path, content: bytes) -> None:
+    """Writes a file whole, see `write_json`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_bytes(content)
     partial.replace(path)
 
 

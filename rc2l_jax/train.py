@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-from clu import metric_writers
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax import input_pipeline
+from rc2l_jax import input_pipeline, pseudo_labels
 from rc2l_jax.check import describe_subset, describe_subsets, warnings
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.loop import Run, resume, train
 from rc2l_jax.profiling import ProfiledStep
-from rc2l_jax.report import Report, describe_run, say
+from rc2l_jax.report import Report, create_writer, describe_run, say
 from rc2l_jax.run_evaluation import evaluate_checkpoint, start
 from rc2l_jax.rundir import (
     check_run_config,
@@ -99,7 +97,9 @@ def train_and_evaluate(
         run = Run(config, model, data.class_names, views, checkpoints, report, stop)
         if step is not None:
             state = resume(run, state)
-        report.rewind(int(state.step) - run.owes_evaluation)
+        evaluated = int(state.step) - run.owes_evaluation
+        report.rewind(evaluated)
+        run.pseudo_labels = pseudo_labels.of_run(workdir, model, config, evaluated)
         step_fn = parallel_train_step(model, optimizer, config)
         if config.profile:
             step_fn = ProfiledStep(step_fn, workdir, step or 0, config.num_steps)
@@ -112,24 +112,6 @@ def train_and_evaluate(
 def read_results(workdir: epath.Path) -> dict[str, Any]:
     """What results.json holds; {} on all processes but the one that wrote it."""
     return {} if jax.process_index() else json.loads((workdir / "results.json").read_text())
-
-
-@contextlib.contextmanager
-def create_writer(workdir: epath.Path) -> Iterator[metric_writers.MetricWriter]:
-    """A TensorBoard writer on process 0, and one that writes nothing elsewhere."""
-    if jax.process_index():
-        yield metric_writers.MultiWriter([])
-        return
-    with storage_errors(workdir):
-        writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
-    try:
-        yield writer
-    except BaseException:
-        with contextlib.suppress(Exception):  # what the writer has to add would hide the error
-            writer.close()
-        raise
-    with storage_errors(workdir):
-        writer.close()
 
 
 def finished_run(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Figures: label maps in colour, overlays and captioned grids, with NumPy and PIL only."""
+"""Pictures: label maps in colour, overlays and captioned grids. `charts.py` draws numbers."""
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ VOID_COLOR = (224, 224, 224)
 _BACKGROUND = 255
 _MARGIN = 4
 _CAPTION_HEIGHT = 16
+_FONT_SIZE = 12
 _ENLARGE_TO = 192  # pixels
+_SHRINK_TO = 256
 _ROWS = 256
 _SWATCH = (24, 16)  # width and height
 _LEGEND_ROWS = 32
@@ -69,6 +72,21 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(resized)
 
 
+def shrink(image: np.ndarray, side: int = _SHRINK_TO) -> np.ndarray:
+    """Makes an image, uint8 [H, W, 3], so many times smaller that no side is longer than `side`."""
+    factor = -(-max(image.shape[:2]) // side)
+    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
+
+
+@functools.lru_cache(maxsize=1)
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font knows ASCII only."""
+    import matplotlib  # here, because training need not wait for it to start
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), _FONT_SIZE)
+
+
 def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
     """Lays pictures out in rows, with a caption above each column.
 
@@ -85,7 +103,7 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
     if not rows or any(len(row) != len(captions) for row in rows):
         lengths = [len(row) for row in rows]
         raise ValueError(f"a grid of {len(captions)} columns cannot hold rows of {lengths}")
-    font = ImageFont.load_default()
+    font = _font()
     # Small pictures are enlarged, all by the same whole factor.
     factor = max(1, _ENLARGE_TO // max(max(cell.shape) for row in rows for cell in row))
     rows = [[cell.repeat(factor, 0).repeat(factor, 1) for cell in row] for row in rows]
@@ -103,26 +121,56 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     for left, caption in zip(lefts, captions):
-        draw.text((int(left), 2), caption, fill=(0, 0, 0), font=font)
+        draw.text((int(left), 1), caption, fill=(0, 0, 0), font=font)
     return np.asarray(picture)
 
 
 def legend(class_names: Sequence[str]) -> np.ndarray:
     """Draws each class's colour, id and name, in columns of 32: uint8 [H, W, 3]."""
-    font, colors = ImageFont.load_default(), palette()
-    texts = [f"{index} {name}" for index, name in enumerate(class_names)]
-    column = _SWATCH[0] + 3 * _MARGIN + int(max(map(font.getlength, texts))) + 1
+    texts = {index: f"{index} {name}" for index, name in enumerate(class_names)}
     rows = min(len(texts), _LEGEND_ROWS)
-    pitch = _SWATCH[1] + _MARGIN
-    size = (column * -(-len(texts) // rows) + _MARGIN, pitch * rows + _MARGIN)
+    return _swatches(texts, rows, -(-len(texts) // rows))
+
+
+def with_key(picture: np.ndarray, class_names: Sequence[str], ids: Iterable[int]) -> np.ndarray:
+    """Puts colour and name of some classes under a picture, as many a line as it is wide.
+
+    Args:
+      picture: uint8 [H, W, 3].
+      class_names: K names.
+      ids: of the classes; void may be among them.
+
+    Returns:
+      uint8 [H', W', 3].
+    """
+    texts = {i: "not annotated" if i == VOID else class_names[i] for i in sorted(set(ids))}
+    if not texts:
+        return picture
+    columns = max(1, min(len(texts), (picture.shape[1] - _MARGIN) // _column_width(texts.values())))
+    key = _swatches(texts, -(-len(texts) // columns), columns)
+    width = max(picture.shape[1], key.shape[1])
+    widen = lambda x: np.pad(  # noqa: E731
+        x, ((0, 0), (0, width - x.shape[1]), (0, 0)), constant_values=_BACKGROUND
+    )
+    return np.concatenate([widen(picture), widen(key)])
+
+
+def _column_width(texts: Iterable[str]) -> int:
+    return _SWATCH[0] + 3 * _MARGIN + int(max(map(_font().getlength, texts))) + 1
+
+
+def _swatches(texts: Mapping[int, str], rows: int, columns: int) -> np.ndarray:
+    """Draws classes' colours beside texts, column after column."""
+    column, pitch = _column_width(texts.values()), _SWATCH[1] + _MARGIN
+    size = (column * columns + _MARGIN, pitch * rows + _MARGIN)
     picture = Image.new("RGB", size, (_BACKGROUND,) * 3)
-    draw = ImageDraw.Draw(picture)
-    for index, text in enumerate(texts):
-        left = _MARGIN + index // rows * column
-        top = _MARGIN + index % rows * pitch
+    draw, colors = ImageDraw.Draw(picture), palette()
+    for place, (index, text) in enumerate(texts.items()):
+        left = _MARGIN + place // rows * column
+        top = _MARGIN + place % rows * pitch
         right, bottom = left + _SWATCH[0] - 1, top + _SWATCH[1] - 1
         draw.rectangle((left, top, right, bottom), fill=tuple(map(int, colors[index])))
-        draw.text((right + 1 + _MARGIN, top + 2), text, fill=(0, 0, 0), font=font)
+        draw.text((right + 1 + _MARGIN, top + 1), text, fill=(0, 0, 0), font=_font())
     return np.asarray(picture)
 
 
@@ -209,4 +257,33 @@ def unlabeled_picture(
         x, s = (np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in (x, s))
         row = [x, *([overlay(x, t)] if known else []), overlay(x, x_label)]
         rows.append([*row, s, overlay(s, s_label)])
+    return grid(rows, captions)
+
+
+def pseudo_label_picture(
+    images: np.ndarray,
+    truth: np.ndarray,
+    labels: Mapping[int, Sequence[np.ndarray | None]],
+) -> np.ndarray:
+    """Shows how the pseudo labels of some images change: a row an image, a column a step.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      truth: uint8 [B, H, W], 255 everywhere if unknown, which leaves its column out.
+      labels: {step: B label maps, uint8 [h, w], 255 where no segment lies, or None}; None leaves
+        its place empty.
+
+    Returns:
+      uint8 [H', W', 3].
+    """
+    known = bool((truth != VOID).any())
+    captions = ["image", *(["ground truth"] if known else []), *(f"step {x}" for x in labels)]
+    rows = []
+    for place, image in enumerate(map(shrink, images)):
+        cells = [image, *([overlay(image, truth[place])] if known else [])]
+        for column in labels.values():
+            label = column[place]
+            empty = np.full_like(image, _BACKGROUND)
+            cells.append(empty if label is None else overlay(image, label))
+        rows.append(cells)
     return grid(rows, captions)

@@ -16,7 +16,10 @@ import tiny
 from faults.runs import XLA_FLAGS
 from test_profiling import steps_in_trace
 
+from rc2l_jax.evaluate import score
 from rc2l_jax.exported import load_exported
+from rc2l_jax.pseudo_labels import read_labels
+from rc2l_jax.report import read_confusions
 
 ROOT = Path(__file__).parents[1]
 TINY = tiny.COMMAND_LINE | {
@@ -93,7 +96,14 @@ def test_a_run_leaves_what_the_readme_says(whole):
         assert 0 <= results[network]["miou"] <= 1
         assert "disk" in results[network]["iou"]
     assert {"total", "label_class", "unlabel_smc"} <= set(results["losses"])
-    assert list((whole / "figures").glob("*.png")) and list(whole.glob("events.out.*"))
+    assert list(whole.glob("events.out.*"))
+    at_step = [f"step_00000012_{n}.png" for n in ("evaluation", "unlabeled", "confusion", "iou")]
+    figures = {*at_step, "step_00000012_confusion.json", "curves.png", "pseudo_labels.png"}
+    assert {path.name for path in (whole / "figures").iterdir()} == figures | {"pseudo_labels"}
+    confusions, names = read_confusions(whole, 12)
+    for network, confusion in confusions.items():
+        assert score(confusion, names) == results[network]
+    assert list(read_labels(whole)) == [12]
 
 
 @pytest.mark.slow
@@ -123,6 +133,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(scratch, whole):
         assert np.array_equal(a, b)
     one, other = (json.loads((d / "results.json").read_text()) for d in (whole, workdir))
     assert one["losses"] == other["losses"] and one["student"] == other["student"]
+    for name in ("pseudo_labels.png", "curves.png", "step_00000012_iou.png"):
+        pictures = [(folder / "figures" / name).read_bytes() for folder in (whole, workdir)]
+        assert pictures[0] == pictures[1], name
 
 
 @pytest.mark.slow
@@ -140,8 +153,12 @@ def test_a_profiled_run_leaves_a_trace_and_is_the_same_run(scratch, whole):
 @pytest.mark.slow
 def test_evaluation_of_a_checkpoint_and_a_finished_run(scratch, whole):
     before = json.loads((whole / "results.json").read_text())
+    for path in (whole / "figures").glob("step_*"):
+        path.unlink()
     result = run(scratch, whole, "--mode=eval")
     assert result.returncode == 0, result.stderr
+    assert len(list((whole / "figures").glob("step_00000012_*.png"))) == 3
+    assert list((whole / "eval").glob("events.out.*")) and read_confusions(whole, 12)
     after = json.loads((whole / "results.json").read_text())
     assert after["student"] == before["student"] and after["teacher"] == before["teacher"]
     result = run(scratch, whole)

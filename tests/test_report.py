@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from PIL import Image
 
 from rc2l_jax import report
 
@@ -83,3 +84,33 @@ def test_pictures_go_to_a_file_and_to_the_writer(tmp_path):
 def test_losses_are_named_without_their_prefix():
     metrics = {"loss/total": 1.0, "loss/label_dice": float("inf"), "grad_norm": 3.0}
     assert report.losses_of(metrics) == {"total": 1.0, "label_dice": None}
+
+
+def test_confusion_matrices_come_back_and_a_picture_of_the_run_is_replaced(tmp_path):
+    run = report.Report(tmp_path, None)
+    counts = {"student": np.array([[2**40, 1], [0, 3]]), "teacher": np.eye(2, dtype=np.int64)}
+    run.confusions(7, counts, ("sky", "Straße"), dataset="camvid", split="val")
+    found, names = report.read_confusions(tmp_path, 7)
+    assert names == ("sky", "Straße") and found.keys() == counts.keys()
+    for name, confusion in counts.items():
+        assert found[name].dtype == np.int64
+        np.testing.assert_array_equal(found[name], confusion)
+    document = json.loads((tmp_path / "figures" / "step_00000007_confusion.json").read_text())
+    assert (document["step"], document["dataset"], document["split"]) == (7, "camvid", "val")
+
+    for step, size in ((7, 4), (8, 5)):
+        run.picture(step, "curves", np.zeros((size, 3, 3), np.uint8), of_run=True)
+    (picture,) = (tmp_path / "figures").glob("*.png")
+    assert picture.name == "curves.png"
+    with Image.open(picture) as image:
+        assert image.size == (3, 5)
+
+
+def test_the_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.jax, "process_index", lambda: 1)
+    run = report.Report(tmp_path, Writer())
+    run.confusions(7, {"student": np.eye(2, dtype=int)}, ("a", "b"))
+    run.picture(7, "curves", np.zeros((2, 2, 3), np.uint8), of_run=True)
+    with report.create_writer(tmp_path, "eval") as writer:
+        writer.write_images(7, {"a": np.zeros((1, 2, 2, 3), np.uint8)})
+    assert not list(tmp_path.iterdir())

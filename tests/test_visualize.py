@@ -139,3 +139,57 @@ def test_png_comes_back(tmp_path):
     visualize.save_png(tmp_path / "a" / "b.png", picture)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a" / "b.png")), picture)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.png"]
+
+
+def test_letters_that_are_not_ascii_are_drawn():
+    cell = np.full((192, 192, 3), 10, np.uint8)
+    captions = ["?", "ß", "²", "Ж", "λ", "ő"]
+    bands = [visualize.grid([[cell]], [caption])[:16] for caption in captions]
+    for i, band in enumerate(bands):
+        assert (band < 128).any()
+        for other in bands[:i]:
+            assert (band != other).any(), "two letters look the same: a box stands for both"
+
+
+def test_a_key_names_the_classes_that_occur():
+    picture = np.full((30, 300, 3), 10, np.uint8)
+    names = [f"class {i}" for i in range(21)]
+    shown = visualize.with_key(picture, names, [2, 20, 2, VOID])
+    np.testing.assert_array_equal(shown[:30, :300], picture)
+    colors = visualize.palette()
+    for index in range(1, 21):
+        area = (shown[30:] == colors[index]).all(-1).sum()
+        assert area == (24 * 16 if index in (2, 20) else 0)
+    assert (shown[30:] == visualize.VOID_COLOR).all(-1).sum() >= 24 * 16
+    assert shown.shape[0] - 30 < 2 * (16 + 4) + 4 + 1, "three fit into two lines"
+    np.testing.assert_array_equal(visualize.with_key(picture, names, []), picture)
+    assert visualize.with_key(picture[:, :20], names, [1]).shape[1] > 20
+
+
+def test_large_images_are_shrunk_by_whole_factors():
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    np.testing.assert_array_equal(visualize.shrink(image, 6), image)
+    half = visualize.shrink(image, 3)
+    assert half.shape == (2, 3, 3)
+    block = image[:2, :2].reshape(-1, 3).astype(float)
+    assert np.abs(half[0, 0] - block.mean(0)).max() <= 0.5
+    assert visualize.shrink(image, 5).shape == (2, 3, 3)
+
+
+def test_pseudo_labels_have_a_column_a_step():
+    images = np.full((2, 64, 64, 3), 200, np.uint8)
+    unknown = np.full((2, 64, 64), VOID, np.uint8)
+    one, two = np.full((16, 16), 1, np.uint8), np.full((16, 16), 2, np.uint8)
+    columns = {100: [one, two], 300: [two, None]}
+    picture = visualize.pseudo_label_picture(images, unknown, columns)
+    first = [80, 80, 80] + 0.6 * visualize.palette()[1]
+    second = [80, 80, 80] + 0.6 * visualize.palette()[2]
+    area = 192 * 192
+    assert count(picture, np.rint(first)) == area
+    assert count(picture, np.rint(second)) == 2 * area
+    assert count(picture, 200) == 2 * area
+    last = picture[-4 - 192 : -4, -4 - 192 : -4]
+    assert (last == 255).all(), "what is not known is left empty"
+    known = visualize.pseudo_label_picture(images, unknown * 0, columns)
+    assert known.shape[1] == picture.shape[1] + 196
+    assert count(known, 80) == 2 * area

@@ -1,0 +1,159 @@
+"""Runs beside each other: the masks their evaluation counts, on the images asked for."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from test_data import folder_config, write_folder
+
+from benchmarks import compare_runs
+from rc2l_jax import compare
+from rc2l_jax.checkpoints import Checkpoints
+from rc2l_jax.config import ConfigError
+from rc2l_jax.eval_pipeline import eval_batches
+from rc2l_jax.evaluate import evaluate
+from rc2l_jax.structs import VOID
+from rc2l_jax.train_state import create_train_state
+
+CLASSES = 11
+
+
+def run_directory(folder, name: str, **overrides):
+    """A run directory as training leaves it, of a network that never was trained."""
+    config = folder_config(folder / "files", folder / "prepared", eval_short_edge=32)
+    data = config.data.copy_and_resolve_references()
+    config.update(tiny.config(**overrides))
+    config.data.update(data)
+    config.eval_batch_size = 2
+    workdir = folder / name
+    model, _, state = create_train_state(config)
+    rng = np.random.default_rng(list(name.encode()))
+    noise = lambda x: np.asarray(x + rng.normal(0, 0.3, x.shape), x.dtype)  # noqa: E731
+    state = state.replace(
+        step=np.int32(20), teacher_params=jax.tree.map(noise, state.teacher_params)
+    )
+    best = {"step": 20, "student_miou": 0.1, "teacher_miou": 0.2}
+    with Checkpoints(workdir, 1) as checkpoints:
+        checkpoints.save(state, {"config": config.to_dict(), "best": best})
+    (workdir / "config.json").write_text(json.dumps(config.to_dict()))
+    lines = [line(10, 0.3, 0.1), line(20, 0.1, 0.2)]
+    (workdir / "evaluations.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
+    return workdir, config, model, teacher
+
+
+def line(step: int, student: float, teacher: float | None) -> dict:
+    iou = {"student": student, "teacher": teacher}
+    scores = {f"{name}_miou": value for name, value in iou.items()}
+    classes = {f"{n}_iou": {f"c{i}": v for i in range(CLASSES)} for n, v in iou.items()}
+    return {"step": step, **scores, **classes, "metrics": {}}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two run directories, of networks of other sizes."""
+    folder = tmp_path_factory.mktemp("compare")
+    write_folder(folder / "files", num_val=5)
+    return [
+        run_directory(folder, "one"),
+        run_directory(folder, "other", model__num_queries=9, model__mask_dim=16),
+    ]
+
+
+def counted(masks: compare.Masks, config) -> np.ndarray:
+    """The confusion matrix of masks, counted by hand."""
+    counts = np.zeros((CLASSES, CLASSES), np.int64)
+    for example in compare.split_examples(config):
+        known = example.label != VOID
+        predicted = masks[example.position]
+        assert predicted.shape == example.label.shape
+        np.add.at(counts, (example.label[known], predicted[known]), 1)
+    return counts
+
+
+@pytest.mark.slow
+def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs):
+    opened = [compare.open_run(f"run {i}", run[0]) for i, run in enumerate(runs)]
+    config, everything = runs[0][1], []
+    for run, (_, own, model, teacher) in zip(opened, runs):
+        masks = compare.predict_split(run, config)
+        batches = eval_batches(own, own.data.eval_split, 1)
+        expected = evaluate(model, {"teacher": teacher}, batches, own)["teacher"]
+        np.testing.assert_array_equal(counted(masks, config), expected)
+        everything.append(masks)
+    assert any((everything[0][i] != everything[1][i]).any() for i in range(5))
+
+    # The first two examples; then those where the runs differ most, by counting.
+    first = compare.comparison_grid(opened, 2)
+    examples = {x.position: x for x in compare.split_examples(config)}
+    one, other = everything
+    shares = {i: (one[i] != other[i])[x.label != VOID].mean() for i, x in examples.items()}
+    chosen = compare.most_different(iter(examples.values()), everything, 2)
+    ranked = sorted(shares, key=lambda i: (-shares[i], i))
+    assert [x.position for x in chosen] == ranked[:2]
+    differing = compare.comparison_grid(opened, 2, differing=True)
+    assert first.shape[1] == differing.shape[1]
+    for picture, positions in ((first, [0, 1]), (differing, ranked[:2])):
+        for row, position in enumerate(positions):
+            image = examples[position].image
+            height, width = (side * (192 // max(image.shape)) for side in image.shape[:2])
+            cell = picture[20 + row * (height + 4) :, 4:][:height, :width]
+            enlarged = image.repeat(height // len(image), 0).repeat(height // len(image), 1)
+            np.testing.assert_array_equal(cell, enlarged)
+
+
+def test_difference_counts_annotated_pixels_on_which_not_all_agree():
+    label = np.array([[0, 1, VOID, 2]], np.uint8)
+    one, other = np.array([[0, 1, 0, 2]], np.uint8), np.array([[0, 0, 1, 2]], np.uint8)
+    assert compare.difference(label, [one, other]) == pytest.approx(1 / 3)
+    assert compare.difference(label, [one, one]) == 0
+    assert compare.difference(label, [other]) == pytest.approx(1 / 3)
+    third = np.array([[0, 1, 0, 1]], np.uint8)
+    assert compare.difference(label, [one, other, third]) == pytest.approx(2 / 3)
+    assert compare.difference(np.full_like(label, VOID), [one, other]) == 0
+
+
+def test_the_best_evaluation_is_that_of_the_better_network():
+    history = [line(10, 0.3, 0.1), line(20, 0.1, None), line(30, 0.1, 0.2)]
+    assert compare.evaluation_of(history, "best")["step"] == 10
+    assert compare.evaluation_of(history, "newest")["step"] == 30
+    scores = compare_runs.scores({"a": history}, "student", "best")
+    assert scores == {"a, step 10": {"miou": 0.3, "iou": history[0]["student_iou"]}}
+
+
+def test_runs_of_other_classes_are_not_compared(runs):
+    (_, config, model, teacher), _ = runs
+    other = config.copy_and_resolve_references()
+    other.data.num_classes = 3
+    pair = [compare.Opened(n, c, model, teacher) for n, c in (("a", config), ("b", other))]
+    with pytest.raises(ConfigError, match=r"a has data.num_classes = 11 and b 3"):
+        compare.check_same_classes(*pair)
+
+
+def command(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["compare_runs.py", *arguments])
+    compare_runs.main()
+
+
+@pytest.mark.slow
+def test_the_command_writes_its_four_files_and_no_others(runs, tmp_path, monkeypatch, capsys):
+    named = [f"RC²L {i}={run[0]}" for i, run in enumerate(runs)]
+    output = tmp_path / "out"
+    command(monkeypatch, *named, f"--output={output}", "--images=1", "--choose=differing")
+    printed = capsys.readouterr().out
+    assert "| 20 | 0.100 / 0.200 | 0.100 / 0.200 |" in printed
+    assert (output / "table.md").read_text() == printed
+    assert {path.name for path in output.iterdir()} == set(compare_runs.FILES)
+    command(monkeypatch, *named, f"--output={output}", "--images=0")  # its own files it replaces
+
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="no empty folder"):
+        command(monkeypatch, *named, f"--output={tmp_path}")
+    with pytest.raises(SystemExit, match="same name"):
+        command(monkeypatch, named[0], named[0])
+    with pytest.raises(SystemExit, match="is not NAME=WORKDIR"):
+        command(monkeypatch, str(runs[0][0]))

@@ -1,0 +1,124 @@
+"""The picture of pseudo labels: the same images, a column an evaluation, exact after a resume."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from test_data import folder_config, write_folder
+
+from data.errors import DataError
+from rc2l_jax import input_pipeline, pseudo_labels, visualize
+from rc2l_jax.structs import VOID
+from rc2l_jax.train_state import create_train_state
+from rc2l_jax.train_step import replicate
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """A tiny network on a folder of five images, three of them unlabelled."""
+    folder = tmp_path_factory.mktemp("data")
+    result = folder_config(write_folder(folder / "files"), folder / "prepared")
+    result.update(tiny.config().copy_and_resolve_references(), num_pictures=8)
+    result.data.update(
+        folder_config(folder / "files", folder / "prepared", diagnostic_labels=True).data
+    )
+    result.pseudo.update(source="semantic", pixel_threshold=0.0)
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(config):
+    """The model, and its states after 10, 20 and 30 steps: different teachers."""
+    model, _, state = create_train_state(config)
+    states = []
+    for seed, step in enumerate((10, 20, 30)):
+        rng = np.random.default_rng(seed)
+        noise = lambda x, rng=rng: np.asarray(x + rng.normal(0, 0.5, x.shape), x.dtype)  # noqa: E731
+        teacher = jax.tree.map(noise, state.teacher_params)
+        states.append(replicate(state.replace(teacher_params=teacher, step=np.int32(step))))
+    return model, states
+
+
+def test_the_images_are_the_first_of_training_whatever_the_batch_size(config):
+    image, label, valid = input_pipeline.first_unlabeled(config, 8)
+    assert len(image) == 3, "there are no more unlabelled images"
+    changed = config.copy_and_resolve_references()
+    changed.unlabeled_batch_size = 3
+    batch = next(input_pipeline.train_batches(changed, 0, 1).batches)
+    np.testing.assert_array_equal(image, batch.unlabeled_image[0])
+    np.testing.assert_array_equal(label, batch.unlabeled_label[0])
+    np.testing.assert_array_equal(valid, batch.unlabeled_valid[0])
+    assert (label != VOID).any()
+    two = input_pipeline.first_unlabeled(config, 2)[0]
+    np.testing.assert_array_equal(two, image[:2])
+
+
+@pytest.mark.slow
+def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_path):
+    model, states = trained
+    whole = pseudo_labels.of_run(tmp_path / "whole", model, config, 0)
+    pictures = [whole.picture(state) for state in states]
+    assert pictures[0].shape[1] < pictures[1].shape[1] < pictures[2].shape[1]
+    kept = pseudo_labels.read_labels(tmp_path / "whole")
+    assert list(kept) == [10, 20, 30]
+    columns = [np.stack([*labels.values()]) for labels in kept.values()]
+    assert columns[0].shape == (3, 8, 8) and (columns[0] != columns[2]).any()
+
+    # Killed after step 30, newest checkpoint of step 10: the other columns must come again.
+    again = tmp_path / "again"
+    first = pseudo_labels.of_run(again, model, config, 0)
+    for state in states:
+        first.picture(state.replace(teacher_params=states[0].teacher_params))
+    resumed = pseudo_labels.of_run(again, model, config, 10)
+    assert list(pseudo_labels.read_labels(again)) == [10]
+    np.testing.assert_array_equal(resumed.picture(states[1]), pictures[1])
+    np.testing.assert_array_equal(resumed.picture(states[2]), pictures[2])
+
+    # Fewer images than before: their rows are those of before, and the others' are left out.
+    fewer = config.copy_and_resolve_references()
+    fewer.num_pictures = 1
+    image, truth, _ = input_pipeline.first_unlabeled(config, 1)
+    labels = {step: column[:1] for step, column in zip(kept, columns)}
+    expected = visualize.pseudo_label_picture(image, truth, labels)
+    found = pseudo_labels.of_run(again, model, fewer, 30).picture(states[2])
+    np.testing.assert_array_equal(found, expected)
+
+    # Images that nobody labelled at a step have an empty place there; other images no column.
+    pseudo_labels.write_labels(again, 40, {"of another data set": columns[0][0]})
+    picture = resumed.picture(states[2])
+    np.testing.assert_array_equal(picture[20:196, :-4], pictures[2][20:196, :-4])
+
+
+def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise DataError("photo 7 is broken")
+
+    monkeypatch.setattr(input_pipeline, "first_unlabeled", broken)
+    shown = pseudo_labels.PseudoLabels(tmp_path, None, config, 0)
+    assert shown.picture(None) is None
+    assert "no picture of pseudo labels: photo 7 is broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("unsup_weight", 0.0), ("num_pictures", 0), ("process", 1)]
+)
+def test_no_picture_where_there_is_nothing_to_show(config, tmp_path, monkeypatch, key, value):
+    changed = config.copy_and_resolve_references()
+    assert pseudo_labels.of_run(tmp_path, None, changed, 0) is not None
+    if key == "process":
+        monkeypatch.setattr(jax, "process_index", lambda: value)
+    else:
+        changed[key] = value
+    assert pseudo_labels.of_run(tmp_path, None, changed, 0) is None
+
+
+def test_columns_are_thinned_evenly():
+    steps = list(range(100, 2500, 100))  # as many as the paper's runs have
+    shown = pseudo_labels.thinned(steps)
+    assert len(shown) == 8 and shown[0] == 100 and shown[-1] == 2400
+    gaps = np.diff(shown)
+    assert gaps.min() >= 300 and gaps.max() <= 400
+    assert pseudo_labels.thinned([5, 7]) == [5, 7]
+    assert pseudo_labels.thinned([]) == []
