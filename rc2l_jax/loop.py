@@ -46,6 +46,7 @@ class Run:
       owes_evaluation: the last step's evaluation was interrupted.
       saved_step: of the newest checkpoint.
       bad: the examples that this process could not use since it started.
+      after_evaluation: see `train.train_and_evaluate`.
     """
 
     config: ConfigDict
@@ -61,6 +62,7 @@ class Run:
     owes_evaluation: bool = False
     saved_step: int = 0
     bad: BadExamples | None = None
+    after_evaluation: Callable[[int], None] | None = None
 
 
 def resume(run: Run, template: TrainState) -> TrainState:
@@ -214,6 +216,8 @@ def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
     run.report.picture(step, "unlabeled", picture_unlabeled(run, state, batch))
     run.report.evaluation(step, scores, run.metrics)
     run.report.results(build_results(run.config, step, scores, run.best, losses_of(run.metrics)))
+    if run.after_evaluation is not None:
+        run.after_evaluation(step)
 
 
 def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:
