@@ -83,3 +83,14 @@ def test_pictures_go_to_a_file_and_to_the_writer(tmp_path):
 def test_losses_are_named_without_their_prefix():
     metrics = {"loss/total": 1.0, "loss/label_dice": float("inf"), "grad_norm": 3.0}
     assert report.losses_of(metrics) == {"total": 1.0, "label_dice": None}
+
+
+def test_scores_become_a_table():
+    given = scores(0.25)
+    assert report.iou_table({"a": given["student"], "b": given["teacher"]}).splitlines() == [
+        "| IoU | a | b |",
+        "| --- | ---: | ---: |",
+        "| sky | 0.250 |  |",
+        "| road |  |  |",
+        "| **mean** | **0.250** |  |",
+    ]
