@@ -48,6 +48,7 @@ class Run:
       saved_step: of the newest checkpoint.
       bad: the examples that this process could not use since it started.
       pseudo_labels: of a few images, evaluation after evaluation; None if nothing is shown here.
+      after_evaluation: see `train.train_and_evaluate`.
     """
 
     config: ConfigDict
@@ -64,6 +65,7 @@ class Run:
     saved_step: int = 0
     bad: BadExamples | None = None
     pseudo_labels: PseudoLabels | None = None
+    after_evaluation: Callable[[int], None] | None = None
 
 
 def resume(run: Run, template: TrainState) -> TrainState:
@@ -219,6 +221,8 @@ def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
     report.evaluation(step, scores, run.metrics)
     write_curves(report, step, run.config)
     report.results(build_results(run.config, step, scores, run.best, losses_of(run.metrics)))
+    if run.after_evaluation is not None:
+        run.after_evaluation(step)
 
 
 def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:

@@ -269,3 +269,19 @@ def describe(scores: Mapping[str, Any]) -> str:
     """Returns scores as a phrase: "student mIoU 0.3441  teacher mIoU 0.3502"."""
     number = lambda x: "none" if x is None else f"{x:.4f}"  # noqa: E731
     return "  ".join(f"{name} mIoU {number(entry['miou'])}" for name, entry in scores.items())
+
+
+def iou_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns scores as a Markdown table: a row a class, and last their mean.
+
+    Args:
+      scores: {column's title: see `evaluate.score`}, of networks with the same classes.
+    """
+    number = lambda x, mark="": "" if x is None else f"{mark}{x:.3f}{mark}"  # noqa: E731
+    row = lambda title, cells: f"| {' | '.join([title, *cells])} |"  # noqa: E731
+    columns = list(scores.values())
+    lines = [row("IoU", scores), row("---", ["---:"] * len(columns))]
+    for name in columns[0]["iou"]:
+        lines.append(row(name, [number(column["iou"][name]) for column in columns]))
+    lines.append(row("**mean**", [number(column["miou"], "**") for column in columns]))
+    return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,7 +36,11 @@ from rc2l_jax.views import parallel_views
 
 
 def train_and_evaluate(
-    config: ConfigDict, workdir: epath.PathLike, *, allow_config_change: bool = False
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    allow_config_change: bool = False,
+    after_evaluation: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Trains from the newest checkpoint of `workdir`, or from the start, to `config.num_steps`.
 
@@ -43,6 +48,8 @@ def train_and_evaluate(
       config: see `configs/base.py`.
       workdir: the run directory (DESIGN: config.json, results.json, checkpoints/, figures/, ...).
       allow_config_change: go on with a run of another config.
+      after_evaluation: called with the step when an evaluation's scores and figures are written, so
+        that a notebook can show them while the run goes on.
 
     Returns:
       See `read_results`.
@@ -95,6 +102,7 @@ def train_and_evaluate(
             say(line)
         views = parallel_views(model, config)
         run = Run(config, model, data.class_names, views, checkpoints, report, stop)
+        run.after_evaluation = after_evaluation
         if step is not None:
             state = resume(run, state)
         evaluated = int(state.step) - run.owes_evaluation

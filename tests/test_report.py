@@ -114,3 +114,14 @@ def test_the_other_processes_write_nothing(tmp_path, monkeypatch):
     with report.create_writer(tmp_path, "eval") as writer:
         writer.write_images(7, {"a": np.zeros((1, 2, 2, 3), np.uint8)})
     assert not list(tmp_path.iterdir())
+
+
+def test_scores_become_a_table():
+    given = scores(0.25)
+    assert report.iou_table({"a": given["student"], "b": given["teacher"]}).splitlines() == [
+        "| IoU | a | b |",
+        "| --- | ---: | ---: |",
+        "| sky | 0.250 |  |",
+        "| road |  |  |",
+        "| **mean** | **0.250** |  |",
+    ]
