@@ -23,6 +23,13 @@ import jax
 import pytest
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_what_a_file_compiled():
+    """What a file compiles is used in it alone, and would fill the memory by the last file."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def one_device_to_configs(monkeypatch):
     """Configs are validated for one device, as on a user's machine; pmap still has all eight."""
