@@ -114,7 +114,7 @@ def execute(name: str, checkout: Path, where: str = ".", **parameters: object) -
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         # One device, unlike in the tests' own process; and the same programs in all notebooks.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
         "JAX_COMPILATION_CACHE_DIR": str(checkout / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "IPYTHONDIR": str(checkout / "ipython"),
