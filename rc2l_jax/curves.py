@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from rc2l_jax.charts import COLORS, DPI, NETWORK_COLORS, numbers, render, styled
 
 _STYLES = {"teacher": "-", "student": ":"}
-_TOTAL = "total"  # equals one of its parts where there is no other
 _PSEUDO = {
     "pseudo/accuracy": "segments right",
     "pseudo/pixel_accuracy": "pixels right",
     "pseudo/coverage": "pixels covered",
 }
-_LOSSES = {"loss/total": _TOTAL, "loss/label": "labelled", "loss/unlabel": "unlabelled"}
+_LOSSES = {"loss/total": "total", "loss/label": "labelled", "loss/unlabel": "unlabelled"}
+_DASHED = ("total", "pixels covered")  # so that a line of the same numbers shows below it
 _TERMS = "loss/unlabel_"
 
 
@@ -69,9 +69,10 @@ def _curves(
     axes: Axes, title: str, steps: Sequence[int], lines: Mapping[str, Sequence[float | None]]
 ) -> None:
     for index, (label, values) in enumerate(lines.items()):
-        style = "--" if label == _TOTAL else _STYLES.get(label, "-")
+        dashed = label in _DASHED
+        style = "--" if dashed else _STYLES.get(label, "-")
         color = COLORS[index % len(COLORS)]
-        order = 3 if label == _TOTAL else 2  # what lies below shows between the dashes
+        order = 3 if dashed else 2
         axes.plot(steps, numbers(values), style, marker=".", color=color, label=label, zorder=order)
     axes.set_title(title)
     axes.set_xlabel("step", labelpad=1)
