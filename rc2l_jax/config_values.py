@@ -12,7 +12,7 @@ CHOICES = {
     "pseudo.source": ("query", "semantic"),
     "unsup.contrast_denominator": ("with_positive", "paper"),
     "unsup.union": ("normalized", "semantic", "max"),
-    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "model.backbone": ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     "model.stem": ("basic", "deeplab"),
     "model.norm": ("frozen", "batch", "group"),
 }

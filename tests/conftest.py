@@ -22,6 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import pytest
 
+# Of these a file takes minutes: begun last, they would leave the other workers with nothing to do.
+_FIRST = ("faults", "test_end_to_end.py", "test_notebooks.py", "test_two_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes come first, the others as they are."""
+    items.sort(key=lambda item: not any(name in item.path.parts for name in _FIRST))
+
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_what_a_file_compiled():

@@ -21,7 +21,7 @@ PARTS = 2
 
 @pytest.mark.slow
 def test_accumulated_gradients_are_the_mean_of_the_parts():
-    setup = Setup(accumulate_steps=PARTS)
+    setup = Setup(accumulate_steps=PARTS, model__num_decoder_layers=1)
     batch = tiny.batch(1)
 
     def of_part(state, batch, part):

@@ -234,7 +234,6 @@ def test_huggingface(peer, checkout):
             "eval_every_steps": 4,
             "data.crop_size": 64,  # of 32 pixels the peer's group norm would see one, and refuses
             "data.shapes.image_size": 64,
-            "model.backbone": "resnet18",
             "model.num_heads": 2,
             "model.pixel_dim": 32,
             "model.num_decoder_layers": described["decoder_config"]["decoder_layers"],

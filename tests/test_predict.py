@@ -407,7 +407,7 @@ WRONG_WEIGHTS = {
     "depths": (
         "config.json",
         {"backbone_config": {"depths": [1, 2, 3, 4]}},
-        r"depths \[1, 2, 3, 4\] is none of resnet18",
+        r"depths \[1, 2, 3, 4\] is none of resnet10",
     ),
     "widths": ("config.json", {"mask_feature_size": 99}, "does not fit the model"),
     "heads": ("config.json", {"decoder_config": {"d_model": 39}}, "cannot be built|does not fit"),

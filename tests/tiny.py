@@ -20,6 +20,7 @@ COMMAND_LINE = {
     "unsup_ramp_steps": 2,
     "pseudo.pixel_threshold": 0.1,  # so that even this teacher has segments
     "max_segments": 4,
+    "model.backbone": "resnet10",
     "model.backbone_width": 4,
     "model.num_queries": 7,
     "model.pixel_dim": 8,
@@ -50,7 +51,7 @@ def config(**overrides: object) -> ConfigDict:
             "max_segments": 4,
             "pseudo.score_threshold": 0.0,  # so that even an untrained teacher has segments
             "pseudo.mask_threshold": 0.0,
-            "model.backbone": "resnet18",
+            "model.backbone": "resnet10",
             "model.backbone_width": 4,
             "model.norm": "group",
             "model.num_queries": 6,

@@ -32,6 +32,7 @@ class Architecture(NamedTuple):
 
 
 BACKBONES = {
+    "resnet10": Architecture(bottleneck=False, depths=(1, 1, 1, 1)),  # for tests and trials
     "resnet18": Architecture(bottleneck=False, depths=(2, 2, 2, 2)),
     "resnet34": Architecture(bottleneck=False, depths=(3, 4, 6, 3)),
     "resnet50": Architecture(bottleneck=True, depths=(3, 4, 6, 3)),

@@ -83,15 +83,15 @@ class Runs:
     def __init__(self, scratch: Path):
         """Imports everything, once."""
         self.scratch = scratch
+        self.environment = os.environ | {
+            "XLA_FLAGS": XLA_FLAGS,
+            "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         self._forks = subprocess.Popen(
             [sys.executable, "-c", _FORKS],
             cwd=ROOT,
-            env=os.environ
-            | {
-                "XLA_FLAGS": XLA_FLAGS,
-                "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            },
+            env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -108,6 +108,13 @@ class Runs:
         self._forks.stdin.flush()
         return json.loads(self._forks.stdout.readline())
 
+    def arguments(self, workdir: Path, *flags: str, **overrides: object) -> list[str]:
+        """Arguments of `main.py` for a run of the tiny config."""
+        prepared = {"data.prepared_dir": self.scratch / "tfds"}
+        values = TINY | prepared | {k.replace("__", "."): v for k, v in overrides.items()}
+        settings = [f"--config.{key}={value}" for key, value in values.items()]
+        return ["--config=configs/shapes.py", f"--workdir={workdir}", *settings, *flags]
+
     def start(
         self,
         workdir: Path,
@@ -116,19 +123,11 @@ class Runs:
         **overrides: object,
     ) -> Run:
         """Starts a run; its output is appended to the scratch folder's NAME.log."""
-        prepared = {"data.prepared_dir": self.scratch / "tfds"}
-        values = TINY | prepared | {k.replace("__", "."): v for k, v in overrides.items()}
-        settings = [f"--config.{key}={value}" for key, value in values.items()]
         log = self.scratch / f"{workdir.name}.log"  # the run may be on a disk that is full
         start = log.stat().st_size if log.exists() else 0
         pid = self.ask(
             {
-                "arguments": [
-                    "--config=configs/shapes.py",
-                    f"--workdir={workdir}",
-                    *settings,
-                    *flags,
-                ],
+                "arguments": self.arguments(workdir, *flags, **overrides),
                 "log": str(log),
                 "patch": patch,
             }

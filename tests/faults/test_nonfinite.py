@@ -117,7 +117,8 @@ train_step.batch_gradients = broken
 @pytest.mark.slow
 def test_too_many_end_the_run_with_the_last_good_state_and_a_report(runs):
     workdir = runs.scratch / "nan"
-    run = runs.start(workdir, patch=BREAKS, max_nonfinite_steps=5, eval_every_steps=40)
+    config = {"max_nonfinite_steps": 5, "eval_every_steps": 40, "checkpoint_every_steps": 9}
+    run = runs.start(workdir, patch=BREAKS, **config)
     assert run.wait() == 3, run.output()
     last = run.output().strip().splitlines()[-1]
     assert last.startswith("error: none of the last 5 steps had a finite loss"), last
@@ -133,7 +134,7 @@ def test_too_many_end_the_run_with_the_last_good_state_and_a_report(runs):
         assert same_bits(getattr(kept, field), getattr(before, field))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params))
     # The same command goes on, from there.
-    again = runs.start(workdir, max_nonfinite_steps=5, eval_every_steps=40)
+    again = runs.start(workdir, **config | {"num_steps": 24})
     again.until_printed("resuming from the checkpoint of step 21")
     assert again.wait() == 0, again.output()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
 import pytest
@@ -54,39 +53,34 @@ def noted(self, state, metadata):
     pathlib.Path({there!r}).touch()
 checkpoints.Checkpoints.save = noted
 """
-MOMENTS = {"loading": LOADING, "step": STEP, "evaluation": EVALUATION, "save": SAVE}
+# In this order, each in the life of the run that goes on from where the one before was stopped.
+MOMENTS = (
+    ("loading", LOADING, signal.SIGTERM),
+    ("step", STEP, signal.SIGTERM),
+    ("evaluation", EVALUATION, signal.SIGTERM),
+    ("save", SAVE, signal.SIGTERM),
+    ("last evaluation", EVALUATION, signal.SIGINT),
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_the_run_stops_saves_and_goes_on_to_the_same_bits(runs, undisturbed, moment):
-    workdir, there = runs.scratch / moment, runs.scratch / f"{moment}.there"
-    run = runs.start(workdir, patch=MOMENTS[moment].format(there=str(there)))
-    run.until(there.exists)
-    run.signal(signal.SIGTERM)
-    assert run.wait() == STOPPED, run.output()
-    assert "stopped by SIGTERM" in run.output()
-    kept = saved_steps(workdir)[-1]
-    assert f"checkpoint of step {kept} saved" in run.output()
-    if moment == "evaluation":
-        assert kept == 20 and not (workdir / "results.json").exists()
+def test_stopped_at_every_moment_a_run_comes_to_the_same_bits(runs, undisturbed):
+    workdir, kept = runs.scratch / "stopped", 0
+    for moment, patch, number in MOMENTS:
+        there = runs.scratch / f"{moment}.there"
+        run = runs.start(workdir, patch=patch.format(there=str(there)))
+        run.until(there.exists)
+        run.signal(number)
+        assert run.wait() == STOPPED, (moment, run.output())
+        assert f"stopped by {number.name}" in run.output(), (moment, run.output())
+        assert not kept or f"resuming from the checkpoint of step {kept}" in run.output()
+        last, kept = kept, saved_steps(workdir)[-1]
+        assert kept > last and f"checkpoint of step {kept} saved" in run.output(), moment
+        assert "step 40  student mIoU" not in run.output()
+        assert kept == {"evaluation": 20, "last evaluation": 40}.get(moment, kept)
     output = runs.finish(workdir)
-    assert f"resuming from the checkpoint of step {kept}" in output
+    assert "step 40  student mIoU" in output  # the evaluation that was still to be done
     assert_same_run(undisturbed, workdir)
-
-
-@pytest.mark.slow
-def test_stopping_in_the_last_evaluation_leaves_it_to_be_done(runs, undisturbed):
-    workdir, there = runs.scratch / "last", runs.scratch / "last.there"
-    patch = EVALUATION.format(there=str(there))
-    run = runs.start(workdir, patch=patch, eval_every_steps=40)
-    run.until(there.exists)
-    run.signal(signal.SIGINT)
-    assert run.wait() == STOPPED and not (workdir / "results.json").exists()
-    output = runs.finish(workdir, eval_every_steps=40)
-    assert "step 40  student mIoU" in output
-    results = [json.loads((d / "results.json").read_text()) for d in (undisturbed, workdir)]
-    assert results[0]["student"] == results[1]["student"]
 
 
 @pytest.mark.slow

@@ -107,17 +107,16 @@ def test_a_directory_belongs_to_one_job_at_a_time(runs, undisturbed):
 def test_another_config_is_shown_refused_and_allowed(runs, undisturbed):
     workdir = runs.scratch / "changed"
     runs.finish(workdir, num_steps=6, eval_every_steps=6)
-    refused = runs.start(workdir, num_steps=9, learning_rate=0.002, ema_decay=0.5)
+    # Of the input, so that the compiled step is the same.
+    changed = {"num_steps": 9, "data.max_scale": 1.25, "data.flip": False}
+    refused = runs.start(workdir, **changed)
     assert refused.wait() == 1
     said = refused.output().strip().splitlines()[-1]
-    assert "learning_rate was 0.0" in said and "is now 0.002" in said and "ema_decay" in said
+    assert "data.max_scale was 1.5" in said and "is now 1.25" in said and "data.flip" in said
     assert "--allow_config_change" in said
     former = json.loads((workdir / "config.json").read_text())
-    output = runs.finish(
-        workdir, "--allow_config_change", num_steps=9, learning_rate=0.002, ema_decay=0.5
-    )
-    assert (
-        "note: learning_rate was" in output and "resuming from the checkpoint of step 6" in output
-    )
+    output = runs.finish(workdir, "--allow_config_change", **changed)
+    assert "note: data.max_scale was" in output
+    assert "resuming from the checkpoint of step 6" in output
     assert json.loads((workdir / "config_until_step_00000006.json").read_text()) == former
-    assert json.loads((workdir / "config.json").read_text())["learning_rate"] == 0.002
+    assert json.loads((workdir / "config.json").read_text())["data"]["max_scale"] == 1.25
