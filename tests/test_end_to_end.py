@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.runs import RC2L, ROOT, TINY, Runs, newest_state, same_bits, saved_steps
+from faults.runs import RC2L, ROOT, Runs, newest_state, same_bits, saved_steps
 from test_profiling import steps_in_trace
 
 from rc2l_jax.evaluate import score
@@ -26,6 +26,8 @@ SETTINGS = RC2L | {
     "eval_every_steps": 12,
     "checkpoint_every_steps": 2,
     "keep_checkpoints": 10,
+    "model.norm": "batch",  # this and the width are what transformers can hold
+    "model.pixel_dim": 32,
     "data.shapes.num_train": 12,
     "data.labeled_split": "train#4@0",
     "data.unlabeled_split": "train#rest4@0",
@@ -170,21 +172,18 @@ def test_a_run_is_exported_and_another_starts_from_it(runs, scratch, whole):
     ids, _ = program(np.zeros((2, 32, 48, 3), np.uint8))
     assert ids.shape == (2, 32, 48) and "disk" in description["class_names"]
 
-    # What transformers can hold; labelled images alone, which is half of the compilation.
-    peers = {"model.norm": "batch", "model.pixel_dim": 32, "num_steps": 4, "eval_every_steps": 4}
-    peers |= {key: TINY[key] for key in ("unsup_weight", "data.unlabeled_split")}
-    first, folder, second = (scratch / name for name in ("first", "folder", "second"))
-    assert run(runs, first, **peers)[0] == 0
-    status, output = run(runs, first, "--mode=export", f"--output={folder}", **peers)
+    folder, second = scratch / "folder", scratch / "second"
+    export = ("--mode=export", f"--output={folder}")
+    status, output = run(runs, whole, *export, **PICTURES)
     assert status == 0, output
-    status, output = run(runs, second, **peers, init_from=folder)
+    status, output = run(runs, second, init_from=folder)
     assert status == 0, output
     assert f"initialized from {folder}/model.safetensors" in output
     init = json.loads((second / "init.json").read_text())
     assert init["reinitialized"] == {} and len(init["loaded"]) > 100
 
-    again = run(runs, first, "--mode=export", f"--output={folder}", **peers)
+    again = run(runs, whole, *export, **PICTURES)
     assert again[0] == 1 and "is not an empty folder" in again[1]
-    wrong = run(runs, scratch / "third", **peers, init_from=hlo)
+    wrong = run(runs, scratch / "third", init_from=hlo)
     assert wrong[0] == 1 and "neither model.safetensors nor" in wrong[1]
     assert not (scratch / "third" / "config.json").exists()

@@ -51,6 +51,14 @@ RC2L = {
     "data.unlabeled_split": "train#rest8@0",
 }
 
+# A patch of a run whose steps take their time, so that it does not end before the test does.
+SLOW = """
+import time
+from rc2l_jax import loop
+accumulate = loop.accumulate
+loop.accumulate = lambda *arguments: (time.sleep({seconds}), accumulate(*arguments))[1]
+"""
+
 # Answers each request, a line of JSON, with a line. What a run does before `main` ("patch") lets a
 # test reach a certain moment; it changes nothing that is computed.
 _FORKS = """

@@ -124,8 +124,8 @@ def test_what_is_accepted_can_be_traced(data):
 
 
 @pytest.mark.slow
-def test_the_command_line_refuses_in_one_line(runs: Runs, undisturbed):
-    assert undisturbed  # its records are prepared
+def test_the_command_line_refuses_in_one_line(runs: Runs):
+    runs.finish(runs.scratch / "fuzz", "--mode=prepare")
     seen = []
 
     @settings(EXAMPLES, max_examples=25)

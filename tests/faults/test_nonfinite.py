@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from faults.runs import newest_state, same_bits
+from faults.runs import SLOW, newest_state, same_bits
 
 from rc2l_jax import objective, train_step
 from rc2l_jax.alarms import collapse_warning, nonfinite_counts, nonfinite_warning
@@ -134,9 +135,11 @@ def test_too_many_end_the_run_with_the_last_good_state_and_a_report(runs):
         assert same_bits(getattr(kept, field), getattr(before, field))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params))
     # The same command goes on, from there.
-    again = runs.start(workdir, **config | {"num_steps": 24})
-    again.until_printed("resuming from the checkpoint of step 21")
-    assert again.wait() == 0, again.output()
+    again = runs.start(workdir, patch=SLOW.format(seconds=0.2), **config)
+    again.until_printed("step 28/40")
+    again.signal(signal.SIGTERM)
+    assert again.wait() == 75, again.output()
+    assert "resuming from the checkpoint of step 21" in again.output()
 
 
 def test_collapse_is_said_with_its_figures():

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.runs import assert_same_run, newest_state, saved_steps
+from faults.runs import SLOW, Run, assert_same_run, newest_state, saved_steps
 
-NOT_WRITABLE = 5  # exit status, as the README says
+STOPPED, NOT_WRITABLE = 75, 5  # exit statuses, as the README says
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def test_a_disk_that_may_only_be_read(runs):
 @pytest.mark.slow
 def test_a_directory_that_vanishes_under_the_run(runs):
     workdir = runs.scratch / "vanishes"
-    run = runs.start(workdir, num_steps=4000, eval_every_steps=4000)
+    run = runs.start(workdir, patch=SLOW.format(seconds=0.5))
     run.until(lambda: (workdir / "checkpoints" / "3").is_dir())
     shutil.rmtree(workdir, ignore_errors=True)
     shutil.rmtree(workdir, ignore_errors=True)
@@ -84,10 +84,10 @@ def test_a_directory_that_vanishes_under_the_run(runs):
 @pytest.mark.slow
 def test_a_directory_belongs_to_one_job_at_a_time(runs, undisturbed):
     workdir = runs.scratch / "shared"
-    first = runs.start(workdir, num_steps=4000, eval_every_steps=4000)
+    first = runs.start(workdir, patch=SLOW.format(seconds=5))
     first.until_printed("first step")
     before = (workdir / "config.json").read_text()
-    second = runs.start(workdir, num_steps=4001)
+    second = runs.start(workdir, num_steps=41)
     assert second.wait() == 1
     # The first one goes on printing to the same file.
     (said,) = [line for line in second.output().splitlines() if line.startswith("error: ")]
@@ -96,27 +96,35 @@ def test_a_directory_belongs_to_one_job_at_a_time(runs, undisturbed):
     first.signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     # A job that was killed leaves no lock behind.
-    third = runs.start(workdir, num_steps=4000, eval_every_steps=4000)
-    third.until_printed("resuming from the checkpoint")
+    third = runs.start(workdir)
+    third.until_printed("process 0 of 1")
     third.signal(signal.SIGTERM)
-    assert third.wait() == 75, third.output()
+    assert third.wait() == STOPPED, third.output()
     assert not (workdir / "job.json").exists()
 
 
 @pytest.mark.slow
-def test_another_config_is_shown_refused_and_allowed(runs, undisturbed):
-    workdir = runs.scratch / "changed"
-    runs.finish(workdir, num_steps=6, eval_every_steps=6)
+def test_another_config_is_shown_refused_and_allowed(runs):
+    def stopped_after(line: str, run: Run) -> str:
+        run.until_printed(line)
+        run.signal(signal.SIGTERM)
+        assert run.wait() == STOPPED, run.output()
+        return run.output()
+
+    workdir, patch = runs.scratch / "changed", SLOW.format(seconds=0.2)
+    stopped_after("step 7/40", runs.start(workdir, patch=patch))
+    kept = saved_steps(workdir)[-1]
     # Of the input, so that the compiled step is the same.
-    changed = {"num_steps": 9, "data.max_scale": 1.25, "data.flip": False}
+    changed = {"data.max_scale": 1.25, "data.flip": False}
     refused = runs.start(workdir, **changed)
     assert refused.wait() == 1
     said = refused.output().strip().splitlines()[-1]
     assert "data.max_scale was 1.5" in said and "is now 1.25" in said and "data.flip" in said
     assert "--allow_config_change" in said
     former = json.loads((workdir / "config.json").read_text())
-    output = runs.finish(workdir, "--allow_config_change", **changed)
+    run = runs.start(workdir, "--allow_config_change", patch=patch, **changed)
+    output = stopped_after("step 14/40", run)
     assert "note: data.max_scale was" in output
-    assert "resuming from the checkpoint of step 6" in output
-    assert json.loads((workdir / "config_until_step_00000006.json").read_text()) == former
+    assert f"resuming from the checkpoint of step {kept}" in output
+    assert json.loads((workdir / f"config_until_step_{kept:08}.json").read_text()) == former
     assert json.loads((workdir / "config.json").read_text())["data"]["max_scale"] == 1.25
