@@ -55,10 +55,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "tau_0.1": {"unsup.rmc_temperature": 0.1, "unsup.rfc_temperature": 0.1},
     "tau_1": {"unsup.rmc_temperature": 1.0, "unsup.rfc_temperature": 1.0},
     # Learning rates, for each method alike.
-    "supervised_lr_0.5": {"unsup_weight": 0.0, "learning_rate": 5e-4},
-    "supervised_lr_2": {"unsup_weight": 0.0, "learning_rate": 2e-3},
-    "rc2l_lr_0.5": {"learning_rate": 5e-4},
-    "rc2l_lr_2": {"learning_rate": 2e-3},
+    "supervised_lr_0.5": {"unsup_weight": 0.0, "learning_rate": 1e-3},
+    "supervised_lr_2": {"unsup_weight": 0.0, "learning_rate": 4e-3},
+    "rc2l_lr_0.5": {"learning_rate": 1e-3},
+    "rc2l_lr_2": {"learning_rate": 4e-3},
 }
 COMPARED = ("supervised", "consistency", "rc2l")
 

@@ -23,7 +23,7 @@ def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
     config.dtype = "bfloat16"
     config.batch_size = 8
     config.unlabeled_batch_size = 8
-    config.learning_rate *= 0.3  # a cell may have another one than the others
+    config.learning_rate *= 0.15  # a cell may have another one than the others
     config.eval_batch_size = 4
 
     config.model.backbone = "resnet50"
