@@ -1,4 +1,7 @@
-"""What all cells of the paper's tables share: its method as printed, without our readings."""
+"""What all cells of the paper's tables share: its losses as printed.
+
+Where it is silent they have the defaults of `configs/base.py`.
+"""
 
 from ml_collections import ConfigDict
 

@@ -46,7 +46,7 @@ def train_and_evaluate(
 
     Args:
       config: see `configs/base.py`.
-      workdir: the run directory (DESIGN: config.json, results.json, checkpoints/, figures/, ...).
+      workdir: the run directory: config.json, results.json, checkpoints/, figures/, ...
       allow_config_change: go on with a run of another config.
       after_evaluation: called with the step when an evaluation's scores and figures are written, so
         that a notebook can show them while the run goes on.
