@@ -152,9 +152,7 @@ def get_config() -> ConfigDict:
     config.data.min_scale = 0.5  # [M] short edge, in crop sizes
     config.data.max_scale = 2.0  # [M]
     config.data.max_long_edge = 2048  # [M]
-    config.data.eval_short_edge = (
-        512  # [M] test size, 0: the images' own; the long edge at most max_long_edge
-    )
+    config.data.eval_short_edge = 512  # [M] test size (0: as it is); long edge at most the above
     config.data.flip = True  # [M] horizontal, with probability 1/2
     config.data.color = True  # [M] SSD colour augmentation, on the device
 
