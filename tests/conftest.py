@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 # Eight virtual devices, as a host of a pod has; a pmap over fewer uses the first ones.
@@ -16,6 +18,11 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_llvm_disable_expensive_passes=true",
     ]
 )
+# What one worker or file compiled the others need not; workers inherit the folder. Each session
+# begins with an empty one, so that no test is right by what an earlier version compiled.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rc2l_jax_compiled_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
@@ -29,6 +36,12 @@ _FIRST = ("faults", "test_end_to_end.py", "test_notebooks.py", "test_two_process
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start processes come first, the others as they are."""
     items.sort(key=lambda item: not any(name in item.path.parts for name in _FIRST))
+
+
+def pytest_unconfigure() -> None:
+    """The last process to end removes what was compiled."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults.runs import RC2L, ROOT, Runs, newest_state, same_bits, saved_steps
+from PIL import Image
 from test_profiling import steps_in_trace
 
 from rc2l_jax.evaluate import score
@@ -132,6 +133,33 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
     assert after["student"] == before["student"] and after["teacher"] == before["teacher"]
     status, output = run(runs, whole, **PICTURES)
     assert status == 0 and "Nothing to do" in output
+
+
+@pytest.mark.slow
+def test_the_finished_run_says_what_is_in_photos(runs, scratch, whole):
+    photos, output = scratch / "photos", scratch / "predicted"
+    (photos / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    sizes = {"wide.jpg": (60, 40), "more/grey.png": (33, 50)}  # of images: width, height
+    for name, (width, height) in sizes.items():
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels)
+        (image.convert("L") if "grey" in name else image).save(photos / name)
+    (photos / "notes.txt").write_text("no image")
+
+    arguments = [f"--workdir={whole}", "--mode=predict", f"--input={photos}", f"--output={output}"]
+    process = runs.command(arguments, "predict")
+    assert process.wait() == 0, process.output()
+    assert "notes.txt" in process.output() and "2 images" in process.output(), process.output()
+    for name, size in sizes.items():
+        stem = name.rpartition(".")[0]
+        with Image.open(output / "masks" / f"{stem}.png") as mask:
+            assert mask.size == size and mask.mode == "P"
+            found = set(np.unique(np.asarray(mask)).tolist())
+        described = json.loads((output / "segments" / f"{stem}.json").read_text())
+        assert {segment["id"] for segment in described["segments"]} == found
+        assert (output / "overlays" / f"{stem}.jpg").exists()
+    assert (output / "legend.png").exists()
 
 
 MISTAKES = {

@@ -73,7 +73,7 @@ def plain() -> Setup:
     Batch norm in the backbone, so that batch statistics are compared too. The class head is made
     decisive: an untrained one is at a tie, and float noise would choose the pseudo segments.
     """
-    setup = Setup(model__norm="batch", cutmix__probability=0.0)
+    setup = Setup(model__norm="batch", model__num_decoder_layers=1, cutmix__probability=0.0)
     for params in (setup.initial.params, setup.initial.teacher_params):
         params["class_head"]["kernel"] *= 20.0
     return setup

@@ -131,15 +131,13 @@ class Runs:
         **overrides: object,
     ) -> Run:
         """Starts a run; its output is appended to the scratch folder's NAME.log."""
-        log = self.scratch / f"{workdir.name}.log"  # the run may be on a disk that is full
+        return self.command(self.arguments(workdir, *flags, **overrides), workdir.name, patch)
+
+    def command(self, arguments: list[str], name: str, patch: str = "") -> Run:
+        """Starts `main.py` with these arguments; its output is appended to NAME.log."""
+        log = self.scratch / f"{name}.log"  # the run may be on a disk that is full
         start = log.stat().st_size if log.exists() else 0
-        pid = self.ask(
-            {
-                "arguments": self.arguments(workdir, *flags, **overrides),
-                "log": str(log),
-                "patch": patch,
-            }
-        )
+        pid = self.ask({"arguments": arguments, "log": str(log), "patch": patch})
         return Run(self, pid, log, start)
 
     def finish(self, workdir: Path, *flags: str, **overrides: Any) -> str:

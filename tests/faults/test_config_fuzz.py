@@ -108,7 +108,7 @@ def test_a_misspelt_key_is_refused_with_the_right_one(key):
 
 
 @pytest.mark.slow
-@settings(EXAMPLES, max_examples=6)
+@settings(EXAMPLES, max_examples=4)
 @given(st.data())
 def test_what_is_accepted_can_be_traced(data):
     keys = data.draw(st.lists(st.sampled_from(FREE), min_size=1, max_size=6, unique=True))
@@ -128,7 +128,7 @@ def test_the_command_line_refuses_in_one_line(runs: Runs):
     runs.finish(runs.scratch / "fuzz", "--mode=prepare")
     seen = []
 
-    @settings(EXAMPLES, max_examples=25)
+    @settings(EXAMPLES, max_examples=10)
     @given(
         st.one_of(KEYS, TYPOS),
         st.one_of(

@@ -51,7 +51,7 @@ def poisoned_step():
     patch.setattr(train_step, "student_forward", student_forward)
     patch.setattr(objective, "unlabel_terms", unlabel_terms)
     patch.setattr(train_step, "batch_gradients", batch_gradients)
-    config = tiny.config()
+    config = tiny.config(model__num_decoder_layers=1)
     model, optimizer, state = create_train_state(config)
     step = train_step.parallel_train_step(model, optimizer, config)
     yield step, state
