@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 CELLS = sorted({cell for cells in camvid.TABLES.values() for cell in cells})
 
 
-def write_run(folder: Path, student: float, teacher: float, ious, step: int = 3_000, **metrics):
+STEPS = camvid_eighth.get_config().num_steps
+
+
+def write_run(folder: Path, student: float, teacher: float, ious, step: int = STEPS, **metrics):
     """A run directory as far as reports read it."""
     folder.mkdir(parents=True)
     scores = {"student_miou": student, "teacher_miou": teacher, "teacher_iou": ious}
@@ -52,7 +55,7 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
         write_run(tmp_path / f"supervised-eighth-{seed}", baseline - 0.01, baseline, ious)
         write_run(tmp_path / f"rc2l-eighth-{seed}", ours, ours, ious, accuracy=0.5 + seed / 10)
     write_run(tmp_path / "rc2l-sixteenth-0", 0.2, 0.21, ious)
-    write_run(tmp_path / "rc2l-half-0", 0.5, 0.51, ious, step=2_000)  # not at its end
+    write_run(tmp_path / "rc2l-half-0", 0.5, 0.51, ious, step=STEPS - 1)  # not at its end
     tables = {name: camvid.TABLES[name] for name in ("partitions", "terms", "alpha")}
     lines = study.report(tables, tmp_path, camvid).splitlines()
     assert "| rc2l | 0.403 ± 0.038 (gain 0.053 ± 0.031) | 0.210 (gain ) |" in lines
