@@ -50,6 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "threshold_0.9": {"pseudo.pixel_threshold": 0.9},
     "no_alignment": {"pseudo.class_alignment": 0.0},
     "no_burn_in": {"unsup_start_step": 0},
+    "burn_in_2500": {"unsup_start_step": 2_500},
     "ema_0.95": {"ema_decay": 0.95},
     "ema_0.999": {"ema_decay": 0.999},
     "tau_0.1": {"unsup.rmc_temperature": 0.1, "unsup.rfc_temperature": 0.1},
