@@ -1,0 +1,37 @@
+"""CamVid, 1/8: terms, weights and readings, each a short run that goes on from one supervised run.
+
+    python main.py --config=configs/studies/camvid_continued.py --workdir=runs/one  # or ...py:CELL
+    STUDY=configs/studies/camvid_continued.py
+    python benchmarks/study.py --study=$STUDY --output=runs/camvid_continued --jobs=2
+    python benchmarks/study.py --study=$STUDY --output=runs/camvid_continued --report
+
+All cells start from the teacher of the cell supervised-eighth-0 of `camvid.py`, which must be there
+(`-- --config.init_from=RUN` says where). So a cell takes a quarter of the steps that it takes from
+scratch, and cells differ by less chance. Seeds other than 0 change the order only, not the labelled
+images: they say how much chance that is. No cell has another number of queries than the run that
+it goes on from.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.studies import camvid
+
+TABLES = {
+    "terms": [*camvid.TABLES["terms"], *camvid.row("supervised", "rc2l", seeds=3)[2:]],
+    "alpha": camvid.TABLES["alpha"],
+    "readings": [cell for cell in camvid.TABLES["readings"] if "burn_in" not in cell],
+}
+
+
+def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
+    """The config of a cell, METHOD-eighth-SEED."""
+    method, partition, seed = cell.split("-")
+    config = camvid.get_config(f"{method}-{partition}-0")
+    config.seed = int(seed)
+    config.init_from = "runs/camvid/supervised-eighth-0"
+    config.num_steps = 1_500
+    config.learning_rate /= 2
+    config.unsup_start_step = 0
+    config.unsup_ramp_steps = 200
+    config.eval_every_steps = 500
+    return config
