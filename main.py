@@ -7,6 +7,7 @@ python main.py --config=configs/shapes.py --mode=check
 python main.py --workdir=runs/shapes --mode=predict --input=photos/ --output=out
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -207,7 +208,8 @@ def leave(message: str, status: int) -> None:
     """Ends the program at once: threads may still wait for a disk that does not answer."""
     print(message, file=sys.stderr)
     if jax.process_count() > 1:
-        jax.distributed.shutdown()
+        with contextlib.suppress(Exception):  # of others that are gone already
+            jax.distributed.shutdown()
     sys.stdout.flush()
     os._exit(status)
 

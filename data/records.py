@@ -92,7 +92,13 @@ class Records:
         """
         try:
             return self._source.__getitems__(list(indices))
-        except Exception as error:  # ArrayRecord, protobuf and TFDS each have their own
+        except MemoryError:
+            raise
+        except Exception:  # ArrayRecord, protobuf and TFDS each have their own
+            pass
+        try:  # once more: what a network's disk failed at for a moment is not damaged
+            return self._source.__getitems__(list(indices))
+        except Exception as error:
             raise _damaged(self.path, error) from error
 
     @functools.cached_property

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 from rc2l_jax.diagnostics import NONFINITE
 
+# Means over the steps since the last log: below them hardly a step is an exception.
+_FEW_SEGMENTS = 0.05  # an image
+_FEW_CLASSES = 1.1  # a step
+
 
 def without_zeros(metrics: Mapping[str, float]) -> dict[str, float]:
     """Leaves out the terms that always were finite: some twenty numbers that say nothing."""
@@ -54,13 +58,13 @@ def collapse_warning(metrics: Mapping[str, float], num_classes: int) -> str:
         return ""
     names = ("pseudo/segments", "pseudo/coverage", "pseudo/classes", "pseudo/score")
     figures = ", ".join(f"{name} {metrics[name]:.3g}" for name in names if name in metrics)
-    if metrics["pseudo/segments"] == 0:
+    if metrics["pseudo/segments"] < _FEW_SEGMENTS:
         return (
-            f"warning: the teacher found no pseudo segment ({figures}): the unlabelled images "
-            "teach nothing. Lower pseudo.score_threshold or pseudo.pixel_threshold, or raise "
-            "unsup_start_step"
+            f"warning: the teacher finds almost no pseudo segment ({figures}): the unlabelled "
+            "images teach nothing. Lower pseudo.score_threshold or pseudo.pixel_threshold, or "
+            "raise unsup_start_step"
         )
-    if num_classes > 1 and metrics["pseudo/classes"] <= 1:
+    if num_classes > 1 and metrics["pseudo/classes"] < _FEW_CLASSES:
         return (
             f"warning: all pseudo segments of a step are of one class ({figures}): the teacher may "
             "have collapsed. Raise unsup_start_step or pseudo.class_alignment, or lower "

@@ -49,15 +49,17 @@ class Checkpoints:
     Every process of a run must make the same calls.
     """
 
-    def __init__(self, workdir: epath.PathLike, keep: int = 1):
+    def __init__(self, workdir: epath.PathLike, keep: int = 1, *, owned: bool = False):
         """Opens `workdir`/checkpoints, which appears with the first save.
 
         Args:
           workdir: the run directory.
           keep: how many of the newest checkpoints stay; the best one stays in addition.
+          owned: nobody else writes there, so that what is half written is left of a save that was
+            killed, and is removed.
         """
         self.path = epath.Path(workdir).absolute() / "checkpoints"
-        self._policy = _NewestAndBest(keep)
+        self._policy, self._owned = _NewestAndBest(keep), owned
         self._manager: ocp.CheckpointManager | None = None
 
     def __enter__(self) -> Checkpoints:
@@ -195,7 +197,9 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=self._policy, cleanup_tmp_directories=self._owned
+            )
             self._manager = ocp.CheckpointManager(
                 self.path,
                 options=options,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
+from etils import epath
 
 from rc2l_jax.interruption import Interrupted
 
@@ -28,6 +29,7 @@ _SHUTDOWN_SECONDS = 60
 _FAILURE_KEY = "rc2l_jax/failure"
 _POLL_MILLISECONDS = 1_000
 _GRACE_SECONDS = 3  # for the others to read why, before the coordinator is gone
+_LATE_SECONDS = 40  # that a network's disk may show another state
 _COMPILE_SECONDS = 3_600  # the longest that one process waits for another one to compile
 
 Outputs = TypeVar("Outputs")
@@ -128,6 +130,38 @@ def compiled_together(function: Callable[[Any, Any], Outputs]) -> Callable[[Any,
         return function(state, batch)
 
     return call
+
+
+def check_same(workdir: epath.Path, read: Callable[[], str]) -> None:
+    """Makes sure that every process finds in the run directory what process 0 finds.
+
+    Without this, processes would go on from different checkpoints, and average the gradients of
+    different networks. Nothing is done in a run of one process.
+
+    Args:
+      workdir: the run directory, for the error.
+      read: says what this process finds. It is asked for some time: a network's disk may be late.
+
+    Raises:
+      DistributedError: it finds something else.
+    """
+    client = _client()
+    if client is None:
+        return
+    key = f"rc2l_jax/same/{next(_meetings)}"
+    if jax.process_index() == 0:
+        client.key_value_set(key, read())
+        return
+    first = client.blocking_key_value_get(key, 1_000 * _COMPILE_SECONDS)
+    end = time.monotonic() + _LATE_SECONDS
+    while (here := read()) != first:
+        if time.monotonic() > end:
+            raise DistributedError(
+                f"{workdir} is not the same for all processes: process 0 finds {first}, process "
+                f"{jax.process_index()} on {socket.gethostname()} {here}. --workdir must be one "
+                "directory that all of them share"
+            )
+        time.sleep(1)
 
 
 def _client() -> Any:

@@ -18,8 +18,12 @@ from jax.experimental import multihost_utils
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interrupted(Exception):
-    """The run was told to stop, and everything up to here is kept."""
+class Interrupted(BaseException):
+    """The run was told to stop, and everything up to here is kept.
+
+    No `Exception`, as KeyboardInterrupt is none: it may come anywhere, and nobody who catches what
+    can go wrong with a file or a network may take it for that.
+    """
 
 
 class StopRequest:
@@ -57,10 +61,12 @@ class StopRequest:
         """Within it a signal is only noted, for `check` to find."""
         return self._listening(at_once=False)
 
-    def at_once(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
         """Within it, where nothing is half done, a signal raises `Interrupted` at once."""
-        self.raise_if_heard()
-        return self._listening(at_once=True)
+        with self._listening(at_once=True):
+            self.raise_if_heard()
+            yield
 
     @contextlib.contextmanager
     def _listening(self, at_once: bool) -> Iterator[None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from rc2l_jax.pseudo_labels import PseudoLabels
 from rc2l_jax.report import Clock, Report, finite, losses_of, say
 from rc2l_jax.run_evaluation import evaluate_networks, topology, write_curves, write_figures
 from rc2l_jax.rundir import check_still_there
+from rc2l_jax.storage import StorageError, storage_errors
 from rc2l_jax.structs import Batch, TrainState
 from rc2l_jax.visualize import unlabeled_picture
 
@@ -96,13 +98,14 @@ def train(
     clock = Clock(first, config.num_steps)
     try:
         if run.owes_evaluation:
-            batch = next(input_pipeline.train_batches(config, first - 1, *topology()))
+            with run.stop.at_once():
+                batch = next(input_pipeline.train_batches(config, first - 1, *topology()))
             evaluate_run(run, state, batch)
         batches = input_pipeline.train_batches(config, first, *topology())
         run.bad = batches.bad
         for step in range(first + 1, config.num_steps + 1):
             run.stop.check()
-            with run.stop.at_once():  # a disk may let us wait for long
+            with kept_on_error(run, state), run.stop.at_once():  # a disk may let us wait for long
                 batch = next(batches)
             began = time.perf_counter()
             state, metrics = step_fn(state, batch)
@@ -110,6 +113,8 @@ def train(
                 jax.block_until_ready(metrics)
                 say(f"first step, with compilation: {time.perf_counter() - began:.1f} s")
                 clock.restart(step)
+                if run.total is not None and run.total.keys() != metrics.keys():
+                    run.total = None  # kept by another config, or version: its means are others
             run.total = accumulate(run.total, metrics)
             finish_step(run, step, state, batch, clock)
     except Interrupted:
@@ -118,6 +123,25 @@ def train(
         say(f"checkpoint of step {int(state.step)} saved; the same command goes on from there")
         raise
     return state
+
+
+@contextlib.contextmanager
+def kept_on_error(run: Run, state: TrainState) -> Iterator[None]:
+    """Within it an error costs no steps: the state is saved before the run ends.
+
+    With many processes it is not: a save is of all of them, and the others have no error.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception:
+        if jax.process_count() == 1:
+            with contextlib.suppress(Exception):  # the first error is the one to be told
+                save(run, state)
+                run.checkpoints.wait()
+                say(f"checkpoint of step {int(state.step)} saved before the run ends by an error")
+        raise
 
 
 def finish_step(run: Run, step: int, state: TrainState, batch: Batch, clock: Clock) -> None:
@@ -129,7 +153,8 @@ def finish_step(run: Run, step: int, state: TrainState, batch: Batch, clock: Clo
         log(run, step, state, clock)
     if evaluates:
         run.owes_evaluation = True
-        evaluate_run(run, state, batch)
+        with kept_on_error(run, state):
+            evaluate_run(run, state, batch)
     if evaluates or step % config.checkpoint_every_steps == 0:
         save(run, state)
     if logs:
@@ -190,7 +215,8 @@ def save(run: Run, state: TrainState) -> None:
     step = int(state.step)
     if step == run.saved_step:
         return
-    check_still_there(run.report.workdir)
+    with storage_errors(run.report.workdir):
+        check_still_there(run.report.workdir)
     total = jax.device_get(run.total) or {}
     metadata = {
         "config": run.config.to_dict(),

@@ -155,18 +155,22 @@ def evaluate_checkpoint(
       ConfigError, DataError: see `train.train_and_evaluate`.
       CheckpointError: there is no such checkpoint, or it is of another model.
       StorageError: the run directory cannot be written.
+      Interrupted: SIGTERM or Ctrl-C; nothing is written.
     """
     workdir = run_path(workdir)
     start(config)
     model, step, networks, metadata = restore_run(config, workdir, step)
     class_names = input_pipeline.dataset_info(config).class_names
-    evaluation = evaluate_networks(model, networks, config, class_names)
+    with StopRequest() as stop, stop.deferred():
+        evaluation = evaluate_networks(model, networks, config, class_names, stop)
     scores = evaluation.scores
     # Events of its own folder: beside those of a run that still trains they would hide its own.
     with create_writer(workdir, "eval") as writer:
         report = Report(workdir, writer)
         write_figures(report, step, evaluation, config, class_names)
-    best = metadata["best"] or better(None, step, scores)
+    best = metadata["best"]
+    if best is None or metadata["owes_evaluation"]:  # it does not know of its own score
+        best = better(best, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
     say(f"{workdir}, step {step}, {config.data.name} {config.data.eval_split}: {describe(scores)}")

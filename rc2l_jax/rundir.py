@@ -70,7 +70,8 @@ def write_text(path: epath.Path, text: str) -> None:
 def write_bytes(path: epath.Path, content: bytes) -> None:
     """Writes a file whole, see `write_json`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    # A name of its own: `--mode=eval` may write while a run trains.
+    partial = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     partial.write_bytes(content)
     partial.replace(path)
 
@@ -80,7 +81,8 @@ def only_job(workdir: epath.Path) -> Iterator[None]:
     """Within it no other job can train in the run directory.
 
     The lock is the system's: it is gone when the process is, however it ended. A bucket has no
-    such locks; there nothing is checked.
+    such locks; there nothing is checked. On a disk without them (some Lustre mounts) job.lock
+    itself is the lock, and stays after a kill.
 
     Raises:
       CheckpointError: another job has it.
@@ -95,14 +97,15 @@ def only_job(workdir: epath.Path) -> Iterator[None]:
     except Timeout as error:
         raise CheckpointError(
             f"{workdir} is in use: {_describe_job(owner)}. Wait for it or stop it, or use another "
-            "--workdir"
+            f"--workdir; if it is long gone, delete {workdir / 'job.lock'}"
         ) from error
     try:
         since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(owner, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that may not be written any more
+            owner.unlink(missing_ok=True)
         lock.release()
 
 
@@ -124,6 +127,20 @@ def _describe_job(owner: epath.Path) -> str:
         return f"process {job['pid']} on {job['host']} trains there since {job['since']}"
     except (OSError, ValueError, KeyError):
         return "another job trains there"
+
+
+def progress(workdir: epath.Path) -> str:
+    """Says how far the run is: its checkpoints, complete or not, and the step of its results."""
+    folder = workdir / "checkpoints"
+    names = [path.name for path in folder.glob("*")] if folder.is_dir() else []
+    steps = sorted(int(name) for name in names if name.isdigit())
+    return f"checkpoints {steps}, results of step {results_step(workdir)}"
+
+
+def results_step(workdir: epath.Path) -> int | None:
+    """The step that results.json is of; None if there is no such file."""
+    path = workdir / "results.json"
+    return json.loads(path.read_text())["step"] if path.exists() else None
 
 
 def check_still_there(workdir: epath.Path) -> None:

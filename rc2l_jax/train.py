@@ -12,18 +12,20 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax import input_pipeline, pseudo_labels
+from rc2l_jax import distributed, input_pipeline, pseudo_labels
 from rc2l_jax.check import describe_subset, describe_subsets, warnings
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.loop import Run, resume, train
 from rc2l_jax.profiling import ProfiledStep
-from rc2l_jax.report import Report, create_writer, describe_run, say
+from rc2l_jax.report import Report, create_writer, describe_run, read_evaluations, say
 from rc2l_jax.run_evaluation import evaluate_checkpoint, start
 from rc2l_jax.rundir import (
     check_run_config,
     keep_former_config,
     only_job,
+    progress,
+    results_step,
     run_path,
     write_json,
     write_run_config,
@@ -60,6 +62,7 @@ def train_and_evaluate(
       WeightsError: the weights that `init_from` names cannot be used.
       CheckpointError: the directory belongs to another config or is in use, or its checkpoint
         cannot be read.
+      DistributedError: the processes do not see the same run directory.
       StorageError: the directory cannot be written.
       TrainingError: the loss is not finite any more.
       Interrupted: SIGTERM or Ctrl-C; everything up to then is kept.
@@ -76,10 +79,10 @@ def train_and_evaluate(
         if jax.process_index() == 0:
             with storage_errors(workdir):
                 stack.enter_context(only_job(workdir))
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.keep_checkpoints))
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.keep_checkpoints, owned=True))
+        distributed.check_same(workdir, lambda: progress(workdir))
         step = checkpoints.latest_step()
-        done = step is not None and step >= config.num_steps
-        if done and not checkpoints.metadata(step)["owes_evaluation"]:
+        if is_finished(config, workdir, checkpoints, step):
             return finished_run(config, workdir, step)
         model, optimizer, state = create_train_state(config)
         init = None
@@ -115,6 +118,19 @@ def train_and_evaluate(
             train(run, replicate(state), step_fn)
             checkpoints.wait()
     return read_results(workdir)
+
+
+def is_finished(
+    config: ConfigDict, workdir: epath.Path, checkpoints: Checkpoints, step: int | None
+) -> bool:
+    """Returns whether the newest checkpoint, of `step`, is the last one, and was evaluated."""
+    if step is None or step < config.num_steps:
+        return False
+    if not checkpoints.metadata(step)["owes_evaluation"]:
+        return True
+    # Its evaluation was interrupted, and may have been made up for since.
+    history = read_evaluations(workdir)
+    return results_step(workdir) == step and bool(history) and history[-1]["step"] == step
 
 
 def read_results(workdir: epath.Path) -> dict[str, Any]:

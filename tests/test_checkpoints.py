@@ -77,6 +77,17 @@ def test_newest_and_best_are_kept(tmp_path):
         assert checkpoints.steps() == [5, 6]
 
 
+def test_what_a_killed_save_left_is_removed_by_the_next_run_alone(tmp_path):
+    save_all(tmp_path, [make_state(1)])
+    left = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp"
+    (left / "state").mkdir(parents=True)
+    with Checkpoints(tmp_path) as reader:
+        assert reader.steps() == [1] and left.exists()
+    with Checkpoints(tmp_path, owned=True) as owner:
+        owner.save(make_state(2), metadata())
+    assert not left.exists() and owner.steps() == [2]
+
+
 def test_networks_alone_can_be_read(tmp_path):
     saved = make_state(3)
     save_all(tmp_path, [saved])

@@ -189,3 +189,20 @@ def test_a_damaged_or_missing_shard_is_a_clear_error(tmp_path):
     shard.unlink()
     with pytest.raises(DataError, match=r"damaged .* run --mode=prepare"):
         records.open_records(found.path).read([0])
+
+
+def test_what_fails_for_a_moment_is_read_again(tmp_path):
+    found = catalog.open_dataset(shapes_config(tmp_path).data).records("val")
+    opened = records.open_records(found.path)
+    want, failures = opened.read([1]), [OSError("the network"), None, MemoryError()]
+
+    class Flaky:
+        def __getitems__(self, indices):
+            if failure := failures.pop(0):
+                raise failure
+            return want
+
+    vars(opened)["_source"] = Flaky()
+    assert opened.read([1]) is want
+    with pytest.raises(MemoryError):  # no record's fault
+        opened.read([1])

@@ -150,6 +150,9 @@ def test_collapse_is_said_with_its_figures():
     assert "no pseudo segment" in none and "pseudo/coverage 0.9" in none
     one = collapse_warning(fine | {"pseudo/classes": 1.0}, 7)
     assert "one class" in one and "pseudo/classes 1" in one
+    # A step among many that is an exception is no recovery.
+    assert "no pseudo segment" in collapse_warning(fine | {"pseudo/segments": 0.01}, 7)
+    assert "one class" in collapse_warning(fine | {"pseudo/classes": 1.02}, 7)
     # In the burn-in, and in supervised training, nobody learns from them.
     assert collapse_warning(fine | {"pseudo/segments": 0.0, "unsup_weight": 0.0}, 7) == ""
     assert collapse_warning({"unsup_weight": 1.0}, 7) == ""

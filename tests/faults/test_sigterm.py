@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 
 import pytest
@@ -81,6 +83,40 @@ def test_stopped_at_every_moment_a_run_comes_to_the_same_bits(runs, undisturbed)
     output = runs.finish(workdir)
     assert "step 40  student mIoU" in output  # the evaluation that was still to be done
     assert_same_run(undisturbed, workdir)
+
+    # The checkpoint was written before that evaluation, and does not know of it.
+    results = (workdir / "results.json").read_text()
+    assert "Nothing to do" in runs.finish(workdir)
+    there = runs.scratch / "mode eval.there"
+    run = runs.start(workdir, "--mode=eval", patch=EVALUATION.format(there=str(there)))
+    run.until(there.exists)
+    run.signal(signal.SIGTERM)
+    assert run.wait() == STOPPED, run.output()
+    assert (workdir / "results.json").read_text() == results
+    runs.finish(workdir, "--mode=eval")
+    assert json.loads((workdir / "results.json").read_text())["best"] == json.loads(results)["best"]
+
+
+RESTORE = """
+import pathlib, time
+from rc2l_jax import checkpoints
+item_metadata = checkpoints.ocp.CheckpointManager.item_metadata
+def slow(self, *arguments):
+    pathlib.Path({there!r}).touch()
+    time.sleep(1_000)
+checkpoints.ocp.CheckpointManager.item_metadata = slow
+"""
+
+
+@pytest.mark.slow
+def test_stopped_while_a_checkpoint_is_read_no_checkpoint_is_called_damaged(runs, undisturbed):
+    workdir, there = runs.scratch / "stopped restoring", runs.scratch / "restore.there"
+    shutil.copytree(undisturbed, workdir)
+    run = runs.start(workdir, patch=RESTORE.format(there=str(there)), num_steps=41)
+    run.until(there.exists)
+    run.signal(signal.SIGTERM)
+    assert run.wait() == STOPPED, run.output()
+    assert "cannot be read" not in run.output()
 
 
 @pytest.mark.slow

@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.runs import SLOW, Run, assert_same_run, newest_state, saved_steps
+from etils import epath
+from faults.runs import RC2L, SLOW, Run, assert_same_run, newest_state, saved_steps
+
+from rc2l_jax.rundir import only_job
+from rc2l_jax.storage import StorageError
 
 STOPPED, NOT_WRITABLE = 75, 5  # exit statuses, as the README says
 
@@ -103,6 +107,39 @@ def test_a_directory_belongs_to_one_job_at_a_time(runs, undisturbed):
     assert not (workdir / "job.json").exists()
 
 
+def test_a_lock_goes_even_if_nothing_can_be_written(tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path)
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(self)
+
+    monkeypatch.setattr(type(workdir), "unlink", refuse)
+    with pytest.raises(StorageError, match="read-only"), only_job(workdir):
+        raise StorageError("read-only")
+    monkeypatch.undo()
+    with only_job(workdir):
+        assert json.loads((workdir / "job.json").read_text())["pid"] == os.getpid()
+
+
+BREAKS_EVALUATION = """
+from rc2l_jax import loop
+def broken(*arguments):
+    raise MemoryError("an image too large")
+loop.evaluate_run = broken
+"""
+
+
+@pytest.mark.slow
+def test_an_error_in_an_evaluation_costs_no_step(runs, undisturbed):
+    workdir, saves = runs.scratch / "evaluation breaks", {"checkpoint_every_steps": 40}
+    run = runs.start(workdir, patch=BREAKS_EVALUATION, **saves)
+    assert run.wait() == 1, run.output()
+    assert "an image too large" in run.output() and saved_steps(workdir) == [20]
+    again = runs.finish(workdir, **saves)
+    assert "resuming from the checkpoint of step 20" in again and "step 20  student mIoU" in again
+    assert_same_run(undisturbed, workdir)
+
+
 @pytest.mark.slow
 def test_another_config_is_shown_refused_and_allowed(runs):
     def stopped_after(line: str, run: Run) -> str:
@@ -128,3 +165,17 @@ def test_another_config_is_shown_refused_and_allowed(runs):
     assert f"resuming from the checkpoint of step {kept}" in output
     assert json.loads((workdir / f"config_until_step_{kept:08}.json").read_text()) == former
     assert json.loads((workdir / "config.json").read_text())["data"]["max_scale"] == 1.25
+
+
+@pytest.mark.slow
+def test_a_supervised_run_goes_on_with_unlabeled_images(runs):
+    workdir = runs.scratch / "supervised first"
+    run = runs.start(workdir, patch=SLOW.format(seconds=0.2), log_every_steps=30)
+    run.until(lambda: saved_steps(workdir)[-1:] >= [6])  # no step was logged: means are kept
+    run.signal(signal.SIGTERM)
+    assert run.wait() == STOPPED, run.output()
+    step = saved_steps(workdir)[-1] + 2
+    ends = {"num_steps": step, "eval_every_steps": step, "log_every_steps": 1}
+    output = runs.finish(workdir, "--allow_config_change", **RC2L | ends)
+    assert "note: unsup_weight was" in output and f"step {step}  student mIoU" in output
+    assert json.loads((workdir / "results.json").read_text())["losses"]["unlabel_smc"] > 0
