@@ -1,10 +1,10 @@
 """Resident memory of a training run, step by step: it must not grow.
 
     python benchmarks/resident_memory.py --output=runs/memory     # the quickstart, 2,000 steps
-    python benchmarks/resident_memory.py --output=runs/memory --steps=500
+    python benchmarks/resident_memory.py --output=runs/steps -- --config.eval_every_steps=2000
 
-Reads the process's memory from Linux's /proc at each progress line. A run directory that is not new
-is refused.
+The second leaves evaluations and their pictures out. Reads the process's memory from Linux's /proc
+at each progress line. A run directory that is not new is refused.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def main() -> None:
     command_line.add_argument("--output", type=Path, required=True, help="run directory to make")
     command_line.add_argument("--steps", type=int, default=2_000)
     command_line.add_argument("--config", default="configs/shapes.py")
+    command_line.add_argument("flags", nargs="*", help="for main.py, after --")
     arguments = command_line.parse_args()
     if arguments.output.exists():
         sys.exit(f"{arguments.output} exists: name a new folder, for the run starts anew")
@@ -51,6 +52,7 @@ def measure(arguments: argparse.Namespace) -> list[tuple[int, float]]:
     """Trains; returns (step, resident MiB) at each progress line."""
     command = [sys.executable, "main.py", f"--config={arguments.config}"]
     command += [f"--workdir={arguments.output.absolute()}", f"--config.num_steps={arguments.steps}"]
+    command += arguments.flags
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     samples = []
     for line in process.stdout:
