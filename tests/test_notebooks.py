@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import os
 import re
@@ -10,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import tiny
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import ExifTags, Image
 from test_models import peer_model, randomize
+
+from rc2l_jax import charts, curves
+from rc2l_jax.report import read_confusions, read_evaluations
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("quickstart", "own_images", "evaluate", "huggingface")
@@ -34,6 +41,11 @@ def read(name: str) -> NotebookNode:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
+def colab(name: str) -> str:
+    """Where a notebook's badge leads."""
+    return f"colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{name}.ipynb)"
+
+
 # What is committed.
 
 
@@ -50,18 +62,21 @@ def test_notebooks_are_committed_clean(name):
 
     title = notebook.cells[0]
     assert title.cell_type == "markdown" and title.source.startswith("# ")
-    opens = f"colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{name}.ipynb"
-    assert "colab-badge.svg" in title.source and opens in title.source
+    assert "colab-badge.svg" in title.source and colab(name) in title.source
     assert notebook.cells[1]["id"] == "install"
     assert f"https://github.com/{REPOSITORY}" in code[0].source
     assert "git clone" in code[0].source and "pip install" in code[0].source
+    further = "    %pip install --quiet transformers torch scikit-learn\n"
+    first = read("quickstart").cells[1].source
+    assert code[0].source.replace(further, "") == first, "one way to install"
     assert [c["id"] for c in code if "parameters" in c.metadata.get("tags", ())] == ["parameters"]
 
 
 def test_notebooks_and_readme_name_each_other():
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(NAMES)
+    readme = (ROOT / "README.md").read_text()
     for name in NAMES:
-        assert f"notebooks/{name}.ipynb" in (ROOT / "README.md").read_text()
+        assert f"](notebooks/{name}.ipynb)" in readme and colab(name) in readme
         for link in re.findall(r"\((\w+\.ipynb)\)", "".join(c.source for c in read(name).cells)):
             assert (ROOT / "notebooks" / link).is_file()
 
@@ -77,6 +92,11 @@ class Executed:
 
     def data(self, cell: str, kind: str) -> list[Any]:
         return [o["data"][kind] for o in self.outputs[cell] if kind in o.get("data", {})]
+
+    def picture(self, cell: str) -> np.ndarray:
+        """The last picture, uint8 [H, W, 3]."""
+        content = base64.b64decode(self.data(cell, "image/png")[-1])
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
     def text(self, cell: str) -> str:
         return "".join(o["text"] for o in self.outputs[cell] if o.get("name") == "stdout")
@@ -109,7 +129,8 @@ def execute(name: str, checkout: Path, where: str = ".", **parameters: object) -
     """
     notebook = read(name)
     at = [cell["id"] for cell in notebook.cells].index("parameters") + 1
-    source = "".join(f"{key} = {value!r}\n" for key, value in parameters.items())
+    lines = [f"{key} = {value!r}\n" for key, value in parameters.items()]
+    source = "".join(["from pathlib import PosixPath\n", *lines])
     notebook.cells.insert(at, nbformat.v4.new_code_cell(source, id="injected"))
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -154,38 +175,95 @@ def assert_table_is(table: dict[str, list[float | None]], *scores: dict[str, Any
 @pytest.mark.slow
 def test_quickstart(quickstart, checkout):
     runs = checkout / "runs" / "quickstart"
-    for cell in ("data", "legend", "train", "pseudo", "curve"):
+    for cell in ("data", "legend", "train", "pseudo"):
         assert quickstart.data(cell, "image/png"), cell
     results, baseline = results_of(runs / "rc2l"), results_of(runs / "supervised")
     assert "step 6/6  100%" in quickstart.text("train")
     assert "ETA" in quickstart.text("train")
     assert_table_is(quickstart.table("scores"), results["student"], results["teacher"])
     assert_table_is(quickstart.table("compare"), baseline["teacher"], results["teacher"])
+    # Image, ground truth, and the two runs; with the names of the classes below.
+    height, width, _ = quickstart.picture("differing").shape
+    assert width == 4 + 4 * (192 + 4) and 20 + 4 * (192 + 4) < height < 20 + 4 * (192 + 4) + 60
+    histories = {"supervised": "supervised", "RC²L": "rc2l"}
+    chart = curves.runs_chart({name: read_evaluations(runs / x) for name, x in histories.items()})
+    np.testing.assert_array_equal(quickstart.picture("curve"), chart)
+
+
+@pytest.fixture(scope="module")
+def own_overrides(checkout) -> dict[str, object]:
+    changed = overrides(checkout, num_steps=4, eval_every_steps=4)
+    return {k: v for k, v in changed.items() if not k.startswith("data.shapes.")}
+
+
+@pytest.fixture(scope="module")
+def own_images(checkout, own_overrides) -> Executed:
+    counts = {"train": 4, "unlabeled": 6, "val": 3}
+    return execute("own_images", checkout, "notebooks", OVERRIDES=own_overrides, COUNTS=counts)
+
+
+def assert_segments_are(said: str, predictions: Path, names: set[str]) -> None:
+    """A line a photo, with what its JSON file holds."""
+    lines = dict(line.split(": ", 1) for line in said.splitlines())
+    assert set(lines) == names
+    for name, line in lines.items():
+        written = json.loads((predictions / "segments" / f"{name}.json").read_text())
+        assert all(f"{x['class']} {x['share']:.0%}" in line for x in written["segments"])
 
 
 @pytest.mark.slow
-def test_own_images(checkout):
-    new, folder = {"num_steps": 4, "eval_every_steps": 4}, checkout / "runs" / "own_images"
-    changed = overrides(checkout, **new)
-    changed = {k: v for k, v in changed.items() if not k.startswith("data.shapes.")}
-    counts = {"train": 4, "unlabeled": 6, "val": 3}
-    executed = execute("own_images", checkout, "notebooks", OVERRIDES=changed, COUNTS=counts)
-    said = executed.text("check")
+def test_own_images(own_images, checkout):
+    folder = checkout / "runs" / "own_images"
+    assert (folder / "data" / "classes.txt").read_text().endswith("\n"), "as editors leave it"
+    assert own_images.text("folder").startswith("7 classes: ")
+    said = own_images.text("check")
     assert "labeled: 4 examples" in said and "unlabeled: 6 examples" in said
     assert "config and data are fine" in said and "star" in said
-    results = results_of(folder / "run")
-    assert_table_is(executed.table("train"), results["student"], results["teacher"])
+    results = results_of(folder / "example")
+    assert_table_is(own_images.table("train"), results["student"], results["teacher"])
 
-    predictions = folder / "run" / "predictions"
+    predictions = folder / "example" / "predictions"
     assert len(list((predictions / "masks").glob("*.png"))) == 3
+    assert {path.suffix for path in (folder / "new").iterdir()} == {".jpg", ".png", ".webp"}
     for cell in ("overlays", "legend"):
-        assert executed.data(cell, "image/png"), cell
-    lines = executed.text("segments").splitlines()
-    for i, line in enumerate(lines):
-        written = json.loads((predictions / "segments" / f"new_{i}.json").read_text())
-        shares = [f"{x['class']} {x['share']:.0%}" for x in written["segments"]]
-        assert line.startswith(f"new_{i}: ") and all(share in line for share in shares)
-    assert len(lines) == 3
+        assert own_images.data(cell, "image/png"), cell
+    names = {f"new_{i}" for i in range(3)}
+    assert_segments_are(own_images.text("segments"), predictions, names)
+
+
+@pytest.mark.slow
+def test_photos_of_any_kind_are_shown_as_they_are_meant(
+    own_images, checkout, own_overrides, tmp_path
+):
+    turned, pictures = np.zeros((300, 600, 3), np.uint8), tmp_path / "photos"
+    turned[:, :300] = 255, 0, 0  # left as stored, at the top as displayed
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    (pictures / "deep").mkdir(parents=True)
+    Image.fromarray(turned).save(pictures / "a.jpeg", quality=95, exif=exif)
+    Image.fromarray(np.full((90, 60), 99, np.uint8)).save(pictures / "deep" / "grey.png")
+    (pictures / "no_photo.jpg").write_text("a")
+    damaged = (pictures / "a.jpeg").read_bytes()
+    (pictures / "damaged.jpg").write_bytes(damaged[: len(damaged) // 2])
+
+    folder = checkout / "runs" / "own_images"
+    executed = execute(
+        "own_images",
+        checkout,
+        OVERRIDES=own_overrides,
+        MY_FOLDER=str(folder / "data"),  # goes on, or rather ends, where the other test did
+        SMALL=True,
+        WORKDIR=folder / "example",
+        MY_PHOTOS=str(pictures),
+    )
+    # 600 x 300 as displayed, of which every third pixel is left; the other as it is.
+    shown = executed.picture("overlays")
+    assert shown.shape == (20 + 200 + 4 + 90 + 4, 4 + 2 * (100 + 4), 3)
+    assert shown[30, 50, 0] > 200 and shown[30, 50, 1] < 50 and shown[210, 50].max() < 50
+    assert (shown[20 + 204 + 45, 30] == 99).all()
+    new = executed.text("segments").splitlines()
+    lines = "\n".join(line for line in new if not line.startswith("new_"))
+    assert_segments_are(lines, folder / "example" / "predictions", {"a", "deep/grey"})
 
 
 @pytest.mark.slow
@@ -198,8 +276,17 @@ def test_evaluate(quickstart, checkout):
     assert results["teacher"] == before["teacher"]
     assert f"teacher mIoU {results['teacher']['miou']:.4f}" in executed.text("scores")
     assert_table_is(executed.table("scores"), results["student"], results["teacher"])
-    for cell in ("pictures", "curve", "worst", "best", "sure", "pseudo"):
+    for cell in ("pictures", "worst", "best", "sure", "pseudo"):
         assert executed.data(cell, "image/png"), cell
+    scores = {name: results[name] for name in ("student", "teacher")}
+    drawn = {
+        "bars": charts.iou_chart(scores),
+        "confusion": charts.confusion_chart(*read_confusions(workdir, results["step"])),
+        "curve": curves.curves_chart(read_evaluations(workdir)),
+        "history": np.asarray(Image.open(workdir / "figures" / "pseudo_labels.png")),
+    }
+    for cell, picture in drawn.items():
+        np.testing.assert_array_equal(executed.picture(cell), picture, err_msg=cell)
     number = lambda cell: [float(x) for x in re.findall(r"mIoU ([\d.]+)", executed.text(cell))]  # noqa: E731
     worst, best = number("worst"), number("best")
     assert len(worst) == len(best) == 2
