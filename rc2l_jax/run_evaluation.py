@@ -14,6 +14,7 @@ from rc2l_jax import eval_pipeline, input_pipeline
 from rc2l_jax.compilation import keep_compiled_programs
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.examples import EvaluationPictures
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.report import (
@@ -27,7 +28,6 @@ from rc2l_jax.report import (
 from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.trained import restore_run
-from rc2l_jax.visualize import EvaluationPictures
 
 
 class Evaluation(NamedTuple):
