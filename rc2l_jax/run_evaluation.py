@@ -115,12 +115,13 @@ def write_figures(
 
 def write_curves(report: Report, step: int, config: ConfigDict) -> None:
     """Draws all of a run's evaluations so far, `step` the last; nothing if `num_pictures = 0`."""
-    if not _draws(config):
+    evaluations = read_evaluations(report.workdir)
+    if not _draws(config) or not evaluations:
         return
     from rc2l_jax import curves  # see `write_figures`
 
     title = f"{config.data.name}, {config.data.labeled_split} labelled"
-    picture = curves.curves_chart(read_evaluations(report.workdir), title)
+    picture = curves.curves_chart(evaluations, title)
     report.picture(step, "curves", picture, of_run=True)
 
 
@@ -141,7 +142,10 @@ def _stoppable(batches: Iterator[EvalBatch], stop: StopRequest) -> Iterator[Eval
 def evaluate_checkpoint(
     config: ConfigDict, workdir: epath.PathLike, step: int | None = None
 ) -> dict[str, Any]:
-    """Evaluates student and teacher of one checkpoint and writes results.json.
+    """Evaluates student and teacher of one checkpoint; writes results.json and figures.
+
+    The curves are those of the evaluations that training made, drawn again. The pseudo labels over
+    the steps are left as they are: only training sees the teacher of each step.
 
     Args:
       config: the run's; how and on what to evaluate may differ.
@@ -166,6 +170,7 @@ def evaluate_checkpoint(
     with create_writer(workdir, "eval") as writer:
         report = Report(workdir, writer)
         write_figures(report, step, evaluation, config, class_names)
+        write_curves(report, step, config)
     best = metadata["best"] or better(None, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
