@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -186,7 +187,6 @@ def pictures_of(cells: list[Cell], baselines: Baselines, title: str) -> dict[str
     """A table's pictures, uint8 [H, W, 3], by the ends of their files' names."""
     from rc2l_jax import seeds  # tables alone need no matplotlib
 
-    over = "mean and standard deviation over seeds"
     cells = sorted(cells, key=labels_of)  # stable
     partitions = {p: [c for c in cells if c.partition == p] for p in partitions_of(cells)}
     several = len(partitions) > 1
@@ -194,14 +194,24 @@ def pictures_of(cells: list[Cell], baselines: Baselines, title: str) -> dict[str
         f"teacher's mIoU{f', {partition}' if several else ''}": series(some, miou_of)
         for partition, some in partitions.items()
     }
-    pictures = {"curves": seeds.bands_chart(miou, BASELINE, f"{title}: {over}", one_scale=True)}
+    of_all = f"{title}: {over_seeds(cells)}"
+    pictures = {"curves": seeds.bands_chart(miou, BASELINE, of_all, one_scale=True)}
     if several:
-        pictures["labels"] = seeds.labels_chart(over_labels(cells), BASELINE, f"{title}: {over}")
+        pictures["labels"] = seeds.labels_chart(over_labels(cells), BASELINE, of_all)
     for partition, some in partitions.items():
         if panels := pseudo_panels(some, baselines):
-            about = f"{title}, {partition}: {over}"
-            pictures[f"{partition}_pseudo_labels"] = seeds.bands_chart(panels, BASELINE, about)
+            of_some = f"{title}, {partition}: {over_seeds(some)}"
+            pictures[f"{partition}_pseudo_labels"] = seeds.bands_chart(panels, BASELINE, of_some)
     return pictures
+
+
+def over_seeds(cells: list[Cell]) -> str:
+    """What a line of these cells is the mean of, as a title has it."""
+    counts = collections.Counter((cell.method, cell.partition) for cell in cells).values()
+    least, most = min(counts), max(counts)
+    if most == 1:
+        return "one seed"
+    return f"mean and deviation over {most if least == most else f'{least} to {most}'} seeds"
 
 
 def over_labels(cells: list[Cell]) -> dict[str, list[dict[int, float | None]]]:

@@ -23,6 +23,7 @@ _BASELINE = "#000000"
 _COLORS = tuple(c for c in COLORS if c not in (_BASELINE, "#F0E442"))  # yellow lines are too pale
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = "os^D"
+_LEAST_SPAN = 0.05  # of a y axis; all that is drawn here is a share
 
 
 class Spread(NamedTuple):
@@ -90,6 +91,9 @@ def bands_figure(
         axes = figure.add_subplot(rows, columns, number, sharey=first)
         first = axes if one_scale else None
         last |= _bands(axes, panel, styles)
+        low, high = axes.get_ylim()
+        if high - low < _LEAST_SPAN:  # or a difference of nothing would look large
+            axes.set_ylim((low + high - _LEAST_SPAN) / 2, (low + high + _LEAST_SPAN) / 2)
         if axes.dataLim.y0 < 0:
             axes.axhline(0, color="#777777", linewidth=0.8, zorder=1)
         axes.set(xlabel="step", ylabel=name)

@@ -54,6 +54,12 @@ def test_panels_of_one_quantity_have_one_scale():
         assert (one.get_ylim() == other.get_ylim()) == one_scale
 
 
+def test_a_difference_of_nothing_does_not_look_large():
+    (axes,) = seeds.bands_figure({"covered": {"rc2l": [{1: 0.996, 2: 0.998}]}}).axes
+    low, high = axes.get_ylim()
+    assert high - low == pytest.approx(0.05) and low < 0.996 < 0.998 < high
+
+
 def test_no_two_of_seventeen_methods_look_the_same():
     methods = {f"method {i}": [{1: i / 10, 2: i / 20}] for i in range(17)}
     figure = seeds.bands_figure({"mIoU": methods}, "method 3")

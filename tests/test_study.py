@@ -208,6 +208,9 @@ def test_figures_are_drawn_of_what_is_finished(tmp_path):
     assert "alpha_labels.png" not in names, "it has one partition"
     assert all(Image.open(path).width > 500 for path in paths)
 
+    assert study_report.over_seeds(tables["partitions"]) == "one seed"
+    twice = [*tables["partitions"], tables["partitions"][0]]
+    assert study_report.over_seeds(twice) == "mean and deviation over 1 to 2 seeds"
     assert study_report.over_labels(tables["partitions"]) == {
         "supervised": [{46: 0.4}],
         "rc2l": [{46: 0.5, 183: 0.6}],
