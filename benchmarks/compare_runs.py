@@ -16,6 +16,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from etils import epath
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data.errors import DataError
@@ -23,6 +25,7 @@ from rc2l_jax import compare
 from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import ConfigError
 from rc2l_jax.report import read_evaluations
+from rc2l_jax.rundir import run_path
 from rc2l_jax.visualize import save_png
 
 NETWORKS = ("student", "teacher")
@@ -41,6 +44,7 @@ def main() -> None:
     if output and output.exists() and not (output.is_dir() and may_write(output)):
         raise SystemExit(f"--output={output} is no empty folder: choose another")
     runs = {name: read(folder) for name, folder in folders.items()}
+    check_classes(runs)
     print(table(runs))
     if output:
         try:
@@ -53,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     result.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
-    result.add_argument("--output", type=Path, help="folder to make")
+    result.add_argument("--output", type=run_path, help="folder to make")
     result.add_argument("--network", choices=NETWORKS, default="teacher", help="in bars and grid")
     which = "in bars: which evaluation; in the grid: which checkpoint"
     result.add_argument("--which", choices=("newest", "best"), default="newest", help=which)
@@ -63,26 +67,38 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def split_argument(text: str) -> tuple[str, Path]:
+def split_argument(text: str) -> tuple[str, epath.Path]:
     """Name and folder of a run."""
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise SystemExit(f"{text!r} is not NAME=WORKDIR")
-    return name, Path(folder)
+    return name, run_path(folder)
 
 
-def may_write(output: Path) -> bool:
+def may_write(output: epath.Path) -> bool:
     """Whether a folder holds nothing but what an earlier comparison wrote."""
     found = {path.name for path in output.iterdir()}
     return not found or ("table.md" in found and found <= set(FILES))
 
 
-def read(workdir: Path) -> list[dict]:
+def read(workdir: epath.Path) -> list[dict]:
     """A run's evaluations, by step."""
     evaluations = read_evaluations(workdir)
     if not evaluations:
         raise SystemExit(f"{workdir}: no evaluations; is it a run directory?")
     return sorted(evaluations, key=lambda evaluation: evaluation["step"])
+
+
+def check_classes(runs: Runs) -> None:
+    """Ends with an error if runs were evaluated on other classes."""
+    classes = {name: list(evaluations[-1]["teacher_iou"]) for name, evaluations in runs.items()}
+    first = next(iter(classes))
+    for name, found in classes.items():
+        if found != classes[first]:
+            differing = ", ".join(sorted(set(found) ^ set(classes[first]))) or "their order"
+            raise SystemExit(
+                f"error: {name} has other classes than {first} ({differing}): leave one of them out"
+            )
 
 
 def table(runs: Runs) -> str:
@@ -115,18 +131,24 @@ def scores(runs: Runs, network: str, which: str) -> dict[str, dict]:
 
 
 def write(
-    output: Path, folders: dict[str, Path], runs: Runs, arguments: argparse.Namespace
+    output: epath.Path,
+    folders: dict[str, epath.Path],
+    runs: Runs,
+    arguments: argparse.Namespace,
 ) -> None:
     """Writes table and figures; the grid last, for it takes longest."""
     from rc2l_jax import charts, curves  # a table alone needs no matplotlib
 
+    network, which = arguments.network, arguments.which
+    names = runs if arguments.images > 0 else ()
+    opened = [compare.open_run(name, folders[name], network, which) for name in names]
+    for run in opened[1:]:  # before anything is written
+        compare.check_same_classes(opened[0], run)
     output.mkdir(parents=True, exist_ok=True)
     (output / "table.md").write_text(table(runs) + "\n")
     save_png(output / "curves.png", curves.runs_chart(runs))
-    network, which = arguments.network, arguments.which
     save_png(output / "iou.png", charts.iou_chart(scores(runs, network, which), network))
-    if arguments.images > 0:
-        opened = [compare.open_run(name, folders[name], network, which) for name in runs]
+    if opened:
         differing = arguments.choose == "differing"
         picture = compare.comparison_grid(opened, arguments.images, differing=differing)
         save_png(output / "grid.png", picture)

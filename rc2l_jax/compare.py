@@ -26,7 +26,7 @@ from rc2l_jax.report import read_evaluations
 from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import VOID, EvalBatch
 from rc2l_jax.trained import restore_run
-from rc2l_jax.visualize import grid, overlay, shrink, with_key
+from rc2l_jax.visualize import cells, grid, with_key
 
 # Of `config.data`: what decides which images are evaluated on, but not how they are resized.
 _SAME_DATA = (
@@ -151,8 +151,7 @@ def comparison_grid(
     for position, image, label in examples:
         labels = [label, *(of_run[position] for of_run in masks)]
         seen.update(*(np.unique(x).tolist() for x in labels))
-        image = shrink(image)
-        rows.append([image, *(overlay(image, x) for x in labels)])
+        rows.append(cells(image, labels))
     captions = ["image", "ground truth", *(run.name for run in runs)]
     return with_key(grid(rows, captions), names, seen)
 
@@ -173,7 +172,7 @@ def predict_split(run: Opened, data: ConfigDict, count: int | None = None) -> Ma
     Args:
       run: whose network, sizes and options of evaluation are used.
       data: config of the run whose split it is.
-      count: only the first so many examples; all if None.
+      count: only the batches of the first so many examples; all if None.
 
     Returns:
       Masks by position in the split.
@@ -186,14 +185,14 @@ def predict_split(run: Opened, data: ConfigDict, count: int | None = None) -> Ma
             masks[position] = predictions[run.name][at][_extent(batch.label_size[at])]
         return True
 
-    batches = _with_first(eval_batches(config, config.data.eval_split, 1), count)
+    batches = eval_batches(config, config.data.eval_split, 1, first=count)
     evaluate(run.model, {run.name: run.variables}, batches, config, observe)
     return masks
 
 
 def split_examples(data: ConfigDict, count: int | None = None) -> Iterator[Example]:
     """Yields the first `count` examples of a run's evaluation split, or all; in any order."""
-    for batch in _with_first(eval_batches(data, data.data.eval_split, 1), count):
+    for batch in eval_batches(data, data.data.eval_split, 1, first=count):
         for at, position in _real(batch):
             if count is None or position < count:
                 image = batch.views[0].image[at][_extent(batch.views[0].size[at])]
@@ -222,13 +221,6 @@ def difference(label: np.ndarray, predictions: Sequence[np.ndarray]) -> float:
     first, *others = [*predictions, *([label] if len(predictions) == 1 else [])]
     differs = np.any([first != other for other in others], axis=0)
     return float((differs & known).sum() / max(known.sum(), 1))
-
-
-def _with_first(batches: Iterator[EvalBatch], count: int | None) -> Iterator[EvalBatch]:
-    """Leaves out batches without any of the first `count` examples."""
-    for batch in batches:
-        if count is None or ((batch.index >= 0) & (batch.index < count)).any():
-            yield batch
 
 
 def _real(batch: EvalBatch) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -68,6 +68,8 @@ def eval_batches(
     num_devices: int,
     process_index: int = 0,
     process_count: int = 1,
+    *,
+    first: int | None = None,
 ) -> Iterator[EvalBatch]:
     """One pass over a split, `config.eval_batch_size` examples a batch over all processes.
 
@@ -76,6 +78,8 @@ def eval_batches(
       split: a split text; see `data.splits`.
       num_devices: D, local devices.
       process_index, process_count: which contiguous part of each global batch to make.
+      first: leaves out batches without any of the first so many examples; the others stay as they
+        are, shapes and all.
 
     Returns:
       Batches of NumPy arrays [D, B / D, ...] of at most `eval.max_shapes` shapes; equally many on
@@ -100,6 +104,7 @@ def eval_batches(
         (group, _evaluation_view(resizes, group.views, group.label), start)
         for group in groups
         for start in range(0, len(group.positions), size)
+        if first is None or group.positions[start] < first  # positions ascend
     ]
 
     def make(number: int) -> EvalBatch:

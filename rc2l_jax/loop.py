@@ -16,6 +16,7 @@ from rc2l_jax import alarms, input_pipeline
 from rc2l_jax.bad_examples import BadExamples
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.evaluate import better, build_results
+from rc2l_jax.examples import unlabeled_picture
 from rc2l_jax.interruption import Interrupted, StopRequest
 from rc2l_jax.metrics import Totals, accumulate, summarize
 from rc2l_jax.models.maskformer import MaskFormer
@@ -25,7 +26,6 @@ from rc2l_jax.run_evaluation import evaluate_networks, topology, write_curves, w
 from rc2l_jax.rundir import check_still_there
 from rc2l_jax.storage import StorageError, storage_errors
 from rc2l_jax.structs import Batch, TrainState
-from rc2l_jax.visualize import unlabeled_picture
 
 
 class TrainingError(ValueError):

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from data.errors import DataError
 from rc2l_jax import input_pipeline
+from rc2l_jax.examples import pseudo_label_picture
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.report import say
 from rc2l_jax.rundir import write_bytes
@@ -26,7 +27,6 @@ from rc2l_jax.segments import label_map
 from rc2l_jax.storage import storage_errors
 from rc2l_jax.structs import TrainState
 from rc2l_jax.views import teacher_segments
-from rc2l_jax.visualize import pseudo_label_picture
 
 FOLDER = "figures/pseudo_labels"
 _MOST_COLUMNS = 8

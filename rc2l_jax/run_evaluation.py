@@ -14,6 +14,7 @@ from rc2l_jax import eval_pipeline, input_pipeline
 from rc2l_jax.compilation import keep_compiled_programs
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.examples import EvaluationPictures
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.report import (
@@ -27,7 +28,6 @@ from rc2l_jax.report import (
 from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.trained import restore_run
-from rc2l_jax.visualize import EvaluationPictures
 
 
 class Evaluation(NamedTuple):
@@ -115,12 +115,13 @@ def write_figures(
 
 def write_curves(report: Report, step: int, config: ConfigDict) -> None:
     """Draws all of a run's evaluations so far, `step` the last; nothing if `num_pictures = 0`."""
-    if not _draws(config):
+    evaluations = read_evaluations(report.workdir)
+    if not _draws(config) or not evaluations:
         return
     from rc2l_jax import curves  # see `write_figures`
 
     title = f"{config.data.name}, {config.data.labeled_split} labelled"
-    picture = curves.curves_chart(read_evaluations(report.workdir), title)
+    picture = curves.curves_chart(evaluations, title)
     report.picture(step, "curves", picture, of_run=True)
 
 
@@ -141,7 +142,10 @@ def _stoppable(batches: Iterator[EvalBatch], stop: StopRequest) -> Iterator[Eval
 def evaluate_checkpoint(
     config: ConfigDict, workdir: epath.PathLike, step: int | None = None
 ) -> dict[str, Any]:
-    """Evaluates student and teacher of one checkpoint and writes results.json.
+    """Evaluates student and teacher of one checkpoint; writes results.json and figures.
+
+    The curves are those of the evaluations that training made, drawn again. The pseudo labels over
+    the steps are left as they are: only training sees the teacher of each step.
 
     Args:
       config: the run's; how and on what to evaluate may differ.
@@ -168,6 +172,7 @@ def evaluate_checkpoint(
     with create_writer(workdir, "eval") as writer:
         report = Report(workdir, writer)
         write_figures(report, step, evaluation, config, class_names)
+        write_curves(report, step, config)
     best = metadata["best"]
     if best is None or metadata["owes_evaluation"]:  # it does not know of its own score
         best = better(best, step, scores)

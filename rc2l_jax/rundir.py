@@ -54,7 +54,8 @@ CHANGEABLE = frozenset(
 
 def run_path(workdir: epath.PathLike) -> epath.Path:
     """The run directory, absolute: a local path or a bucket's address."""
-    return epath.Path(workdir).expanduser().absolute()
+    path = epath.Path(workdir).expanduser()
+    return path.absolute() if is_local(path) else path  # made absolute, a bucket would be a folder
 
 
 def write_json(path: epath.Path, value: Any) -> None:

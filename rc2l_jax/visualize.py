@@ -1,8 +1,13 @@
-"""Pictures: label maps in colour, overlays and captioned grids. `charts.py` draws numbers."""
+"""Pictures: label maps in colour, overlays and captioned grids; and the door to all other figures.
+
+What other files draw is found here, too, and imported when asked for: `from rc2l_jax.visualize
+import curves_chart, grid`.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rc2l_jax.structs import VOID, EvalBatch
+from rc2l_jax.structs import VOID
 
 VOID_COLOR = (224, 224, 224)
 _BACKGROUND = 255
@@ -19,10 +24,29 @@ _MARGIN = 4
 _CAPTION_HEIGHT = 16
 _FONT_SIZE = 12
 _ENLARGE_TO = 192  # pixels
-_SHRINK_TO = 256
+_SHRINK_TO = 512
 _ROWS = 256
 _SWATCH = (24, 16)  # width and height
 _LEGEND_ROWS = 32
+_ELSEWHERE = {
+    "charts": ("confusion_chart", "confusion_figure", "iou_chart", "iou_figure"),
+    "curves": ("curves_chart", "curves_figure", "runs_chart", "runs_figure"),
+    "seeds": ("bands_chart", "bands_figure", "labels_chart", "labels_figure"),
+    "compare": ("comparison_grid", "open_run"),
+    "examples": ("EvaluationPictures", "pseudo_label_picture", "unlabeled_picture"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Figures of other files; late, for they import this one, and training needs no matplotlib."""
+    for module, names in _ELSEWHERE.items():
+        if name in names:
+            return getattr(importlib.import_module(f"rc2l_jax.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *(name for names in _ELSEWHERE.values() for name in names)])
 
 
 def palette() -> np.ndarray:
@@ -76,6 +100,24 @@ def shrink(image: np.ndarray, side: int = _SHRINK_TO) -> np.ndarray:
     """Makes an image, uint8 [H, W, 3], so many times smaller that no side is longer than `side`."""
     factor = -(-max(image.shape[:2]) // side)
     return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
+
+
+def cells(
+    image: np.ndarray, labels: Iterable[np.ndarray | None], side: int = _SHRINK_TO
+) -> list[np.ndarray]:
+    """A part of a grid's row: an image, made smaller if it is large, and label maps painted over.
+
+    Args:
+      image: uint8 [H, W, 3].
+      labels: see `overlay`; None leaves its place empty.
+      side: see `shrink`.
+
+    Returns:
+      uint8 [H', W', 3] each.
+    """
+    image = shrink(image, side)
+    empty = np.full_like(image, _BACKGROUND)
+    return [image, *(empty if label is None else overlay(image, label) for label in labels)]
 
 
 @functools.lru_cache(maxsize=1)
@@ -194,96 +236,3 @@ def save_image(path: Path, picture: Image.Image, **options: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(buffer.getvalue())
     partial.replace(path)
-
-
-class EvaluationPictures:
-    """Collects the first examples of an evaluation: image, ground truth, one column a network.
-
-    Images are shown at the first of `eval.scales`.
-    """
-
-    def __init__(self, num_pictures: int):
-        """Collects up to `num_pictures` rows."""
-        self._num_pictures = num_pictures
-        self._rows: list[list[np.ndarray]] = []
-        self._captions = ["image", "ground truth"]
-
-    def observe(self, batch: EvalBatch, predictions: Mapping[str, np.ndarray]) -> bool:
-        """Takes rows from one batch (see `evaluate.Observer`); returns whether it wants more.
-
-        Args:
-          batch: of NumPy arrays [D, B/D, ...].
-          predictions: {network: uint8 [D, B/D, Hl, Wl]}.
-        """
-        self._captions = ["image", "ground truth", *predictions]
-        for at in np.ndindex(batch.index.shape):
-            if len(self._rows) < self._num_pictures and batch.index[at] >= 0:
-                view = batch.views[0]
-                image = view.image[at][tuple(map(slice, view.size[at]))]
-                part = tuple(map(slice, batch.label_size[at]))
-                labels = [batch.label[at], *(labels[at] for labels in predictions.values())]
-                self._rows.append([image, *(overlay(image, label[part]) for label in labels)])
-        return len(self._rows) < self._num_pictures
-
-    def picture(self) -> np.ndarray | None:
-        """Returns the grid of all rows, or None if there are none."""
-        return grid(self._rows, self._captions) if self._rows else None
-
-
-def unlabeled_picture(
-    weak: np.ndarray,
-    weak_label: np.ndarray,
-    strong: np.ndarray,
-    strong_label: np.ndarray,
-    truth: np.ndarray,
-) -> np.ndarray:
-    """Shows what the student is taught on unlabelled images.
-
-    Args:
-      weak: x^w, [B, H, W, 3] in 0..255.
-      weak_label: the teacher's pseudo segments as label maps, [B, h, w].
-      strong: x^s, like `weak`.
-      strong_label: its segments, like `weak_label`.
-      truth: [B, H, W], 255 everywhere if unknown, which leaves its column out.
-
-    Returns:
-      uint8 [H', W', 3].
-    """
-    known = bool((truth != VOID).any())
-    captions = ["weak view", *(["ground truth"] if known else []), "pseudo segments"]
-    captions += ["strong view", "strong segments"]
-    rows = []
-    for x, x_label, s, s_label, t in zip(weak, weak_label, strong, strong_label, truth):
-        x, s = (np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in (x, s))
-        row = [x, *([overlay(x, t)] if known else []), overlay(x, x_label)]
-        rows.append([*row, s, overlay(s, s_label)])
-    return grid(rows, captions)
-
-
-def pseudo_label_picture(
-    images: np.ndarray,
-    truth: np.ndarray,
-    labels: Mapping[int, Sequence[np.ndarray | None]],
-) -> np.ndarray:
-    """Shows how the pseudo labels of some images change: a row an image, a column a step.
-
-    Args:
-      images: uint8 [B, H, W, 3].
-      truth: uint8 [B, H, W], 255 everywhere if unknown, which leaves its column out.
-      labels: {step: B label maps, uint8 [h, w], 255 where no segment lies, or None}; None leaves
-        its place empty.
-
-    Returns:
-      uint8 [H', W', 3].
-    """
-    known = bool((truth != VOID).any())
-    captions = ["image", *(["ground truth"] if known else []), *(f"step {x}" for x in labels)]
-    rows = []
-    for place, image in enumerate(map(shrink, images)):
-        cells = [image, *([overlay(image, truth[place])] if known else [])]
-        for column in labels.values():
-            label = column[place]
-            empty = np.full_like(image, _BACKGROUND)
-            cells.append(empty if label is None else overlay(image, label))
-        rows.append(cells)
-    return grid(rows, captions)

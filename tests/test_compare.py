@@ -11,7 +11,7 @@ import tiny
 from test_data import folder_config, write_folder
 
 from benchmarks import compare_runs
-from rc2l_jax import compare
+from rc2l_jax import compare, eval_pipeline
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.config import ConfigError
 from rc2l_jax.eval_pipeline import eval_batches
@@ -106,6 +106,24 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
             np.testing.assert_array_equal(cell, enlarged)
 
 
+def test_only_the_images_that_are_shown_are_read(runs, monkeypatch):
+    read, load = [], eval_pipeline.load
+    monkeypatch.setattr(
+        eval_pipeline,
+        "load",
+        lambda view, data, keys, **x: read.extend(keys) or load(view, data, keys, **x),
+    )
+    whole = {example.position: example for example in compare.split_examples(runs[0][1])}
+    assert len(whole) == 5 and len(set(read)) == 5
+    read.clear()
+    (first,) = compare.split_examples(runs[0][1], 1)
+    assert len(read) == 2, "of the five images no more than one batch"
+    np.testing.assert_array_equal(first.image, whole[0].image)
+    np.testing.assert_array_equal(first.label, whole[0].label)
+    some = list(compare.split_examples(runs[0][1], 3))
+    assert sorted(example.position for example in some) == [0, 1, 2]
+
+
 def test_difference_counts_annotated_pixels_on_which_not_all_agree():
     label = np.array([[0, 1, VOID, 2]], np.uint8)
     one, other = np.array([[0, 1, 0, 2]], np.uint8), np.array([[0, 0, 1, 2]], np.uint8)
@@ -132,6 +150,24 @@ def test_runs_of_other_classes_are_not_compared(runs):
     pair = [compare.Opened(n, c, model, teacher) for n, c in (("a", config), ("b", other))]
     with pytest.raises(ConfigError, match=r"a has data.num_classes = 11 and b 3"):
         compare.check_same_classes(*pair)
+
+
+def test_the_command_refuses_runs_of_other_classes_before_it_writes(tmp_path, monkeypatch, capsys):
+    for name, classes in (("a", ["sky", "road"]), ("b", ["sky", "cow"])):
+        (tmp_path / name).mkdir()
+        scores = {"teacher_iou": dict.fromkeys(classes, 0.5)} | {"step": 1}
+        (tmp_path / name / "evaluations.jsonl").write_text(json.dumps(scores) + "\n")
+    named = [f"{name}={tmp_path / name}" for name in "ab"]
+    with pytest.raises(SystemExit, match=r"error: b has other classes than a \(cow, road\): leave"):
+        command(monkeypatch, *named, f"--output={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists() and not capsys.readouterr().out
+
+
+def test_runs_may_lie_in_a_bucket():
+    name, folder = compare_runs.split_argument("a=gs://bucket/runs/a")
+    assert (name, str(folder)) == ("a", "gs://bucket/runs/a")
+    output = compare_runs.parser().parse_args(["a=b", "--output=gs://bucket/out"]).output
+    assert str(output) == "gs://bucket/out"
 
 
 def command(monkeypatch, *arguments: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from faults.runs import RC2L, ROOT, Runs, newest_state, same_bits, saved_steps
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_profiling import steps_in_trace
 
 from rc2l_jax.evaluate import score
@@ -89,6 +91,28 @@ def test_a_run_leaves_what_the_readme_says(whole):
     assert list(read_labels(whole)) == [12]
 
 
+def shown_in_tensorboard(folder: Path) -> dict[str, dict[int, np.ndarray]]:
+    """The pictures that TensorBoard shows: {tag: {step: uint8 [H, W, 3]}}."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    pictures = {}
+    for tag in events.PluginTagToContent("images"):
+        found = {x.step: x.tensor_proto.string_val for x in events.Tensors(tag)}
+        pictures[tag] = {  # width, height and one PNG
+            step: np.asarray(Image.open(io.BytesIO(png))) for step, (_, _, png) in found.items()
+        }
+    return pictures
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_the_pictures_of_the_run(whole):
+    shown, folder = shown_in_tensorboard(whole), whole / "figures"
+    paths = {path: path.stem.removeprefix("step_00000012_") for path in folder.glob("*.png")}
+    assert shown.keys() == {f"figures/{name}" for name in paths.values()} and len(shown) == 6
+    for path, name in paths.items():
+        assert shown[f"figures/{name}"].keys() == {12}
+        np.testing.assert_array_equal(shown[f"figures/{name}"][12], np.asarray(Image.open(path)))
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(runs, whole):
     workdir = runs.scratch / "killed"
@@ -123,12 +147,16 @@ def test_a_profiled_run_leaves_a_trace_and_is_the_same_run(runs, whole):
 @pytest.mark.slow
 def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
     before = json.loads((whole / "results.json").read_text())
-    for path in (whole / "figures").glob("step_*"):
+    curves = (whole / "figures" / "curves.png").read_bytes()
+    for path in (whole / "figures").glob("*.*"):
         path.unlink()
     status, output = run(runs, whole, "--mode=eval", **PICTURES)
     assert status == 0, output
     assert len(list((whole / "figures").glob("step_00000012_*.png"))) == 3
-    assert list((whole / "eval").glob("events.out.*")) and read_confusions(whole, 12)
+    assert (whole / "figures" / "curves.png").read_bytes() == curves, "of training's evaluations"
+    assert read_confusions(whole, 12)
+    names = ("evaluation", "confusion", "iou", "curves")
+    assert shown_in_tensorboard(whole / "eval").keys() == {f"figures/{name}" for name in names}
     after = json.loads((whole / "results.json").read_text())
     assert after["student"] == before["student"] and after["teacher"] == before["teacher"]
     status, output = run(runs, whole, **PICTURES)

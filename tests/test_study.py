@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from benchmarks import study
+from benchmarks import study, study_report
 from configs import camvid_eighth
-from configs.studies import camvid, camvid_resnet50
+from configs.studies import camvid, camvid_continued, camvid_resnet50
 from rc2l_jax.config import validate
 
 ROOT = Path(__file__).parents[1]
-CELLS = sorted({cell for cells in camvid.TABLES.values() for cell in cells})
-
-
+CELLS = study_report.names_of(camvid.TABLES)
+CONTINUED = study_report.names_of(camvid_continued.TABLES)
 STEPS = camvid_eighth.get_config().num_steps
 
+# In the place of main.py: a cell that runs until it is told to stop, and then stops as runs do; a
+# second start of it is done at once.
+MAIN = """
+import json, pathlib, signal, sys, time
+workdir = pathlib.Path(next(x for x in sys.argv if x.startswith("--workdir=")).partition("=")[2])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+workdir.mkdir(exist_ok=True)
+again = (workdir / "config.json").exists()
+(workdir / "config.json").write_text(json.dumps({"num_steps": 1, "argv": sys.argv[1:]}))
+if "--stops" in sys.argv and not again:
+    sys.exit(75)
+for _ in range(0 if again else 600):
+    time.sleep(0.1)
+line = {"step": 1, "student_miou": None, "teacher_miou": 0.5}
+(workdir / "evaluations.jsonl").write_text(json.dumps(line))
+"""
 
-def write_run(folder: Path, student: float, teacher: float, ious, step: int = STEPS, **metrics):
+
+def write_run(
+    folder: Path,
+    student: float | None,
+    teacher: float | None,
+    ious,
+    step: int = STEPS,
+    num_steps: int = STEPS,
+    labels: int = 46,
+    **metrics: float | None,
+):
     """A run directory as far as reports read it."""
     folder.mkdir(parents=True)
     scores = {"student_miou": student, "teacher_miou": teacher, "teacher_iou": ious}
-    first = {"step": 500, "student_miou": 0.0, "teacher_miou": 0.0, "metrics": {}}
-    last = {"step": step, **scores, "metrics": {f"pseudo/{k}": v for k, v in metrics.items()}}
+    pseudo = {f"pseudo/{k}": v for k, v in metrics.items()}
+    first = {"step": step // 2, "student_miou": 0.0, "teacher_miou": 0.1, "metrics": pseudo}
+    last = {"step": step, **scores, "metrics": pseudo}
     (folder / "evaluations.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n")
+    config = {"num_steps": num_steps, "splits": {"labeled": {"examples": labels}}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def report(tables, output: Path) -> str:
+    """The tables of `camvid.py`."""
+    baselines = study_report.read_baselines(camvid.TABLES, output)
+    return study_report.report(study_report.read_tables(tables, output), baselines)
+
+
+def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """Runs study.py."""
+    program = [sys.executable, str(ROOT / "benchmarks" / "study.py"), *arguments]
+    return subprocess.run(program, cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -45,6 +88,44 @@ def test_every_cell_is_a_config_that_can_be_run(cell):
     validate(camvid_resnet50.get_config(cell), 1)
 
 
+@pytest.mark.parametrize("cell", CONTINUED)
+def test_every_continued_cell_differs_from_the_run_it_starts_from_in_the_method_alone(cell):
+    method, partition, seed = cell.split("-")
+    config = camvid_continued.get_config(cell)
+    validate(config, 1)
+    assert partition == "eighth"
+    start = camvid.get_config(Path(config.init_from).name)
+    assert config.init_from == "runs/camvid/supervised-eighth-0" and start.seed == 0
+    assert config.seed == int(seed)
+    assert config.data == start.data, "the labelled images are those of seed 0, whatever the seed"
+    assert config.model == start.model, "the network must be that of the run it goes on from"
+    assert config.num_steps == start.num_steps / 4 == 3 * config.eval_every_steps
+    assert config.unsup_start_step == 0 and config.unsup_ramp_steps < config.num_steps
+    assert config.learning_rate == camvid.get_config(f"{method}-eighth-0").learning_rate / 2
+    own = camvid.METHODS[method]
+    assert config_values(config, own) == own
+
+
+def config_values(config, keys) -> dict:
+    """Some keys of a config, by their dotted names."""
+    values = {}
+    for key in keys:
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        values[key] = value
+    return values
+
+
+def test_the_continued_tables_are_those_of_the_whole_study_without_what_cannot_go_on():
+    assert {"queries", "partitions", "learning_rate"}.isdisjoint(camvid_continued.TABLES)
+    for name, cells in camvid_continued.TABLES.items():
+        left_out = set(camvid.TABLES[name]) - set(cells)
+        assert all("burn_in" in cell for cell in left_out), left_out
+    seeds = {"supervised-eighth-1", "rc2l-eighth-1", "supervised-eighth-2", "rc2l-eighth-2"}
+    assert set(CONTINUED) - set(CELLS) == set() and seeds < set(camvid_continued.TABLES["terms"])
+
+
 def test_the_middle_cell_is_the_config_of_the_readme():
     assert camvid.get_config() == camvid_eighth.get_config() == camvid.get_config("rc2l-eighth-0")
 
@@ -55,9 +136,9 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
         write_run(tmp_path / f"supervised-eighth-{seed}", baseline - 0.01, baseline, ious)
         write_run(tmp_path / f"rc2l-eighth-{seed}", ours, ours, ious, accuracy=0.5 + seed / 10)
     write_run(tmp_path / "rc2l-sixteenth-0", 0.2, 0.21, ious)
-    write_run(tmp_path / "rc2l-half-0", 0.5, 0.51, ious, step=STEPS - 1)  # not at its end
+    write_run(tmp_path / "rc2l-half-0", 0.5, 0.51, ious, step=STEPS - 2)  # not at its end
     tables = {name: camvid.TABLES[name] for name in ("partitions", "terms", "alpha")}
-    lines = study.report(tables, tmp_path, camvid).splitlines()
+    lines = report(tables, tmp_path).splitlines()
     assert "| rc2l | 0.403 ± 0.038 (gain 0.053 ± 0.031) | 0.210 (gain ) |" in lines
     assert "| supervised | 0.350 ± 0.050 |  |" in lines
     assert "| sky | 0.900 ± 0.000 | 0.900 ± 0.000 |" in lines and "| pole |  |  |" in lines
@@ -71,10 +152,142 @@ def test_finished_cells_are_not_run_again_and_failed_ones_are_named(tmp_path):
     output = tmp_path / "runs"
     for cell in camvid.TABLES["queries"][1:]:
         write_run(output / cell, 0.3, 0.3, {})
-    command = [sys.executable, "benchmarks/study.py", "--study=configs/studies/camvid.py"]
-    command += [f"--output={output}", "--tables=queries", "--", "--config.num_steps=-1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = command(
+        "--study=configs/studies/camvid.py",
+        f"--output={output}",
+        "--tables=queries",
+        "--",
+        "--config.num_steps=-1",
+    )
     assert done.returncode == 1
     assert done.stdout == "queries_12-eighth-0: status 1\n"
     assert f"queries_12-eighth-0 (status 1, see {output}/queries_12-eighth-0.log)" in done.stderr
     assert "num_steps" in (output / "queries_12-eighth-0.log").read_text()
+
+
+def test_a_score_that_is_none_leaves_its_place_empty(tmp_path):
+    ious = {"sky": None}
+    write_run(tmp_path / "supervised-eighth-0", None, 0.3, ious)
+    write_run(tmp_path / "rc2l-eighth-0", 0.4, None, ious, accuracy=None, coverage=0.5)
+    lines = report({"alpha": camvid.TABLES["alpha"]}, tmp_path).splitlines()
+    assert "| rc2l | 1 | 0.400 |  |  |  |  | 0.500 |" in lines
+    write_run(tmp_path / "supervised-eighth-1", 0.2, None, ious)
+    lines = report({"partitions": camvid.TABLES["partitions"]}, tmp_path).splitlines()
+    assert "| supervised | 2 | 0.200 | 0.300 | 0.000 |  |  |  |" in lines
+
+
+def test_how_many_steps_a_run_has_is_what_it_was_told(tmp_path):
+    short = tmp_path / "rc2l-eighth-0"
+    write_run(short, 0.3, 0.3, {}, step=100, num_steps=100)
+    assert study.finished(short, [])
+    assert study.finished(short, ["--config.num_steps=100"])
+    assert not study.finished(short, ["--config.num_steps=200"]), "it goes on when it is told to"
+    (line,) = study.shortened(camvid, [short.name], tmp_path)
+    assert f"has 100 steps and not {STEPS}; -- --config.num_steps={STEPS}" in line
+    write_run(tmp_path / "rc2l-half-0", 0.3, 0.3, {}, num_steps=STEPS + 2)
+    assert not study.finished(tmp_path / "rc2l-half-0", [])
+
+
+def test_figures_are_drawn_of_what_is_finished(tmp_path):
+    cells = {"supervised-eighth-0": 46, "rc2l-eighth-0": 46, "rc2l-half-0": 183}
+    for (cell, labels), teacher in zip(cells.items(), (0.4, 0.5, 0.6)):
+        pseudo = {"accuracy": 0.5, "coverage": 0.0} if "rc2l" in cell else {}
+        write_run(tmp_path / cell, 0.3, teacher, {"sky": 0.3}, labels=labels, **pseudo)
+    tables = study_report.read_tables(camvid.TABLES, tmp_path)
+    baselines = study_report.read_baselines(camvid.TABLES, tmp_path)
+    paths = study_report.write_figures(tmp_path / "figures", "camvid", tables, baselines)
+    names = {path.name for path in paths}
+    assert names == {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {name for name in names if name.startswith("partitions")} == {
+        "partitions_labels.png",
+        "partitions_curves.png",
+        "partitions_eighth_pseudo_labels.png",
+        "partitions_half_pseudo_labels.png",
+    }
+    assert {"alpha_curves.png", "alpha_eighth_pseudo_labels.png"} < names
+    assert "alpha_labels.png" not in names, "it has one partition"
+    assert all(Image.open(path).width > 500 for path in paths)
+
+    assert study_report.over_seeds(tables["partitions"]) == "one seed"
+    twice = [*tables["partitions"], tables["partitions"][0]]
+    assert study_report.over_seeds(twice) == "mean and deviation over 1 to 2 seeds"
+    assert study_report.over_labels(tables["partitions"]) == {
+        "supervised": [{46: 0.4}],
+        "rc2l": [{46: 0.5, 183: 0.6}],
+    }
+    eighth = [cell for cell in tables["partitions"] if cell.partition == "eighth"]
+    panels = study_report.pseudo_panels(eighth, baselines)
+    steps = (STEPS // 2, STEPS)
+    assert panels == {
+        "segments right": {"rc2l": [dict.fromkeys(steps, 0.5)]},
+        "covered": {"rc2l": [dict.fromkeys(steps, 0.0)]},
+        "gain in mIoU": {"rc2l": [pytest.approx(dict(zip(steps, (0.0, 0.1))))]},
+    }
+    half = [cell for cell in tables["partitions"] if cell.partition == "half"]
+    panels = study_report.pseudo_panels(half, baselines)
+    assert list(panels) == ["segments right", "covered"], "nothing to gain over"
+
+
+def test_a_study_of_which_nothing_is_finished_says_so(tmp_path):
+    done = command("--study=configs/studies/camvid.py", f"--output={tmp_path}", "--report")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no cell of learning_rate, partitions") and "finished" in line
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A study of three cells whose main.py is `MAIN`: its folder, and a program that starts it."""
+    (tmp_path / "main.py").write_text(MAIN)
+    (tmp_path / "small.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "TABLES = {'all': ['a-b-0', 'a-b-1', 'a-b-2', 'a-b-3']}\n"
+        "get_config = lambda cell: ConfigDict({'num_steps': 1})\n"
+    )
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+    program += f"from benchmarks import study; study.ROOT = Path({str(tmp_path)!r}); study.main()"
+    arguments = ["--study=small.py", "--output=runs", "--jobs=2"]  # relative
+    return tmp_path, [sys.executable, "-c", program, *arguments]
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_stopped_stops_all_cells_and_a_second_start_goes_on(small, number):
+    folder, program = small
+    runs = folder / "runs"
+    started = subprocess.Popen(
+        program, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: len(list(runs.glob("*/config.json"))) == 2)
+    started.send_signal(number)
+    output, errors = started.communicate(timeout=60)
+    assert started.returncode == 75
+    assert errors == "stopped: start the same command again, and it goes on\n"
+    assert sorted(output.splitlines()) == ["a-b-0: stopped", "a-b-1: stopped"]
+    assert not (runs / "a-b-2.log").exists()
+    if number == signal.SIGTERM:  # one of the two is enough
+        return
+    for cell in ("a-b-2", "a-b-3"):
+        (runs / cell).mkdir()
+        (runs / cell / "config.json").write_text("{}")  # MAIN ends at once
+    again = subprocess.run(program, cwd=folder, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    said = "student mIoU none  teacher mIoU 0.5000"
+    assert sorted(again.stdout.splitlines()) == [f"a-b-{seed}: {said}" for seed in range(4)]
+    arguments = json.loads((runs / "a-b-3" / "config.json").read_text())["argv"]
+    assert arguments == [f"--config={folder}/small.py:a-b-3", f"--workdir={runs}/a-b-3"]
+
+
+def test_a_cell_that_was_told_to_stop_stops_the_study(small):
+    folder, program = small
+    done = subprocess.run(
+        [*program, "--jobs=1", "--", "--stops"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 75 and done.stdout == "a-b-0: stopped\n"
+    assert not (folder / "runs" / "a-b-1").exists()

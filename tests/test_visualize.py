@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -193,3 +196,40 @@ def test_pseudo_labels_have_a_column_a_step():
     known = visualize.pseudo_label_picture(images, unknown * 0, columns)
     assert known.shape[1] == picture.shape[1] + 196
     assert count(known, 80) == 2 * area
+
+
+def test_the_pictures_of_large_images_are_small():
+    """A street of Cityscapes has 2,048 x 1,024 pixels: eight of them in full are 8,244 x 8,212."""
+    size = (1024, 2048)
+    batch = EvalBatch(
+        views=(EvalView(np.full((1, 1, *size, 3), 200, np.uint8), np.array([[size]], np.int32)),),
+        label=np.full((1, 1, *size), 1, np.uint8),
+        label_size=np.array([[size]], np.int32),
+        index=np.array([[0]], np.int32),
+    )
+    pictures = visualize.EvaluationPictures(1)
+    pictures.observe(batch, {"teacher": np.zeros_like(batch.label)})
+    picture = pictures.picture()
+    assert picture.shape == (20 + 256 + 4, 4 + 3 * (512 + 4), 3)
+    truth = np.rint([0.4 * 200 + 0.6 * 128, 0.4 * 200, 0.4 * 200])
+    for color in (200, truth, np.rint(0.4 * 200)):
+        assert count(picture, color) == 512 * 256
+
+    views = np.full((1, 768, 768, 3), 90.4, np.float32)
+    labels, truth = np.full((1, 192, 192), VOID, np.uint8), np.zeros((1, 768, 768), np.uint8)
+    picture = visualize.unlabeled_picture(views, labels, views, labels, truth)
+    assert picture.shape[1] == 4 + 5 * (384 + 4) and count(picture, 90) == 2 * 384**2
+    columns = dict.fromkeys(range(8), labels)
+    picture = visualize.pseudo_label_picture(views.astype(np.uint8), truth, columns)
+    assert picture.shape[1] == 4 + 10 * (256 + 4)
+
+
+def test_all_figures_are_found_through_one_door_and_training_needs_no_matplotlib():
+    for module, names in visualize._ELSEWHERE.items():
+        for name in names:
+            assert getattr(visualize, name).__module__ == f"rc2l_jax.{module}"
+            assert name in dir(visualize)
+    with pytest.raises(AttributeError, match="has no attribute 'curves_charts'"):
+        visualize.curves_charts  # noqa: B018
+    program = "import sys, rc2l_jax.visualize; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
