@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     config.loss.focal_gamma = 2.0  # [M]
 
     # Teacher predictions -> pseudo segments. On CamVid 1/8 (docs/study.md, "Terms, weights and
-    # readings"; chance is 0.005) none of these readings stands out: mIoU 0.470 with "query", 0.469
+    # readings"; chance is 0.005) hardly a reading stands out: mIoU 0.470 with "query", 0.469
     # with "semantic", which is 0.475 with pixel_threshold 0.5; 0.469 with and without alignment.
     config.pseudo = ConfigDict()
     config.pseudo.source = "query"  # [D] a segment a winning query; "semantic": a class
@@ -113,7 +113,8 @@ def get_config() -> ConfigDict:
     config.unsup.consistency_weight = 0.0  # [D] beta_0, the baseline of Table 3 row 1
     config.unsup.rmc_temperature = 0.5  # [D] tau_m of Eq. 5
     config.unsup.rfc_temperature = 0.5  # [D] tau_f of Eq. 8
-    # CamVid 1/8, as above: 0.469 "with_positive", 0.472 "paper"; 0.469 "normalized" and "semantic".
+    # CamVid 1/8, as above: 0.469 "with_positive", 0.472 "paper"; 0.469 "normalized" and "semantic";
+    # both temperatures at 0.1 0.478, at 0.5 0.469 (one run from a trained teacher, not confirmed).
     config.unsup.contrast_denominator = "with_positive"  # [D] or "paper", unbounded below
     config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
     # Inside L_mask of SMC and of the consistency baseline. [D] 20 to 1, so that beta_2 L_mask is

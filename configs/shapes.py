@@ -1,4 +1,4 @@
-"""Quickstart: drawn images, 128 of 1,000 labelled, a small network from scratch.
+"""Quickstart: drawn images, 16 of 1,000 labelled, a small network from scratch.
 
     python main.py --config=configs/shapes.py --workdir=runs/shapes
 
@@ -12,7 +12,7 @@ from configs import small
 
 def get_config() -> ConfigDict:
     config = small.get_config()
-    config.num_steps = 1_200
+    config.num_steps = 900
     config.batch_size = 8
     config.unlabeled_batch_size = 8
     config.eval_every_steps = 300
@@ -26,8 +26,8 @@ def get_config() -> ConfigDict:
 
     config.data.name = "shapes"
     config.data.num_classes = 7
-    config.data.labeled_split = "train#128@0"
-    config.data.unlabeled_split = "train#rest128@0"
+    config.data.labeled_split = "train#16@0"
+    config.data.unlabeled_split = "train#rest16@0"
     config.data.crop_size = 64
     config.data.min_scale = 0.8
     config.data.max_scale = 1.5

@@ -140,8 +140,8 @@ def test_check_counts_examples_and_classes(command_line, capsys):
     ]
     command_line([SHAPES, "--mode=check", *small])
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("labeled: 128 examples (train#128@0)") for line in lines)
-    assert any(line.startswith("unlabeled: 2 examples") for line in lines)
+    assert any(line.startswith("labeled: 16 examples (train#16@0)") for line in lines)
+    assert any(line.startswith("unlabeled: 114 examples") for line in lines)
     shares = {
         line.split()[0]: [float(x.rstrip("%")) for x in line.split()[1:]]
         for line in lines
