@@ -10,6 +10,7 @@ counts. They are decoded when their batch is due, so that any number of them can
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from rc2l_jax.eval_pipeline import Group, group_sizes
 from rc2l_jax.host_augment import IMAGE_PAD
 from rc2l_jax.host_loader import ahead, split_devices
 from rc2l_jax.networks import Network, Outputs, open_network
+from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.photos import PhotoError
 from rc2l_jax.prediction_files import Prediction, write_prediction
 from rc2l_jax.report import say
@@ -140,9 +142,9 @@ def predict_images(
 
 def _write_all(found: photos.Photos, network: Network, output: Path, probabilities: bool) -> int:
     """Predicts and writes what was found; adds to `found.skipped` what could not be read."""
-    items = found.photos
+    items, frames = found.photos, OpenFrames()
     sizes = [photo.size for photo in items]
-    results = _predict(network, sizes, lambda i: photos.read(items[i]), probabilities)
+    results = _predict(network, sizes, lambda i: photos.read(items[i], frames), probabilities)
 
     def write(result: _Result) -> _Result:
         if result.prediction is not None:
@@ -151,7 +153,7 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
         return result._replace(image=None, prediction=None)
 
     count = 0
-    with tqdm(total=len(items), unit="image") as progress:
+    with contextlib.closing(frames), tqdm(total=len(items), unit="image") as progress:
         for result in ahead(write, results):
             progress.update()
             if result.error:

@@ -35,6 +35,7 @@ from rc2l_jax.evaluate import evaluate
 from rc2l_jax.exported import export_stablehlo, load_exported
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.networks import open_network
+from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.predict import PredictError, predict_folder, predict_images
 from rc2l_jax.pretrained import WeightsError
@@ -263,12 +264,12 @@ def test_images_are_read_when_they_are_due(run, tmp_path, monkeypatch):
         Image.fromarray(images_of((40, 40))[0]).save(tmp_path / f"{i:02}.png")
     begun, largest = [], 0
 
-    def read(photo: photos.Photo) -> np.ndarray:
+    def read(photo: photos.Photo, frames: OpenFrames) -> np.ndarray:
         nonlocal largest
         begun.append(photo)
         written = len(list((tmp_path / "out" / "segments").glob("*")))
         largest = max(largest, len(begun) - written)
-        return original(photo)
+        return original(photo, frames)
 
     original = photos.read
     monkeypatch.setattr(photos, "read", read)
