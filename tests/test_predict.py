@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 import types
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +24,7 @@ from test_evaluate import camvid_network, use_tiny_model
 from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
 
+from data.errors import DataError
 from rc2l_jax import (
     eval_pipeline,
     input_pipeline,
@@ -28,18 +32,20 @@ from rc2l_jax import (
     networks,
     photos,
     predict,
+    prediction_stream,
     visualize,
 )
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.evaluate import evaluate
 from rc2l_jax.exported import export_stablehlo, load_exported
 from rc2l_jax.models import build_model, resnet
-from rc2l_jax.networks import open_network
+from rc2l_jax.networks import Network, open_network
 from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.predict import PredictError, predict_folder, predict_images
 from rc2l_jax.pretrained import WeightsError
 from rc2l_jax.rundir import write_json
+from rc2l_jax.structs import EvalBatch
 from rc2l_jax.train_state import initial_state, start_from
 
 NUM_CLASSES = 11
@@ -222,7 +228,7 @@ def test_devices_share_the_work_and_change_nothing(run, monkeypatch):
 def test_mixed_sizes_share_a_few_shapes_and_huge_images_have_small_batches(run):
     sizes = np.random.default_rng(0).integers(20, 200, (50, 2)).tolist()
     network = dataclasses.replace(run.network, batch_size=8, max_shapes=3)
-    jobs = predict._plan(network, sizes, False)
+    jobs = prediction_stream._plan(network, sizes, False)
     assert sorted(i for job in jobs for i in job.positions) == list(range(50))
     for job in jobs:
         assert len(job.positions) <= job.size <= 8
@@ -230,11 +236,11 @@ def test_mixed_sizes_share_a_few_shapes_and_huge_images_have_small_batches(run):
             assert all(np.less_equal(sizes[i], job.group.label))
     # The network is compiled once for each of these.
     assert 1 < len({(job.group.views, job.group.label, job.size) for job in jobs}) <= 3
-    (job,) = predict._plan(network, [(4000, 5000)], False)
+    (job,) = prediction_stream._plan(network, [(4000, 5000)], False)
     assert job.size == 1
-    assert {job.size for job in predict._plan(network, [(4000, 5000)] * 9, False)} == {1}
-    assert {job.size for job in predict._plan(network, [(1000, 1000)] * 9, False)} == {8}
-    assert {job.size for job in predict._plan(network, [(1000, 1000)] * 9, True)} == {4}
+    assert {job.size for job in prediction_stream._plan(network, [(4000, 5000)] * 9, False)} == {1}
+    assert {job.size for job in prediction_stream._plan(network, [(1000, 1000)] * 9, False)} == {8}
+    assert {job.size for job in prediction_stream._plan(network, [(1000, 1000)] * 9, True)} == {4}
 
 
 def test_strips_are_the_whole(monkeypatch):
@@ -276,6 +282,94 @@ def test_images_are_read_when_they_are_due(run, tmp_path, monkeypatch):
     monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 1)
     assert predict_folder(str(tmp_path), tmp_path / "out", workdir=run.workdir) == 60
     assert largest <= 20, "batches of 2: 3 ahead, 2 on the device, 3 images being written"
+
+
+# Without a network: what is between images and files.
+
+
+@pytest.fixture
+def no_network(monkeypatch, tiny_world) -> Network:
+    """Says class 1 everywhere, one image at a time; `predict_folder` opens it."""
+
+    def run(batch: EvalBatch, shares: bool) -> tuple[np.ndarray, ...]:
+        shape = batch.label.shape
+        halves = np.full((*shape[:2], 2, *shape[2:]), 0.5, np.float16)
+        return np.ones(shape, np.uint8), halves[:, :, 0], *([halves] if shares else [])
+
+    resizes = (eval_pipeline.Resize(32, 64, 1.0),)
+    network = Network("none", ("field", "wood"), resizes, None, 1, 2, run)
+    monkeypatch.setattr(predict, "open_network", lambda *_, **__: network)
+    return network
+
+
+def folder_of(path: Path, names: Sequence[str]) -> Path:
+    path.mkdir()
+    for name in names:
+        Image.fromarray(images_of((30, 40))[0]).save(path / f"{name}.png")
+    return path
+
+
+def stems(output: Path, kind: str = "segments") -> list[str]:
+    return sorted(path.stem for path in (output / kind).iterdir())
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_on_many_cores_little_waits_in_memory(no_network, tmp_path, monkeypatch, probabilities):
+    source = folder_of(tmp_path / "in", [f"{i:02}" for i in range(25)])
+    begun, written, largest = [], [], 0
+    read, write = photos.read, predict.write_prediction
+
+    def count_read(photo: photos.Photo, frames: OpenFrames) -> np.ndarray:
+        nonlocal largest
+        begun.append(photo)
+        largest = max(largest, len(begun) - len(written))
+        return read(photo, frames)
+
+    def count_written(output: Path, name: str, *rest: Any) -> None:
+        time.sleep(0.01)
+        write(output, name, *rest)
+        written.append(name)
+
+    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 8)
+    monkeypatch.setattr(photos, "read", count_read)
+    monkeypatch.setattr(predict, "write_prediction", count_written)
+    assert predict_folder(str(source), tmp_path / "free", probabilities=probabilities) == 25
+    assert largest > 8
+    for module in (predict, prediction_stream):
+        monkeypatch.setattr(module, "WAITING_BYTES", 1)
+    begun, written, largest = [], [], 0
+    predict_folder(str(source), tmp_path / "tight", probabilities=probabilities)
+    assert largest <= 2, "one is prepared while the one before is at the network or written"
+
+
+def test_what_waits_is_weighed(no_network):
+    for job in prediction_stream._plan(no_network, [(4000, 5000)] * 3, True):
+        ((height, width),) = job.group.views
+        assert job.weight == 6 * 4000 * 5000 + 3 * height * width  # decoded, twice; and resized
+    (image,) = images_of((30, 40))
+    read = lambda _: image  # noqa: E731
+    for probabilities, pixel in ((False, 6), (True, 10)):  # colours, id, float16 each
+        (result,) = prediction_stream.predict_stream(no_network, [(30, 40)], read, probabilities)
+        assert result.weight == 30 * 40 * pixel
+
+
+def test_a_moving_image_is_opened_once_a_thread(no_network, tmp_path, monkeypatch):
+    frames = [Image.fromarray(np.full((30, 40, 3), 5 * i, np.uint8)) for i in range(40)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+    opened, original = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
+    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 4)
+    assert predict_folder(str(tmp_path / "clip.gif"), tmp_path / "out") == 40
+    assert len(opened) <= 1 + 4, "measured once, then read"
+    assert stems(tmp_path / "out") == [f"clip_{i:06}" for i in range(40)]
+
+
+def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
+    source = folder_of(tmp_path / "in", "abc")
+    (source / "notes.txt").write_text("no image")
+    predict_folder(str(source), tmp_path / "out")
+    bar = capsys.readouterr().err.split("\r")[-1].splitlines()[0]
+    assert bar.startswith("100%") and "3/3" in bar and "image" in bar
 
 
 # Bad input.
@@ -363,6 +457,11 @@ def test_a_runs_class_names_outlive_its_data(run, tmp_path):
     write_json(tmp_path / "copy" / "config.json", stored)
     names = [f"class {i}" for i in range(NUM_CLASSES)]
     write_json(tmp_path / "copy" / "results.json", {"teacher": {"iou": dict.fromkeys(names)}})
+    assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
+    (tmp_path / "copy" / "results.json").unlink()  # stopped before its first evaluation
+    with pytest.raises(DataError):
+        open_network(workdir=tmp_path / "copy")
+    write_json(tmp_path / "copy" / "config.json", stored | {"class_names": names})
     assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
 
 
