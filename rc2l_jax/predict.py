@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +25,19 @@ from rc2l_jax.host_loader import ahead
 from rc2l_jax.networks import Network, open_network
 from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.photos import PhotoError
-from rc2l_jax.prediction_files import Prediction, write_prediction
+from rc2l_jax.prediction_files import Prediction, is_written, write_prediction
 from rc2l_jax.prediction_stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.report import say
+
+# What a disk says of one name only: too long, of characters it does not know, or a folder is there.
+_OF_A_NAME = {
+    errno.ENAMETOOLONG,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 class PredictError(ValueError):
@@ -44,6 +55,7 @@ def predict_folder(
     step: int | None = None,
     probabilities: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> int:
     """Predicts images on disk and writes, in `output`, what the README says.
 
@@ -54,30 +66,36 @@ def predict_folder(
       probabilities: also write every class's share at every pixel.
       overwrite: let there be files in `output`; those of the same name are replaced, and no other
         is touched.
+      resume: go on in `output`: images whose results are whole there are left out.
 
     Returns:
       How many images were predicted.
 
     Raises:
-      PredictError: there is nothing to predict, or something in `output`.
+      PredictError: there is nothing to predict, something in `output`, or no room for more.
       CheckpointError, WeightsError, ConfigError, DataError: see `open_network`.
     """
     if jax.process_count() > 1:
         raise PredictError("--mode=predict runs in one process: start it on one host")
     output = Path(output).expanduser().absolute()
-    _check_output(output, overwrite)
+    _check_output(output, overwrite, resume)
     try:
         found = photos.find(source, output)
     except PhotoError as error:
         raise PredictError(str(error)) from error
-    if not found.photos:
+    done = _leave_out_written(found, output, probabilities) if resume else 0
+    if not found.photos and not done:
         raise _nothing(found, source)
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
     try:
         count = _write_all(found, opened, output, probabilities)
     except OSError as error:
-        raise PredictError(f"{error.filename or output}: {error.strerror or error}") from error
-    if not count:
+        _warn_of(found)
+        raise PredictError(
+            f"{error.filename or output}: {error.strerror or error}. What is whole stays there: "
+            "mend that, and the same command with --resume goes on"
+        ) from error
+    if not count and not done:
         raise _nothing(found, source)
     _warn_of(found)
     say(f"{opened.title}: {count} images -> {output}")
@@ -109,18 +127,23 @@ def predict_images(
 
 
 def _write_all(found: photos.Photos, network: Network, output: Path, probabilities: bool) -> int:
-    """Predicts and writes what was found; adds to `found.skipped` what could not be read."""
-    items, frames = found.photos, OpenFrames()
+    """Predicts and writes what was found; adds to `found.skipped` what could not be."""
+    items, frames, count = found.photos, OpenFrames(), 0
     read = lambda i: photos.read(items[i], frames)  # noqa: E731
     results = predict_stream(network, [photo.size for photo in items], read, probabilities)
 
     def write(result: Result) -> Result:
-        if result.prediction is not None:
-            name, names = items[result.position].name, network.class_names
-            write_prediction(output, name, result.image, result.prediction, names)
-        return result._replace(image=None, prediction=None)
+        name, error = items[result.position].name, result.error
+        try:
+            if not error:
+                prediction, names = result.prediction, network.class_names
+                write_prediction(output, name, result.image, prediction, names)
+        except OSError as failure:
+            if failure.errno not in _OF_A_NAME:
+                raise
+            error = f"its results cannot be written ({failure.strerror}); rename it"
+        return Result(result.position, None, None, error)
 
-    count = 0
     with contextlib.closing(frames), tqdm(total=len(items), unit="image") as progress:
         for result in ahead(write, results, lambda result: result.weight, WAITING_BYTES):
             progress.update()
@@ -135,13 +158,24 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
     return count
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool) -> int:
+    """Takes from what was found what an earlier command has written; returns how many."""
+    total = len(found.photos)
+    found.photos = [x for x in found.photos if not is_written(output, x.name, probabilities)]
+    done = total - len(found.photos)
+    say(f"{done} of {total} images are in {output} already")
+    return done
+
+
+def _check_output(output: Path, overwrite: bool, resume: bool) -> None:
+    if overwrite and resume:
+        raise PredictError("--overwrite does again what --resume leaves out: give one of them")
     if output.exists() and not output.is_dir():
         raise PredictError(f"--output={output} is a file: choose a folder")
-    if not overwrite and output.is_dir() and any(output.iterdir()):
+    if not (overwrite or resume) and output.is_dir() and any(output.iterdir()):
         raise PredictError(
-            f"--output={output} is not empty: choose another folder, or --overwrite to replace "
-            "files of the same name in it"
+            f"--output={output} is not empty: choose another folder, --overwrite to replace files "
+            "of the same name in it, or --resume to go on with what was stopped"
         )
 
 

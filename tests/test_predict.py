@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import re
 import shutil
 import time
 import types
@@ -49,6 +52,7 @@ from rc2l_jax.structs import EvalBatch
 from rc2l_jax.train_state import initial_state, start_from
 
 NUM_CLASSES = 11
+DOCUMENT = Path(__file__).parents[1] / "docs" / "predict.md"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -364,12 +368,85 @@ def test_a_moving_image_is_opened_once_a_thread(no_network, tmp_path, monkeypatc
     assert stems(tmp_path / "out") == [f"clip_{i:06}" for i in range(40)]
 
 
+def test_the_documents_python_runs(no_network, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(images_of((30, 40))[0]).save("photo.jpg")
+    monkeypatch.setattr(networks, "open_network", lambda workdir: no_network)
+    exec(compile(code, str(DOCUMENT), "exec"), {})
+    assert capsys.readouterr().out == "wood 0.5\n"
+
+
 def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
     source = folder_of(tmp_path / "in", "abc")
     (source / "notes.txt").write_text("no image")
     predict_folder(str(source), tmp_path / "out")
     bar = capsys.readouterr().err.split("\r")[-1].splitlines()[0]
     assert bar.startswith("100%") and "3/3" in bar and "image" in bar
+
+
+def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
+    long = "n" * 243  # of 255 bytes; its list of segments has 13 more while it is written
+    source = folder_of(tmp_path / "in", ["a", long, "z"])
+    assert predict_folder(str(source), tmp_path / "out") == 2
+    warning = capsys.readouterr().err
+    assert f"{long}.png: its results cannot be written (File name too long)" in warning
+    for kind in ("masks", "overlays", "segments"):
+        assert stems(tmp_path / "out", kind) == ["a", "z"]
+    (tmp_path / "again" / "masks" / "a.png").mkdir(parents=True)
+    assert predict_folder(str(source), tmp_path / "again", overwrite=True) == 1
+    assert "a.png: its results cannot be written (Is a directory)" in capsys.readouterr().err
+    with pytest.raises(PredictError, match=r"holds no image to predict\n.*File name too long"):
+        predict_folder(str(source / f"{long}.png"), tmp_path / "third")
+
+
+def stop_at(monkeypatch, name: str) -> None:
+    """The disk is full when this image's results are written."""
+    original = predict.write_prediction
+
+    def write(output: Path, written: str, *rest: Any) -> None:
+        if written >= name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output / written))
+        original(output, written, *rest)
+
+    monkeypatch.setattr(predict, "write_prediction", write)
+
+
+def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys):
+    source, out = folder_of(tmp_path / "in", "abcde"), tmp_path / "out"
+    (source / "notes.txt").write_text("no image")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, "c")
+        patch.setattr(predict, "WAITING_BYTES", 1)  # no thread still writes when the patch ends
+        with pytest.raises(PredictError, match=r"out/.: No space left on device.*--resume goes on"):
+            predict_folder(str(source), out)
+    assert "notes.txt: not an image" in capsys.readouterr().err, "what was skipped is said before"
+    assert stems(out) == ["a", "b"]
+    (out / "masks" / "c.png").write_text("half a result")  # without its list it does not count
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
+    assert predict_folder(str(source), out, resume=True) == 3
+    said = capsys.readouterr()
+    assert "2 of 5 images are in" in said.out and "3/3" in said.err
+    assert stems(out) == [*"abcde"] and read_mask(out / "masks" / "c.png").shape == (30, 40)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
+    assert predict_folder(str(source), out, resume=True) == 0
+    assert predict_folder(str(source), out, resume=True, probabilities=True) == 5
+    assert stems(out, "probabilities") == [*"abcde"]
+    with pytest.raises(PredictError, match="--overwrite does again what --resume leaves out"):
+        predict_folder(str(source), out, resume=True, overwrite=True)
+
+
+def test_a_list_of_segments_is_there_only_if_all_is_new(no_network, tmp_path, monkeypatch):
+    source, out = folder_of(tmp_path / "in", "a"), tmp_path / "out"
+    predict_folder(str(source), out)
+
+    def fail(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(visualize, "save_image", fail)
+    with pytest.raises(PredictError, match=r"masks/a\.png: No space left"):
+        predict_folder(str(source), out, overwrite=True)
+    assert stems(out) == []
 
 
 # Bad input.
