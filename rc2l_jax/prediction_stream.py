@@ -87,6 +87,10 @@ def predict_stream(
         if pending is not None:
             yield from _results(*pending)
         pending = ready, outputs
+        if sum(array.nbytes for array in outputs) > WAITING_BYTES:  # two of it are too much
+            del ready, outputs
+            yield from _results(*pending)
+            pending = None
     if pending is not None:
         yield from _results(*pending)
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 import types
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,26 @@ def test_on_many_cores_little_waits_in_memory(no_network, tmp_path, monkeypatch,
     begun, written, largest = [], [], 0
     predict_folder(str(source), tmp_path / "tight", probabilities=probabilities)
     assert largest <= 2, "one is prepared while the one before is at the network or written"
+
+
+def test_a_huge_result_is_gone_before_the_next_is_made(no_network, tmp_path, monkeypatch):
+    source, alive = folder_of(tmp_path / "in", "abcd"), []
+
+    def run(batch: EvalBatch, shares: bool) -> tuple[np.ndarray, ...]:
+        give_up = time.monotonic() + 5
+        while any(made() is not None for made in alive) and time.monotonic() < give_up:
+            time.sleep(0.01)  # the thread that wrote it may need a moment to let it go
+        assert not any(made() is not None for made in alive)
+        outputs = no_network.run(batch, shares)
+        alive.extend(weakref.ref(array) for array in outputs)
+        return outputs
+
+    network = dataclasses.replace(no_network, run=run)
+    monkeypatch.setattr(predict, "open_network", lambda *_, **__: network)
+    for module in (predict, prediction_stream):
+        monkeypatch.setattr(module, "WAITING_BYTES", 1)
+    assert predict_folder(str(source), tmp_path / "out") == 4
+    assert len(alive) == 8
 
 
 def test_what_waits_is_weighed(no_network):
