@@ -85,6 +85,9 @@ _PROBABILITIES = flags.DEFINE_bool(
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "predict: replace files of the same name in --output."
 )
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "predict: go on in --output with the images that have no results there."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -167,6 +170,7 @@ def predict(config: ConfigDict | None, workdir: str | None) -> None:
         step=_STEP.value,
         probabilities=_PROBABILITIES.value,
         overwrite=_OVERWRITE.value,
+        resume=_RESUME.value,
     )
 
 

@@ -32,7 +32,7 @@ from rc2l_jax.label_resolution import class_ids, describe_in_strips
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.pretrained import WeightsError, files, load_pretrained
 from rc2l_jax.pretrained.from_transformers import describe_network, describe_processing
-from rc2l_jax.rundir import run_path
+from rc2l_jax.rundir import run_path, stored_class_names
 from rc2l_jax.structs import AXIS, EvalBatch
 from rc2l_jax.trained import restore_run
 from rc2l_jax.windows import InferenceOptions
@@ -147,15 +147,12 @@ def run_config(workdir: epath.Path) -> ConfigDict:
 
 
 def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
-    """Class names of a run: as its evaluation wrote them, or of its data set.
+    """Class names of a run: as it keeps them itself, or of its data set.
 
     Raises:
-      DataError: the run was never evaluated, and its data set cannot be opened.
+      DataError: the run is an older one that keeps none, and its data set cannot be opened.
     """
-    try:
-        names = list(json.loads((workdir / "results.json").read_text())["teacher"]["iou"])
-    except (OSError, ValueError, LookupError, TypeError):
-        names = []
+    names = stored_class_names(workdir)
     if len(names) == config.data.num_classes:
         return names
     return input_pipeline.dataset_info(config).class_names

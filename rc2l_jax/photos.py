@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 from data.host_tf import tf
 from data.trees import FolderTree
 from rc2l_jax import host_decode
+from rc2l_jax.open_frames import OpenFrames
 
 # Declared in a header, so that a small file can ask for all of the memory.
 MAX_PIXELS = 1 << 28
@@ -24,6 +26,7 @@ _WITH_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 _AS_EVALUATION = ("JPEG", "MPO", "PNG")  # what training and evaluation read, with their decoder
 _RESULTS = (".png", ".jpg", ".json", ".npz")  # of the files that bear a photo's name
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+_OF_PHONES = (".heic", ".heif")
 
 
 class PhotoError(ValueError):
@@ -38,12 +41,14 @@ class Photo:
       path: of the file.
       frame: which of its frames; None if it has one.
       size: height and width as displayed, that is with its EXIF orientation applied.
+      orientation: EXIF's; that of a TIFF's page is read with it.
       name: for what is made of it: relative, with "/" and without a suffix.
     """
 
     path: Path
     frame: int | None
     size: tuple[int, int]
+    orientation: int
     name: str = ""
 
 
@@ -68,18 +73,27 @@ def find(source: str, outside: Path) -> Photos:
       outside: nothing below this folder is taken: it is where the results go.
 
     Raises:
-      PhotoError: there is no such file or folder, or two images would have the same name.
+      PhotoError: there is no such file or folder, it lies where the results go, or two images
+        would have the same name.
     """
     root, files = _files(source)
-    outside = outside.resolve()
-    found, skipped = [], {}
+    taken = outside.resolve()
+    if taken in (root.resolve(), *root.resolve().parents):
+        raise PhotoError(
+            f"--output={outside} is the folder of --input={source}, or above it: results would lie "
+            "among the images; choose another folder"
+        )
+    found, skipped, inside = [], {}, 0
     for file in files:
-        if outside in file.resolve().parents:
+        if taken in file.resolve().parents:
+            inside += 1
             continue
         try:
             found += [dataclasses.replace(p, name=_name(p, root)) for p in measure(file)]
         except PhotoError as error:
             skipped[file] = str(error)
+    if inside:
+        skipped[outside] = f"is --output: none of the {inside} files there is taken as an image"
     return Photos(_distinct(found, root), skipped)
 
 
@@ -95,7 +109,7 @@ def _files(source: str) -> tuple[Path, list[Path]]:
         raise PhotoError(f"--input={source}: no such file or folder, and no file has such a name")
     parts = path.parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed]), [match for match in matches if match.is_file()]
+    return Path(*parts[:fixed]), [match for match in matches if not match.is_dir()]
 
 
 def _name(photo: Photo, root: Path, keep_suffix: bool = False) -> str:
@@ -137,26 +151,33 @@ def measure(path: Path) -> list[Photo]:
             f"ffmpeg -i {path.name} frames/%06d.png"
         )
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to read a pipe is to wait for ever
+            raise PhotoError("a pipe or a device, not a file")
         with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in _WITH_FRAMES else 1
-            if frames == 1:
-                photos = [Photo(path, None, _displayed_size(image, path))]
-            else:
-                photos = [Photo(path, i, _frame_size(image, path, i)) for i in range(frames)]
+            return _frames(image, path)
     except PhotoError:
         raise
     except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
-        raise PhotoError(_reason(error)) from error
-    return photos
+        raise PhotoError(_reason(error, path)) from error
 
 
-def _frame_size(image: Image.Image, path: Path, frame: int) -> tuple[int, int]:
-    if image.format == "TIFF":  # pages differ
-        image.seek(frame)
-    return _displayed_size(image, path)
+def _frames(image: Image.Image, path: Path) -> list[Photo]:
+    """The photo of an open file, or its frames."""
+    count = getattr(image, "n_frames", 1) if image.format in _WITH_FRAMES else 1
+    if count == 1:
+        return [Photo(path, None, *_displayed(image, path))]
+    if image.format != "TIFF":
+        shown = _displayed(image, path)
+        return [Photo(path, i, *shown) for i in range(count)]
+    pages = []
+    for i in range(count):  # they differ
+        image.seek(i)
+        pages.append(Photo(path, i, *_displayed(image, path)))
+    return pages
 
 
-def _displayed_size(image: Image.Image, path: Path) -> tuple[int, int]:
+def _displayed(image: Image.Image, path: Path) -> tuple[tuple[int, int], int]:
+    """Height and width with the orientation applied; the orientation."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise PhotoError(
@@ -165,8 +186,8 @@ def _displayed_size(image: Image.Image, path: Path) -> tuple[int, int]:
     orientation = _orientation(image, path)
     if image.format == "TIFF" and orientation != 1:
         # Whether Pillow turns it while it loads depends on its version.
-        return ImageOps.exif_transpose(image).size[::-1]
-    return (width, height) if orientation in _TURNED else (height, width)
+        return ImageOps.exif_transpose(image).size[::-1], orientation
+    return ((width, height) if orientation in _TURNED else (height, width)), orientation
 
 
 def _orientation(image: Image.Image, path: Path) -> int:
@@ -190,39 +211,47 @@ def _has_chunk(path: Path, kind: bytes) -> bool:
     return False
 
 
-def read(photo: Photo) -> np.ndarray:
+def read(photo: Photo, frames: OpenFrames) -> np.ndarray:
     """Reads the pixels: RGB as displayed, uint8 [H, W, 3], whatever is transparent.
 
     What training reads, JPEG and PNG, is decoded as there, so that scores are the same.
+
+    Args:
+      photo: as `measure` found it.
+      frames: of the moving ones among the images that are read; a thread may use it with others.
 
     Raises:
       PhotoError: the file is damaged, or another one than `measure` saw.
     """
     try:
-        pixels = _decode(photo)
+        pixels = _decode(photo, frames)
     except PhotoError:
         raise
     except Exception as error:  # see `measure`
-        raise PhotoError(_reason(error)) from error
+        raise PhotoError(_reason(error, photo.path)) from error
     if pixels.shape[:2] != photo.size:
         raise PhotoError("has another size than its header says; save it again")
     return np.ascontiguousarray(pixels)
 
 
-def _decode(photo: Photo) -> np.ndarray:
+def _decode(photo: Photo, frames: OpenFrames) -> np.ndarray:
+    if photo.frame is not None:
+        with frames.at(photo.path, photo.frame) as image:
+            return _pixels(image, photo)
     with Image.open(photo.path) as image:
-        orientation = _orientation(image, photo.path)
-        if photo.frame is None and image.format in _AS_EVALUATION:
+        if image.format in _AS_EVALUATION:
             try:
                 pixels = host_decode.decode_image(tf.constant(photo.path.read_bytes())).numpy()
-                return _turn(pixels, orientation)
+                return _turn(pixels, photo.orientation)
             except tf.errors.InvalidArgumentError:
                 pass  # damaged, or of a kind that only Pillow knows
-        if photo.frame is not None:
-            image.seek(photo.frame)
-        if image.format == "TIFF":
-            return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-        return _turn(np.asarray(_as_rgb(image)), orientation)
+        return _pixels(image, photo)
+
+
+def _pixels(image: Image.Image, photo: Photo) -> np.ndarray:
+    if image.format == "TIFF":
+        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+    return _turn(np.asarray(_as_rgb(image)), photo.orientation)
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -250,8 +279,10 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
+        if path.suffix.lower() in _OF_PHONES:
+            return "HEIC, as iPhones save it, is not read here; save it as JPEG or PNG"
         return "not an image of a known kind"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be opened ({error.strerror})"

@@ -37,6 +37,8 @@ def write_prediction(
 ) -> None:
     """Writes the files of one image; the list of segments last, when all others are whole.
 
+    Until then there is none, not even a former one: see `is_written`.
+
     Args:
       output: the folder for all images.
       name: of the image, relative and without a suffix.
@@ -44,6 +46,11 @@ def write_prediction(
       prediction: of it.
       class_names: K names.
     """
+    segments = output / "segments" / f"{name}.json"
+    segments.parent.mkdir(parents=True, exist_ok=True)
+    # The longest of an image's names is the first to be used: if it is too long, nothing is left.
+    for former in (segments.with_name(f"{segments.name}.partial"), segments):
+        former.unlink(missing_ok=True)
     save = visualize.save_image
     save(output / "masks" / f"{name}.png", visualize.indexed(prediction.ids))
     picture = Image.fromarray(visualize.overlay(image, prediction.ids))
@@ -53,7 +60,13 @@ def write_prediction(
         save(output / "overlays" / f"{name}.jpg", picture, quality=_OVERLAY_QUALITY)
     if prediction.probabilities is not None:
         _save_probabilities(output / "probabilities" / f"{name}.npz", prediction, class_names)
-    write_json(output / "segments" / f"{name}.json", describe_segments(prediction, class_names))
+    write_json(segments, describe_segments(prediction, class_names))
+
+
+def is_written(output: Path, name: str, probabilities: bool) -> bool:
+    """Whether `write_prediction` has written all files of an image, with probabilities or not."""
+    files = [f"segments/{name}.json", *([f"probabilities/{name}.npz"] if probabilities else [])]
+    return all(os.path.isfile(output / file) for file in files)  # Path's raises at long names
 
 
 def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -22,7 +22,8 @@ from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import flatten
 from rc2l_jax.storage import StorageError, is_local
 
-_SPLITS, _VERSION = "splits", "version"  # in config.json, beside the config's own keys
+# In config.json, beside the config's own keys.
+_SPLITS, _VERSION, _CLASSES = "splits", "version", "class_names"
 
 # Keys that may differ between a run and its continuation: they change no parameter, except
 # `num_steps`, by which a run is prolonged (the schedule follows the new value from there on).
@@ -110,16 +111,31 @@ def only_job(workdir: epath.Path) -> Iterator[None]:
         lock.release()
 
 
-def write_run_config(workdir: epath.Path, config: ConfigDict, used: Mapping[str, Any]) -> None:
-    """Writes config.json: the config, the images that the run uses, and this program's version.
+def write_run_config(
+    workdir: epath.Path, config: ConfigDict, used: Mapping[str, Any], class_names: Sequence[str]
+) -> None:
+    """Writes config.json: the config, the run's images and classes, and this program's version.
 
     Args:
       workdir: the run directory.
       config: of the run.
       used: see `check.describe_subsets`.
+      class_names: K names.
     """
-    beside = {_SPLITS: dict(used), _VERSION: __version__}
+    beside = {_SPLITS: dict(used), _CLASSES: list(class_names), _VERSION: __version__}
     write_json(workdir / "config.json", config.to_dict() | beside)
+
+
+def stored_class_names(workdir: epath.Path) -> list[str]:
+    """The class names that a run directory knows; none if it does not.
+
+    A run that was begun before config.json had them has them from its last evaluation.
+    """
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return list(json.loads((workdir / "config.json").read_text())[_CLASSES])
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return list(json.loads((workdir / "results.json").read_text())["teacher"]["iou"])
+    return []
 
 
 def _describe_job(owner: epath.Path) -> str:
@@ -200,6 +216,7 @@ def check_run_config(
         raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
     before = stored.pop(_SPLITS, {})
     stored.pop(_VERSION, None)  # a newer one may go on; its release notes say what it changes
+    stored.pop(_CLASSES, None)
     differing = differing_keys(stored, config)
     phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
     refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]

@@ -92,7 +92,7 @@ def train_and_evaluate(
             with storage_errors(workdir):
                 if step is not None and changes:
                     keep_former_config(workdir, step)
-                write_run_config(workdir, config, used)
+                write_run_config(workdir, config, used, data.class_names)
                 if init is not None:
                     write_json(workdir / "init.json", dataclasses.asdict(init))
         report = Report(workdir, stack.enter_context(create_writer(workdir)))

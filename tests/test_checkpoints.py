@@ -14,7 +14,13 @@ import pytest
 from configs import base
 from rc2l_jax import __version__
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
-from rc2l_jax.rundir import check_run_config, check_same_model, write_json, write_run_config
+from rc2l_jax.rundir import (
+    check_run_config,
+    check_same_model,
+    stored_class_names,
+    write_json,
+    write_run_config,
+)
 from rc2l_jax.structs import TrainState
 
 
@@ -161,12 +167,13 @@ USED = {
     "labeled": {"split": "train#4@0", "examples": 4, "checksum": "a1", "published": ""},
     "evaluation": {"split": "val", "examples": 9, "checksum": "b1", "published": "VOC val"},
 }
+CLASSES = ("road", "tree")
 
 
 def test_a_run_directory_keeps_its_config(tmp_path):
     config = base.get_config()
     assert check_run_config(tmp_path, config, USED) == []  # nothing there yet
-    write_run_config(tmp_path, config, USED)
+    write_run_config(tmp_path, config, USED, CLASSES)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     assert check_run_config(tmp_path, config, USED) == []
     config.log_every_steps += 1
@@ -186,9 +193,21 @@ def test_a_run_directory_keeps_its_config(tmp_path):
     assert (tmp_path / "config.json").read_text() == before
 
 
+def test_a_run_keeps_its_class_names(tmp_path):
+    assert stored_class_names(tmp_path) == []
+    iou = {"car": 0.5, "sky": None}
+    write_json(tmp_path / "results.json", {"teacher": {"iou": iou}})
+    write_json(tmp_path / "config.json", base.get_config().to_dict())  # as older runs have it
+    assert stored_class_names(tmp_path) == ["car", "sky"]
+    write_run_config(tmp_path, base.get_config(), USED, CLASSES)
+    assert stored_class_names(tmp_path) == ["road", "tree"]
+    (tmp_path / "results.json").unlink()  # a run that was stopped before its first evaluation
+    assert stored_class_names(tmp_path) == ["road", "tree"]
+
+
 def test_a_run_goes_on_with_its_own_images_only(tmp_path):
     config = base.get_config()
-    write_run_config(tmp_path, config, USED)
+    write_run_config(tmp_path, config, USED, CLASSES)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["version"] == __version__
     write_json(tmp_path / "config.json", stored | {"version": "0.0.1"})  # an older one's run

@@ -188,6 +188,8 @@ def test_the_finished_run_says_what_is_in_photos(runs, scratch, whole):
         assert {segment["id"] for segment in described["segments"]} == found
         assert (output / "overlays" / f"{stem}.jpg").exists()
     assert (output / "legend.png").exists()
+    names = json.loads((whole / "config.json").read_text())["class_names"]
+    assert {segment["class"] for segment in described["segments"]} <= set(names)
 
 
 MISTAKES = {

@@ -58,6 +58,21 @@ MISTAKES = {
         ["--mode=predict", "--input=.", "--output={tmp}/o", "--workdir={tmp}", "--model={tmp}"],
         "either --workdir=RUN or --model=FOLDER_OR_NAME",
     ),
+    "again_and_on": (
+        [
+            "--mode=predict",
+            "--input=.",
+            "--output={tmp}/o",
+            "--model={tmp}",
+            "--resume",
+            "--overwrite",
+        ],
+        "--overwrite does again what --resume leaves out",
+    ),
+    "results_among_images": (
+        ["--mode=predict", "--input=docs", "--output=.", "--model={tmp}", "--overwrite"],
+        "is the folder of --input=docs, or above it",
+    ),
     "step_of_no_run": (
         ["--mode=predict", "--input=.", "--output={tmp}/o", "--model={tmp}", "--step=3"],
         "--step and --network choose among a run's",
@@ -94,6 +109,7 @@ def command_line(monkeypatch, tmp_path):
             delattr(flags.FLAGS, name)
     for name in (
         "config", "version", "workdir", "mode", "step", "output", "size", "input", "model",
+        "overwrite", "resume",
     ):  # fmt: skip
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()

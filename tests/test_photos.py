@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from rc2l_jax import photos
-from rc2l_jax.photos import PhotoError
+from rc2l_jax.open_frames import OpenFrames
+from rc2l_jax.photos import Photo, PhotoError
 
 SIZE = (20, 30)
 
@@ -27,9 +29,17 @@ def save(path: Path, image: np.ndarray | Image.Image, **options: object) -> Path
     return path
 
 
+def read(photo: Photo) -> np.ndarray:
+    frames = OpenFrames()
+    try:
+        return photos.read(photo, frames)
+    finally:
+        frames.close()
+
+
 def read_one(path: Path) -> np.ndarray:
     (photo,) = photos.measure(path)
-    pixels = photos.read(photo)
+    pixels = read(photo)
     assert pixels.dtype == np.uint8 and pixels.shape == (*photo.size, 3)
     return pixels
 
@@ -63,6 +73,20 @@ def test_cmyk_jpegs_show_their_colours(tmp_path):
     path = save(tmp_path / "image.jpg", Image.fromarray(plane.copy()).convert("CMYK"), quality=95)
     assert Image.open(path).mode == "CMYK"
     np.testing.assert_allclose(read_one(path).astype(int), plane, atol=6)
+
+
+def test_ycck_jpegs_show_their_colours(tmp_path):
+    # What Photoshop writes: C, M and Y as Y, Cb and Cr, all of it inverted.
+    y, cb, cr, k = 120, 90, 150, 200
+    planes = [Image.new("L", SIZE[::-1], 255 - value) for value in (y, cb, cr, k)]
+    path = save(tmp_path / "image.jpg", Image.merge("CMYK", planes), quality=95)
+    content = path.read_bytes()
+    transform = content.index(b"Adobe") + 11  # Pillow writes 0: stored as they are
+    path.write_bytes(content[:transform] + b"\x02" + content[transform + 1 :])
+    ink = [y + 1.402 * (cr - 128), 0, y + 1.772 * (cb - 128)]
+    ink[1] = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
+    expected = (255 - np.array(ink)) * k / 255
+    np.testing.assert_allclose(read_one(path), np.broadcast_to(expected, (*SIZE, 3)), atol=3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -109,7 +133,81 @@ def test_every_frame_is_an_image(tmp_path, suffix):
     found = photos.find(str(tmp_path), tmp_path / "out")
     assert names(found) == [f"clip_{i:06d}" for i in range(4)]
     for i, photo in enumerate(found.photos):
-        np.testing.assert_allclose(photos.read(photo).astype(int), 60 * i, atol=1)
+        np.testing.assert_allclose(read(photo).astype(int), 60 * i, atol=1)
+
+
+def moving(path: Path, count: int) -> list[Photo]:
+    """Frames in which little changes, so that each is made from the one before."""
+    images = []
+    for i in range(count):
+        pixels = np.zeros((*SIZE, 3), np.uint8)
+        pixels[: i + 1, i] = 255 - i
+        images.append(Image.fromarray(pixels))
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    save(path, images[0], save_all=True, append_images=images[1:], **options)
+    frames = photos.measure(path)
+    assert len(frames) == count
+    return frames
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[Path]:
+    """The files that Pillow opens."""
+    paths, original = [], Image.open
+
+    def spy(path: Path) -> Image.Image:
+        paths.append(path)
+        return original(path)
+
+    monkeypatch.setattr(Image, "open", spy)
+    return paths
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_frames_in_a_row_are_decoded_in_one_pass(tmp_path, opened, suffix):
+    found = moving(tmp_path / f"clip.{suffix}", 12)
+    expected = [read(photo) for photo in found]
+    opened.clear()
+    frames = OpenFrames()
+    for photo, pixels in zip(found, expected):
+        np.testing.assert_array_equal(photos.read(photo, frames), pixels)
+    assert len(opened) == 1
+    for i in (4, 3, 3, 11, 0):  # in whatever order
+        np.testing.assert_array_equal(photos.read(found[i], frames), expected[i])
+    frames.close()
+
+
+def test_readers_side_by_side_only_move_on(tmp_path, opened):
+    found = moving(tmp_path / "clip.gif", 24)
+    opened.clear()
+    frames = OpenFrames()
+    for i in range(8):  # three threads, a third of the frames each
+        for start in (0, 8, 16):
+            photos.read(found[start + i], frames)
+    assert len(opened) <= 3
+    with frames.at(found[0].path, 0) as lent:
+        frames.close()
+        assert lent.fp is not None
+    assert lent.fp is None and not frames._idle
+
+
+def test_a_damaged_frame_spoils_no_other(tmp_path, monkeypatch):
+    found = moving(tmp_path / "clip.gif", 4)
+    expected, frames, original = [read(photo) for photo in found], OpenFrames(), photos._as_rgb
+
+    def fail_at_2(image: Image.Image) -> Image.Image:
+        if image.tell() == 2:
+            raise OSError("broken data stream")
+        return original(image)
+
+    monkeypatch.setattr(photos, "_as_rgb", fail_at_2)
+    for i in (0, 1, 2, 3):
+        if i == 2:
+            with pytest.raises(PhotoError, match="damaged"):
+                photos.read(found[i], frames)
+        else:
+            np.testing.assert_array_equal(photos.read(found[i], frames), expected[i])
+    frames.close()
 
 
 def test_pages_of_a_tiff_have_sizes_of_their_own(tmp_path):
@@ -118,7 +216,7 @@ def test_pages_of_a_tiff_have_sizes_of_their_own(tmp_path):
     found = photos.measure(tmp_path / "pages.tif")
     assert [photo.size for photo in found] == [(10, 20), (11, 20), (12, 20)]
     for photo, page in zip(found, pages):
-        np.testing.assert_array_equal(photos.read(photo), np.asarray(page))
+        np.testing.assert_array_equal(read(photo), np.asarray(page))
 
 
 # What is no image.
@@ -142,6 +240,11 @@ UNMEASURABLE = {
     "text.jpg": (lambda path: path.write_text("no image"), "not an image of a known kind"),
     "empty.png": (lambda path: path.write_bytes(b""), "not an image of a known kind"),
     "huge.png": (huge_png, "100000 x 100000 pixels, more than"),
+    "photo.HEIC": (
+        lambda path: path.write_bytes(b"\0\0\0\x18ftypheic"),
+        "HEIC, as iPhones save it, .* save it as JPEG or PNG",
+    ),
+    "pipe.png": (os.mkfifo, "a pipe or a device"),
     "clip.mp4": (lambda path: path.write_bytes(b""), r"ffmpeg -i clip.mp4 frames/%06d.png"),
 }
 UNREADABLE = {
@@ -160,17 +263,17 @@ def test_what_cannot_be_read_says_why(tmp_path, name):
     with pytest.raises(PhotoError, match=message):
         for photo in photos.measure(tmp_path / name):
             assert name in UNREADABLE
-            photos.read(photo)
+            read(photo)
 
 
 def test_a_file_that_changes_before_it_is_read_is_noticed(tmp_path):
     (photo,) = photos.measure(save(tmp_path / "image.png", rgb()))
     save(tmp_path / "image.png", rgb(0, (7, 9)))
     with pytest.raises(PhotoError, match="another size"):
-        photos.read(photo)
+        read(photo)
     (tmp_path / "image.png").unlink()
     with pytest.raises(PhotoError, match="cannot be opened"):
-        photos.read(photo)
+        read(photo)
 
 
 # Finding and naming.
@@ -182,7 +285,8 @@ def test_folders_are_searched_in_depth_and_keep_their_order(tmp_path):
     (tmp_path / "in" / "note.txt").write_text("")
     found = photos.find(str(tmp_path / "in"), tmp_path / "in" / "out")
     assert names(found) == ["a", "b/10", "b/2"]
-    assert [path.name for path in found.skipped] == ["note.txt"]
+    assert [path.name for path in found.skipped] == ["note.txt", "out"]
+    assert "none of the 1 files there" in found.skipped[tmp_path / "in" / "out"]
 
 
 def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
@@ -195,6 +299,26 @@ def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
     assert find("odd[1].png") == ["odd[1]"]
     with pytest.raises(PhotoError, match="no such file or folder"):
         find("c/*.png")
+
+
+@pytest.mark.parametrize("source", ["in", "in/a.png", "in/*.png"])
+def test_results_never_go_where_the_images_are(tmp_path, source):
+    save(tmp_path / "in" / "a.png", rgb())
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for output in ("in", ".", "link"):
+        with pytest.raises(PhotoError, match=r"--output=.* is the folder of --input=.*/in"):
+            photos.find(str(tmp_path / source), tmp_path / output)
+    assert names(photos.find(str(tmp_path / source), tmp_path / "in" / "out")) == ["a"]
+
+
+def test_what_a_glob_means_and_cannot_be_read_is_named(tmp_path):
+    save(tmp_path / "in" / "a.png", rgb())
+    (tmp_path / "in" / "folder.png").mkdir()
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    found = photos.find(str(tmp_path / "in" / "*.png"), tmp_path / "out")
+    assert names(found) == ["a"]
+    assert sorted(path.name for path in found.skipped) == ["gone.png", "pipe.png"]
 
 
 def test_two_images_never_get_one_name(tmp_path):

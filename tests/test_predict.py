@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import re
 import shutil
+import time
 import types
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +28,7 @@ from test_evaluate import camvid_network, use_tiny_model
 from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
 
+from data.errors import DataError
 from rc2l_jax import (
     eval_pipeline,
     input_pipeline,
@@ -28,20 +36,24 @@ from rc2l_jax import (
     networks,
     photos,
     predict,
+    prediction_stream,
     visualize,
 )
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.evaluate import evaluate
 from rc2l_jax.exported import export_stablehlo, load_exported
 from rc2l_jax.models import build_model, resnet
-from rc2l_jax.networks import open_network
+from rc2l_jax.networks import Network, open_network
+from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.predict import PredictError, predict_folder, predict_images
 from rc2l_jax.pretrained import WeightsError
 from rc2l_jax.rundir import write_json
+from rc2l_jax.structs import EvalBatch
 from rc2l_jax.train_state import initial_state, start_from
 
 NUM_CLASSES = 11
+DOCUMENT = Path(__file__).parents[1] / "docs" / "predict.md"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -221,7 +233,7 @@ def test_devices_share_the_work_and_change_nothing(run, monkeypatch):
 def test_mixed_sizes_share_a_few_shapes_and_huge_images_have_small_batches(run):
     sizes = np.random.default_rng(0).integers(20, 200, (50, 2)).tolist()
     network = dataclasses.replace(run.network, batch_size=8, max_shapes=3)
-    jobs = predict._plan(network, sizes, False)
+    jobs = prediction_stream._plan(network, sizes, False)
     assert sorted(i for job in jobs for i in job.positions) == list(range(50))
     for job in jobs:
         assert len(job.positions) <= job.size <= 8
@@ -229,11 +241,11 @@ def test_mixed_sizes_share_a_few_shapes_and_huge_images_have_small_batches(run):
             assert all(np.less_equal(sizes[i], job.group.label))
     # The network is compiled once for each of these.
     assert 1 < len({(job.group.views, job.group.label, job.size) for job in jobs}) <= 3
-    (job,) = predict._plan(network, [(4000, 5000)], False)
+    (job,) = prediction_stream._plan(network, [(4000, 5000)], False)
     assert job.size == 1
-    assert {job.size for job in predict._plan(network, [(4000, 5000)] * 9, False)} == {1}
-    assert {job.size for job in predict._plan(network, [(1000, 1000)] * 9, False)} == {8}
-    assert {job.size for job in predict._plan(network, [(1000, 1000)] * 9, True)} == {4}
+    assert {job.size for job in prediction_stream._plan(network, [(4000, 5000)] * 9, False)} == {1}
+    assert {job.size for job in prediction_stream._plan(network, [(1000, 1000)] * 9, False)} == {8}
+    assert {job.size for job in prediction_stream._plan(network, [(1000, 1000)] * 9, True)} == {4}
 
 
 def test_strips_are_the_whole(monkeypatch):
@@ -263,18 +275,199 @@ def test_images_are_read_when_they_are_due(run, tmp_path, monkeypatch):
         Image.fromarray(images_of((40, 40))[0]).save(tmp_path / f"{i:02}.png")
     begun, largest = [], 0
 
-    def read(photo: photos.Photo) -> np.ndarray:
+    def read(photo: photos.Photo, frames: OpenFrames) -> np.ndarray:
         nonlocal largest
         begun.append(photo)
         written = len(list((tmp_path / "out" / "segments").glob("*")))
         largest = max(largest, len(begun) - written)
-        return original(photo)
+        return original(photo, frames)
 
     original = photos.read
     monkeypatch.setattr(photos, "read", read)
     monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 1)
     assert predict_folder(str(tmp_path), tmp_path / "out", workdir=run.workdir) == 60
     assert largest <= 20, "batches of 2: 3 ahead, 2 on the device, 3 images being written"
+
+
+# Without a network: what is between images and files.
+
+
+@pytest.fixture
+def no_network(monkeypatch, tiny_world) -> Network:
+    """Says class 1 everywhere, one image at a time; `predict_folder` opens it."""
+
+    def run(batch: EvalBatch, shares: bool) -> tuple[np.ndarray, ...]:
+        shape = batch.label.shape
+        halves = np.full((*shape[:2], 2, *shape[2:]), 0.5, np.float16)
+        return np.ones(shape, np.uint8), halves[:, :, 0], *([halves] if shares else [])
+
+    resizes = (eval_pipeline.Resize(32, 64, 1.0),)
+    network = Network("none", ("field", "wood"), resizes, None, 1, 2, run)
+    monkeypatch.setattr(predict, "open_network", lambda *_, **__: network)
+    return network
+
+
+def folder_of(path: Path, names: Sequence[str]) -> Path:
+    path.mkdir()
+    for name in names:
+        Image.fromarray(images_of((30, 40))[0]).save(path / f"{name}.png")
+    return path
+
+
+def stems(output: Path, kind: str = "segments") -> list[str]:
+    return sorted(path.stem for path in (output / kind).iterdir())
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_on_many_cores_little_waits_in_memory(no_network, tmp_path, monkeypatch, probabilities):
+    source = folder_of(tmp_path / "in", [f"{i:02}" for i in range(25)])
+    begun, written, largest = [], [], 0
+    read, write = photos.read, predict.write_prediction
+
+    def count_read(photo: photos.Photo, frames: OpenFrames) -> np.ndarray:
+        nonlocal largest
+        begun.append(photo)
+        largest = max(largest, len(begun) - len(written))
+        return read(photo, frames)
+
+    def count_written(output: Path, name: str, *rest: Any) -> None:
+        time.sleep(0.01)
+        write(output, name, *rest)
+        written.append(name)
+
+    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 8)
+    monkeypatch.setattr(photos, "read", count_read)
+    monkeypatch.setattr(predict, "write_prediction", count_written)
+    assert predict_folder(str(source), tmp_path / "free", probabilities=probabilities) == 25
+    assert largest > 8
+    for module in (predict, prediction_stream):
+        monkeypatch.setattr(module, "WAITING_BYTES", 1)
+    begun, written, largest = [], [], 0
+    predict_folder(str(source), tmp_path / "tight", probabilities=probabilities)
+    assert largest <= 2, "one is prepared while the one before is at the network or written"
+
+
+def test_a_huge_result_is_gone_before_the_next_is_made(no_network, tmp_path, monkeypatch):
+    source, alive = folder_of(tmp_path / "in", "abcd"), []
+
+    def run(batch: EvalBatch, shares: bool) -> tuple[np.ndarray, ...]:
+        give_up = time.monotonic() + 5
+        while any(made() is not None for made in alive) and time.monotonic() < give_up:
+            time.sleep(0.01)  # the thread that wrote it may need a moment to let it go
+        assert not any(made() is not None for made in alive)
+        outputs = no_network.run(batch, shares)
+        alive.extend(weakref.ref(array) for array in outputs)
+        return outputs
+
+    network = dataclasses.replace(no_network, run=run)
+    monkeypatch.setattr(predict, "open_network", lambda *_, **__: network)
+    for module in (predict, prediction_stream):
+        monkeypatch.setattr(module, "WAITING_BYTES", 1)
+    assert predict_folder(str(source), tmp_path / "out") == 4
+    assert len(alive) == 8
+
+
+def test_what_waits_is_weighed(no_network):
+    for job in prediction_stream._plan(no_network, [(4000, 5000)] * 3, True):
+        ((height, width),) = job.group.views
+        assert job.weight == 6 * 4000 * 5000 + 3 * height * width  # decoded, twice; and resized
+    (image,) = images_of((30, 40))
+    read = lambda _: image  # noqa: E731
+    for probabilities, pixel in ((False, 6), (True, 10)):  # colours, id, float16 each
+        (result,) = prediction_stream.predict_stream(no_network, [(30, 40)], read, probabilities)
+        assert result.weight == 30 * 40 * pixel
+
+
+def test_a_moving_image_is_opened_once_a_thread(no_network, tmp_path, monkeypatch):
+    frames = [Image.fromarray(np.full((30, 40, 3), 5 * i, np.uint8)) for i in range(40)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+    opened, original = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
+    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 4)
+    assert predict_folder(str(tmp_path / "clip.gif"), tmp_path / "out") == 40
+    assert len(opened) <= 1 + 4, "measured once, then read"
+    assert stems(tmp_path / "out") == [f"clip_{i:06}" for i in range(40)]
+
+
+def test_the_documents_python_runs(no_network, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(images_of((30, 40))[0]).save("photo.jpg")
+    monkeypatch.setattr(networks, "open_network", lambda workdir: no_network)
+    exec(compile(code, str(DOCUMENT), "exec"), {})
+    assert capsys.readouterr().out == "wood 0.5\n"
+
+
+def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
+    source = folder_of(tmp_path / "in", "abc")
+    (source / "notes.txt").write_text("no image")
+    predict_folder(str(source), tmp_path / "out")
+    bar = capsys.readouterr().err.split("\r")[-1].splitlines()[0]
+    assert bar.startswith("100%") and "3/3" in bar and "image" in bar
+
+
+def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
+    long = "n" * 243  # of 255 bytes; its list of segments has 13 more while it is written
+    source = folder_of(tmp_path / "in", ["a", long, "z"])
+    assert predict_folder(str(source), tmp_path / "out") == 2
+    warning = capsys.readouterr().err
+    assert f"{long}.png: its results cannot be written (File name too long)" in warning
+    for kind in ("masks", "overlays", "segments"):
+        assert stems(tmp_path / "out", kind) == ["a", "z"]
+    (tmp_path / "again" / "masks" / "a.png").mkdir(parents=True)
+    assert predict_folder(str(source), tmp_path / "again", overwrite=True) == 1
+    assert "a.png: its results cannot be written (Is a directory)" in capsys.readouterr().err
+    with pytest.raises(PredictError, match=r"holds no image to predict\n.*File name too long"):
+        predict_folder(str(source / f"{long}.png"), tmp_path / "third")
+
+
+def stop_at(monkeypatch, name: str) -> None:
+    """The disk is full when this image's results are written."""
+    original = predict.write_prediction
+
+    def write(output: Path, written: str, *rest: Any) -> None:
+        if written >= name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output / written))
+        original(output, written, *rest)
+
+    monkeypatch.setattr(predict, "write_prediction", write)
+
+
+def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys):
+    source, out = folder_of(tmp_path / "in", "abcde"), tmp_path / "out"
+    (source / "notes.txt").write_text("no image")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, "c")
+        patch.setattr(predict, "WAITING_BYTES", 1)  # no thread still writes when the patch ends
+        with pytest.raises(PredictError, match=r"out/.: No space left on device.*--resume goes on"):
+            predict_folder(str(source), out)
+    assert "notes.txt: not an image" in capsys.readouterr().err, "what was skipped is said before"
+    assert stems(out) == ["a", "b"]
+    (out / "masks" / "c.png").write_text("half a result")  # without its list it does not count
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
+    assert predict_folder(str(source), out, resume=True) == 3
+    said = capsys.readouterr()
+    assert "2 of 5 images are in" in said.out and "3/3" in said.err
+    assert stems(out) == [*"abcde"] and read_mask(out / "masks" / "c.png").shape == (30, 40)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
+    assert predict_folder(str(source), out, resume=True) == 0
+    assert predict_folder(str(source), out, resume=True, probabilities=True) == 5
+    assert stems(out, "probabilities") == [*"abcde"]
+    with pytest.raises(PredictError, match="--overwrite does again what --resume leaves out"):
+        predict_folder(str(source), out, resume=True, overwrite=True)
+
+
+def test_a_list_of_segments_is_there_only_if_all_is_new(no_network, tmp_path, monkeypatch):
+    source, out = folder_of(tmp_path / "in", "a"), tmp_path / "out"
+    predict_folder(str(source), out)
+
+    def fail(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(visualize, "save_image", fail)
+    with pytest.raises(PredictError, match=r"masks/a\.png: No space left"):
+        predict_folder(str(source), out, overwrite=True)
+    assert stems(out) == []
 
 
 # Bad input.
@@ -362,6 +555,11 @@ def test_a_runs_class_names_outlive_its_data(run, tmp_path):
     write_json(tmp_path / "copy" / "config.json", stored)
     names = [f"class {i}" for i in range(NUM_CLASSES)]
     write_json(tmp_path / "copy" / "results.json", {"teacher": {"iou": dict.fromkeys(names)}})
+    assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
+    (tmp_path / "copy" / "results.json").unlink()  # stopped before its first evaluation
+    with pytest.raises(DataError):
+        open_network(workdir=tmp_path / "copy")
+    write_json(tmp_path / "copy" / "config.json", stored | {"class_names": names})
     assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
 
 
