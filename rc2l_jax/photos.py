@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import stat
@@ -211,7 +212,7 @@ def _has_chunk(path: Path, kind: bytes) -> bool:
     return False
 
 
-def read(photo: Photo, frames: OpenFrames) -> np.ndarray:
+def read(photo: Photo, frames: OpenFrames | None = None) -> np.ndarray:
     """Reads the pixels: RGB as displayed, uint8 [H, W, 3], whatever is transparent.
 
     What training reads, JPEG and PNG, is decoded as there, so that scores are the same.
@@ -219,12 +220,16 @@ def read(photo: Photo, frames: OpenFrames) -> np.ndarray:
     Args:
       photo: as `measure` found it.
       frames: of the moving ones among the images that are read; a thread may use it with others.
+        None for one of its own: many frames of one file then take long.
 
     Raises:
       PhotoError: the file is damaged, or another one than `measure` saw.
     """
     try:
-        pixels = _decode(photo, frames)
+        with contextlib.ExitStack() as stack:
+            if frames is None:
+                frames = stack.enter_context(contextlib.closing(OpenFrames()))
+            pixels = _decode(photo, frames)
     except PhotoError:
         raise
     except Exception as error:  # see `measure`

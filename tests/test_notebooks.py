@@ -256,11 +256,11 @@ def test_photos_of_any_kind_are_shown_as_they_are_meant(
         WORKDIR=folder / "example",
         MY_PHOTOS=str(pictures),
     )
-    # 600 x 300 as displayed, of which every third pixel is left; the other as it is.
+    # 600 x 300 as displayed, of which every second pixel is left; the other as it is.
     shown = executed.picture("overlays")
-    assert shown.shape == (20 + 200 + 4 + 90 + 4, 4 + 2 * (100 + 4), 3)
+    assert shown.shape == (20 + 300 + 4 + 90 + 4, 4 + 2 * (150 + 4), 3)
     assert shown[30, 50, 0] > 200 and shown[30, 50, 1] < 50 and shown[210, 50].max() < 50
-    assert (shown[20 + 204 + 45, 30] == 99).all()
+    assert (shown[20 + 304 + 45, 30] == 99).all()
     new = executed.text("segments").splitlines()
     lines = "\n".join(line for line in new if not line.startswith("new_"))
     assert_segments_are(lines, folder / "example" / "predictions", {"a", "deep/grey"})

@@ -175,6 +175,7 @@ def test_frames_in_a_row_are_decoded_in_one_pass(tmp_path, opened, suffix):
     for i in (4, 3, 3, 11, 0):  # in whatever order
         np.testing.assert_array_equal(photos.read(found[i], frames), expected[i])
     frames.close()
+    np.testing.assert_array_equal(photos.read(found[5]), expected[5])  # alone, too
 
 
 def test_readers_side_by_side_only_move_on(tmp_path, opened):

@@ -244,7 +244,9 @@ def small(tmp_path):
         "TABLES = {'all': ['a-b-0', 'a-b-1', 'a-b-2', 'a-b-3']}\n"
         "get_config = lambda cell: ConfigDict({'num_steps': 1})\n"
     )
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+    # Whoever runs the tests in the background ignores SIGINT, and so would what they start.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
     program += f"from benchmarks import study; study.ROOT = Path({str(tmp_path)!r}); study.main()"
     arguments = ["--study=small.py", "--output=runs", "--jobs=2"]  # relative
     return tmp_path, [sys.executable, "-c", program, *arguments]
