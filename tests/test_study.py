@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import study, study_report
 from configs import camvid_eighth
-from configs.studies import camvid, camvid_continued, camvid_resnet50
+from configs.studies import camvid, camvid_continued, camvid_longer, camvid_resnet50
 from rc2l_jax.config import validate
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,16 @@ def test_the_continued_tables_are_those_of_the_whole_study_without_what_cannot_g
         assert all("burn_in" in cell for cell in left_out), left_out
     seeds = {"supervised-eighth-1", "rc2l-eighth-1", "supervised-eighth-2", "rc2l-eighth-2"}
     assert set(CONTINUED) - set(CELLS) == set() and seeds < set(camvid_continued.TABLES["terms"])
+
+
+@pytest.mark.parametrize("cell", camvid_longer.TABLES["eighth"])
+def test_a_longer_cell_differs_from_the_usual_one_in_its_steps_alone(cell):
+    config, usual = camvid_longer.get_config(cell), camvid.get_config(cell)
+    validate(config, 1)
+    assert config.num_steps == 2 * usual.num_steps == 8 * config.eval_every_steps
+    for key in ("num_steps", "eval_every_steps"):
+        config[key] = usual[key]
+    assert config == usual
 
 
 def test_the_middle_cell_is_the_config_of_the_readme():
