@@ -1,16 +1,21 @@
 """Command line of rc2l_jax: flags -> config -> one call.
 
-python main.py --config=configs/shapes.py --workdir=runs/shapes
-python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=eval
-python main.py --config=configs/shapes.py --workdir=runs/shapes --mode=export --output=out
 python main.py --config=configs/shapes.py --mode=check
+python main.py --config=configs/shapes.py --workdir=runs/shapes
+
+A run directory knows its config; --config.KEY=VALUE changes it:
+
+python main.py --workdir=runs/shapes
+python main.py --workdir=runs/shapes --mode=eval --config.eval.flip=True
 python main.py --workdir=runs/shapes --mode=predict --input=photos/ --output=out
+python main.py --workdir=runs/shapes --mode=export --format=stablehlo --output=program
 """
 
 import contextlib
 import os
 import re
 import sys
+from pathlib import Path
 
 import jax
 from absl import app, flags, logging
@@ -23,8 +28,10 @@ from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.config import ConfigError, is_known, unknown_key
 from rc2l_jax.interruption import Interrupted
 from rc2l_jax.loop import TrainingError
+from rc2l_jax.networks import run_config
 from rc2l_jax.predict import PredictError, predict_folder
 from rc2l_jax.pretrained import WeightsError
+from rc2l_jax.rundir import run_path
 from rc2l_jax.storage import StorageError
 from rc2l_jax.trained import FORMATS, NETWORKS, export_checkpoint
 
@@ -40,11 +47,17 @@ EXIT_STATUS = {
     StorageError: 5,
     Interrupted: 75,  # EX_TEMPFAIL of sysexits.h: start the same command again
 }
+OF_RUN = Path(__file__).parent / "configs" / "of_run.py"
 MODES = ("train", "eval", "predict", "export", "check", "prepare")
 
+_NO_CONFIG = (
+    "--config is missing: the file of an experiment, such as configs/shapes.py (or --workdir=RUN: "
+    "a run knows its own)"
+)
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    help_string="File of the experiment; --config.KEY=VALUE overrides one of its keys.",
+    help_string="File of the experiment, by default the run's own; --config.KEY=VALUE overrides a "
+    "key of it.",
     # Unknown keys pass here, so that validation names them and the nearest known ones.
     lock_config=False,
     accept_new_attributes=True,
@@ -177,16 +190,20 @@ def predict(config: ConfigDict | None, workdir: str | None) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; what is wrong with them is said in one line."""
     try:
+        argv = with_config_of_run(argv)
         rest = flags.FLAGS(argv)
         if _VERSION.value:
             print(f"rc2l_jax {__version__}")
             sys.exit(0)
         if _CONFIG.value is None and _MODE.value == "predict":
-            return rest  # a run directory knows its config
+            return rest  # of a model that is no run
         if _CONFIG.value is None:
-            fail("--config is missing: the file of an experiment, such as configs/shapes.py")
+            fail(_NO_CONFIG)
         _CONFIG.value.keys()  # a file that cannot be loaded is only reported when it is used
-    except (flags.Error, OSError, ImportError, SyntaxError) as error:
+    except flags.UnrecognizedFlagError as error:
+        hint = f"; did you mean --config.{error.flagname}?" if is_known(error.flagname) else ""
+        fail(f"{error}{hint}")
+    except (flags.Error, OSError, ImportError, SyntaxError, CheckpointError) as error:
         fail(str(error).strip().splitlines()[-1].strip())
     except LookupError:  # --config.a.b=... where the config has no a
         overrides = [re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv]
@@ -195,6 +212,27 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise
         fail(f"config: {unknown_key(unknown[0])}")
     return rest
+
+
+def with_config_of_run(argv: list[str]) -> list[str]:
+    """Adds --config where it is left out and the run directory knows its own."""
+    given = next((x for x in argv if re.match(r"--?config(=|$)", x)), None)
+    if given is not None:
+        name = given.partition("=")[2].partition(":")[0]
+        if name.endswith(".json"):
+            fail(f"{given} is a record, not an experiment's file: give its folder as --workdir")
+        if name and not Path(name).is_file():
+            fail(f"{given}: no such file; the experiments are in configs/")
+        return argv
+    flags.FLAGS(argv, known_only=True)
+    if not _WORKDIR.value or not (run_path(_WORKDIR.value) / "config.json").exists():
+        if any(re.match(r"--?(no)?config\.", x) for x in argv):
+            fail(_NO_CONFIG)
+        return argv
+    run_config(run_path(_WORKDIR.value))  # says what is wrong with it in one line
+    # ml_collections looks for the config and its overrides there, in this order.
+    sys.argv = [argv[0], f"--config={OF_RUN}:{_WORKDIR.value}", *argv[1:]]
+    return sys.argv
 
 
 def exit_status(error: BaseException) -> int:

@@ -8,6 +8,7 @@ then a process of its own reads it into `configs/voc_train_half.py`, and writes 
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import subprocess
@@ -23,12 +24,15 @@ NUM_QUERIES, NUM_CLASSES = 100, 171
 
 def main() -> None:
     """Writes the checkpoint, converts it in a new process, prints what that took."""
-    if len(sys.argv) == 2:
-        print(json.dumps(convert(Path(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="of a checkpoint that is written already")
+    folder = parser.parse_args().folder
+    if folder is not None:
+        print(json.dumps(convert(folder)))
         return
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder) / "checkpoint")
-        command = [sys.executable, __file__, folder]
+        command = [sys.executable, __file__, "--folder", folder]
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 

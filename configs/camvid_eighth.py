@@ -33,7 +33,6 @@ def get_config() -> ConfigDict:
     config.model.num_queries = 16
 
     config.data.name = "camvid"
-    config.data.dir = "../shared/camvid"  # where the tests look; say yours
     config.data.num_classes = 11
     config.data.labeled_split = "train#46@0"
     config.data.unlabeled_split = "train#rest46@0"

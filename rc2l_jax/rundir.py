@@ -126,6 +126,14 @@ def write_run_config(
     write_json(workdir / "config.json", config.to_dict() | beside)
 
 
+def stored_config(workdir: epath.Path) -> dict[str, Any]:
+    """What config.json holds of the config's own keys; {} if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        stored = json.loads((workdir / "config.json").read_text())
+        return {k: v for k, v in stored.items() if k not in (_SPLITS, _VERSION, _CLASSES)}
+    return {}
+
+
 def stored_class_names(workdir: epath.Path) -> list[str]:
     """The class names that a run directory knows; none if it does not.
 
@@ -246,15 +254,16 @@ def describe_change(key: str, old: Any, new: Any) -> str:
     return f"{key} was {old!r} and is now {new!r}"
 
 
-def check_same_model(stored: dict[str, Any], config: ConfigDict, workdir: epath.Path) -> None:
-    """Raises CheckpointError if the config describes another network than the stored one."""
+def check_same_model(stored: Mapping[str, Any], config: ConfigDict, workdir: epath.Path) -> None:
+    """Raises CheckpointError if the config describes another network than a stored one."""
     decisive = ("model.", "data.name", "data.num_classes")
     changes = [
         describe_change(key, *pair)
         for key, pair in differing_keys(stored, config).items()
-        if key.startswith(decisive) and key != "model.dropout"
+        if stored and key.startswith(decisive) and key != "model.dropout"
     ]
     if changes:
         raise CheckpointError(
-            f"the checkpoint in {workdir} was trained with another model: {'; '.join(changes)}"
+            f"the checkpoint in {workdir} was trained with another model: {'; '.join(changes)}. "
+            "Leave --config out: the run knows its own"
         )

@@ -18,7 +18,7 @@ from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.pretrained.to_transformers import export_transformers
 from rc2l_jax.report import say
-from rc2l_jax.rundir import check_same_model, run_path
+from rc2l_jax.rundir import check_same_model, run_path, stored_config
 from rc2l_jax.train_state import initial_state
 
 FORMATS = ("huggingface", "stablehlo")
@@ -41,6 +41,7 @@ def restore_run(
     Raises:
       CheckpointError: there is no such checkpoint, or it is of another model.
     """
+    check_same_model(stored_config(workdir), config, workdir)  # keys say more than shapes
     model = build_model(config)
     template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
     with Checkpoints(workdir) as checkpoints:

@@ -18,7 +18,7 @@ from rc2l_jax import input_pipeline
 from rc2l_jax.config import validate
 from rc2l_jax.models.maskformer import build_model
 
-BASES = ("__init__", "base", "paper", "small")
+BASES = ("__init__", "base", "of_run", "paper", "small")
 FILES = {
     file.relative_to(ROOT).as_posix(): file
     for file in sorted((ROOT / "configs").rglob("*.py"))

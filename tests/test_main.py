@@ -11,7 +11,9 @@ import pytest
 from absl import flags
 
 import main
+from configs import shapes
 from rc2l_jax import __version__
+from rc2l_jax.rundir import write_run_config
 
 ROOT = Path(__file__).parents[1]
 SHAPES = "--config=configs/shapes.py"
@@ -21,7 +23,7 @@ MISTAKES = {
     "no_config": ([], "--config is missing"),
     "no_file": (
         ["--config=configs/none.py"],
-        "No such file or directory: 'configs/none.py'",
+        "--config=configs/none.py: no such file; the experiments are in configs/",
     ),
     "unknown_key": (
         [SHAPES, "--mode=check", "--config.learning_rat=1", "--config.matcher=gpu"],
@@ -32,6 +34,12 @@ MISTAKES = {
         [SHAPES, "--config.modle.num_queries=3"],
         "config: unknown key 'modle.num_queries': did you mean 'model.num_queries'?",
     ),
+    "key_without_config": (["--data.dir=x"], "did you mean --config.data.dir?"),
+    "override_of_nothing": (
+        ["--mode=eval", "--workdir={tmp}", "--config.eval.flip=True"],
+        "--config is missing",
+    ),
+    "record": (["--config={tmp}/config.json"], "give its folder as --workdir"),
     "wrong_type": ([SHAPES, "--config.batch_size=many"], "--config.batch_size=many"),
     "scales": (
         [SHAPES, "--mode=check", "--config.eval.scales=0.5,-1"],
@@ -139,6 +147,44 @@ def test_a_mistake_leaves_no_traceback():
     assert last.startswith("error: ") and words in last, result.stderr
     # A new or busy machine makes libraries talk (a cache of fonts is built, say): seen once in CI.
     assert not any(x.startswith(("error: ", "Traceback", "  File")) for x in others), result.stderr
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A run directory with a config of its own."""
+    config = shapes.get_config()
+    config.data.labeled_split = "train#5@0"
+    config.data.unlabeled_split = "train#rest5@0"
+    config.model.backbone_width = 8
+    write_run_config(tmp_path, config, {}, ["a"] * config.data.num_classes)
+    return tmp_path
+
+
+def test_a_run_directory_knows_its_config_and_overrides_change_it(command_line, capsys, kept):
+    small = ["--config.data.shapes.num_train=12", "--config.data.shapes.num_val=3"]
+    prepared = "--config.data.prepared_dir={tmp}/records"
+    command_line(["--workdir={tmp}", "--mode=check", *small, prepared])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("labeled: 5 examples (train#5@0)") for line in lines)
+    assert any(line.startswith("unlabeled: 7 examples") for line in lines)
+
+
+def test_another_network_is_named_by_its_keys(command_line, capsys, kept):
+    with pytest.raises(SystemExit):
+        command_line([SHAPES, "--workdir={tmp}", "--mode=eval"])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith(
+        "was trained with another model: model.backbone_width was 8 and is now 16. "
+        "Leave --config out: the run knows its own"
+    )
+
+
+def test_a_damaged_record_of_a_run_is_one_clear_line(command_line, capsys, kept):
+    (kept / "config.json").write_text("{")
+    with pytest.raises(SystemExit):
+        command_line(["--workdir={tmp}", "--mode=eval"])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and "config.json is not a run's config" in line
 
 
 def test_version(command_line, capsys):

@@ -57,6 +57,8 @@ def _download(name: str, option: str) -> Path:
         "Get config.json and model.safetensors (or pytorch_model.bin) some other way, put them in "
         f"a folder, and set {option} to it"
     )
+    if option == "init_from":
+        remedy += "; or train from scratch: --config.init_from= --config.model.norm=group"
     if not _HUB_NAME.fullmatch(name):
         raise WeightsError(
             f"{option} = {name!r}: no such file or folder, and no name on the Hugging Face hub "

@@ -55,14 +55,18 @@ def export_transformers(
 def _check_representable(config: ConfigDict) -> None:
     model = config.model
     if model.norm == "group":
-        raise WeightsError("model.norm = 'group': the peer's ResNet has batch normalisation only")
+        raise WeightsError(
+            "model.norm = 'group': the ResNet of transformers has batch normalisation only. Export "
+            "a program instead: --format=stablehlo"
+        )
     if model.stem != "basic":
         raise WeightsError(
-            f"model.stem = {model.stem!r}: the peer's ResNet has the basic stem only"
+            f"model.stem = {model.stem!r}: the ResNet of transformers has the basic stem only. "
+            "Export a program instead: --format=stablehlo"
         )
     if model.pixel_dim % _PEER_GROUPS:
         raise WeightsError(
-            f"model.pixel_dim = {model.pixel_dim}: the peer needs a multiple of {_PEER_GROUPS}"
+            f"model.pixel_dim = {model.pixel_dim}: transformers needs a multiple of {_PEER_GROUPS}"
         )
 
 
