@@ -1,5 +1,6 @@
 """data/: split texts, folder layout, masks, prepared records, drawn shapes, the check command."""
 
+import io
 import os
 
 import numpy as np
@@ -124,6 +125,30 @@ def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tm
     assert {name: len(keys) for name, keys in subsets.named().items()} == {
         "labeled": 2, "unlabeled": 3, "evaluation": 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no image", "not a readable image (Unknown image file format); replace"),
+        (None, "not a readable image (jpeg::Uncompress failed. Invalid JPEG data or crop window);"),
+    ],
+)
+def test_a_damaged_image_is_named_and_tensorflow_is_silent(
+    folder, tmp_path, capfd, content, message
+):
+    file = folder / "images" / "train" / "train0.jpg"
+    if content is None:
+        whole = io.BytesIO()
+        noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+        Image.fromarray(noise).save(whole, "JPEG")
+        content = whole.getvalue()[: whole.tell() // 2]
+    (folder / "images" / "train" / "train0.png").unlink()
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        input_pipeline.open_subsets(folder_config(folder, tmp_path / "prepared"))
+    assert message in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_missing_folders_and_empty_splits_are_named(folder, tmp_path):
