@@ -66,7 +66,9 @@ def test_palette_masks_are_stored_as_ids(tmp_path):
 
 
 BAD_MASKS = {
-    "rgb": (np.zeros((24, 32, 3)), "mode RGB, not class ids"),
+    "rgb": (np.zeros((24, 32, 3)), "mode RGB, not class ids; convert the colours"),
+    "16_bits": (np.zeros((24, 32), np.uint16), "the mask has 16 bits a pixel; save it as an 8-bit"),
+    "grey_alpha": (np.zeros((24, 32, 2)), "a second channel, for transparency; save it as an 8-b"),
     "out_of_range": (np.full((24, 32), 11), r"ids \[11\] are neither classes 0..10 nor 255"),
     "size": (np.zeros((12, 32)), "32x12 and its image 32x24"),
     "missing": (None, "missing mask"),
@@ -300,6 +302,7 @@ def test_check_reports_counts_and_the_histogram(folder, tmp_path, capsys):
     row = next(line.split() for line in printed.splitlines() if line.startswith("pavement"))
     assert row == ["pavement", "47.917%", "0.000%"]  # one of two images, 23 of its 24 rows
     assert "no labelled example shows building, pole, road, tree" in printed
+    assert "sign_symbol, fence, car, pedestrian, bicyclist: they cannot be learned" in printed
 
 
 def test_check_lists_every_problem(folder, tmp_path, capsys):
