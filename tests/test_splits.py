@@ -82,7 +82,7 @@ def test_a_list_with_unknown_ids_names_their_count_and_the_first_five(tmp_path):
 def test_an_id_of_two_splits_is_ambiguous_and_an_empty_list_is_empty(tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("a\n")
-    with pytest.raises(DataError, match=r"1 entries name several images: a \(train/a or val/a\)"):
+    with pytest.raises(DataError, match=r"1 entry names several images: a \(train/a or val/a\)"):
         splits.resolve(str(file), splits.Ids({"train": ["a"], "val": ["a"]}), "key")
     file.write_text("\r\n\n")
     with pytest.raises(DataError, match="the list is empty, so it names no example"):
