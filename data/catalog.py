@@ -100,8 +100,9 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
             if not path.exists():
                 title = f"preparing {data.name} {name}"
                 classes, sources = dataset.class_names, split.sources
-                records.prepare(path, data.name, title, classes, sources, str(data.dir))
-            return records.open_records(path)
+                made_from = str(data.dir), split.root
+                records.prepare(path, data.name, title, classes, sources, *made_from)
+            return records.open_records(path, split.root)
 
         return open_split
 

@@ -10,10 +10,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import masks, published, splits
+from data import masks, published, records, splits
 from data.dataset import Dataset
-from data.errors import DataError
-from data.records import digest
+from data.errors import DataError, counted
 from data.splits import Key
 from rc2l_jax import input_pipeline
 from rc2l_jax.config import validate
@@ -31,9 +30,7 @@ def prepare(config: ConfigDict) -> None:
     """
     validate(config, num_devices=1)
     dataset, subsets = input_pipeline.open_subsets(config)
-    for split in dict.fromkeys(split for keys in subsets.named().values() for split, _ in keys):
-        records = dataset.records(split)
-        print(f"{dataset.name} {split}: {len(records.examples)} examples in {records.path}")
+    print_records(dataset, subsets)
 
 
 def check(config: ConfigDict) -> None:
@@ -56,6 +53,7 @@ def check(config: ConfigDict) -> None:
     for name, used in describe_subsets(config, dataset, subsets).items():
         print(f"{name}: {describe_subset(used)}")
         print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
+    print_records(dataset, subsets)
     for warning in warnings(subsets):
         print(f"warning: {warning}")
     counts = {name: class_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
@@ -65,6 +63,25 @@ def check(config: ConfigDict) -> None:
 
 
 _WITH_MASKS = ("labeled", "evaluation")
+
+
+def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
+    """Prints where the records of a run's splits lie, and which earlier copies may go."""
+    copies = []
+    for split in dict.fromkeys(split for keys in subsets.named().values() for split, _ in keys):
+        found = dataset.records(split)
+        count = counted(len(found.examples), "example")
+        print(f"{dataset.name} {split}: {count} in {found.path}")
+        copies += records.earlier_copies(found)
+    if copies:
+        size = sum(f.stat().st_size for copy in copies for f in copy.rglob("*") if f.is_file())
+        folder = found.path.parents[1]
+        names = ", ".join(str(copy.relative_to(folder)) for copy in copies)
+        number = counted(len(copies), "earlier copy", "earlier copies")
+        print(
+            f"{number} of these splits, before files changed ({size / 2**20:,.1f} MiB), can be "
+            f"deleted unless a run still reads them, in {folder}: {names}"
+        )
 
 
 def describe_subsets(
@@ -102,7 +119,7 @@ def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
     """Checksum of what the examples show, whatever they are called."""
     examples = map(dataset.example, keys)
     shown = sorted(e.digest + (e.label_digest if masks_read else "") for e in examples)
-    return digest(*dataset.class_names, *shown)
+    return records.digest(*dataset.class_names, *shown)
 
 
 def describe_subset(used: dict[str, Any]) -> str:

@@ -9,10 +9,12 @@ import zlib
 import numpy as np
 import pytest
 import replicas
-from PIL import Image
+from PIL import Image, ImageOps
 from test_data import folder_config
 
 from data import DataError, catalog, masks
+from data.images import decode, is_jpeg
+from data.orientation import orientation_of
 from rc2l_jax import check, input_pipeline
 
 CLASSES = ("background", "cat", "dog")
@@ -239,6 +241,63 @@ def test_a_changed_mask_changes_what_a_run_says_of_its_images(root, tmp_path):
     assert before["labeled"]["checksum"] == after["labeled"]["checksum"]
     assert before["labeled"]["content"] != after["labeled"]["content"]
     assert before["evaluation"] == after["evaluation"]
+
+
+def test_a_message_names_the_folder_as_it_is_now(root, tmp_path):
+    (root / "labels" / "train" / "a" / "1.png").unlink()
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    before = catalog.open_dataset(config.data).records("train")
+    moved = root.rename(tmp_path / "moved")
+    for now, named in ((moved, f"{moved}/labels/train/a/1.png: missing"), ("", "labels/train/a/1")):
+        config.data.dir = str(now)
+        after = catalog.open_dataset(config.data).records("train")
+        assert after.path == before.path
+        (error,) = filter(None, (example.label_error for example in after.examples))
+        assert error.startswith(named)
+
+
+def test_a_check_tells_where_records_lie_and_which_are_of_no_use(root, tmp_path, capsys):
+    prepared = tmp_path / "prepared"
+    config = own_config(root, prepared, labeled_split="train#1@0", unlabeled_split="train")
+    first = catalog.open_dataset(config.data).records("train").path
+    check.check(config)
+    printed = capsys.readouterr().out
+    assert f"folder train: 3 examples in {first}" in printed and "earlier" not in printed
+    other = tmp_path / "other"  # its records are not those of an earlier state
+    shutil.copytree(root, other)
+    (other / "labels" / "train" / "a" / "1.png").write_bytes(replicas.encode(mask_of(1)))
+    catalog.open_dataset(own_config(other, prepared).data).records("train")
+    (root / "labels" / "train" / "a" / "1.png").write_bytes(replicas.encode(mask_of(1)))
+    shutil.copytree(first, first.with_name("1.0.0"))
+    check.prepare(config)
+    printed = capsys.readouterr().out
+    assert "1 earlier copy of these splits, before files changed (0." in printed
+    assert f"still reads them, in {prepared / 'folder'}: {first.parent.name}\n" in printed
+    assert str(first) not in printed and first.is_dir()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_turned_photos_without_masks_are_made_upright(root, tmp_path, suffix, orientation):
+    shades = np.add.outer(np.arange(20) * 3, np.arange(30) * 5).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = root / "images" / "unlabeled" / f"photo.{suffix}"
+    file.parent.mkdir()
+    pixels = np.stack([shades, shades // 2, 255 - shades], axis=2)
+    Image.fromarray(pixels).save(file, exif=exif, quality=95)
+    dataset = catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+    (image,), _ = dataset.fetch([("unlabeled", 0)], labels=False)
+    with Image.open(file) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    assert orientation_of(image) == 1
+    assert is_jpeg(image) == (suffix == "jpg")
+    np.testing.assert_allclose(decode(image).astype(int), expected, atol=12)
+    example = dataset.example(("unlabeled", 0))
+    assert (example.height, example.width) == expected.shape[:2]
+    if orientation == 1:
+        assert image == file.read_bytes()
 
 
 def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
