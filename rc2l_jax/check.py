@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -41,15 +42,14 @@ def check(config: ConfigDict) -> None:
       DataError: the data cannot be used; all problems were printed before.
     """
     validate(config, jax.device_count())
-    try:
+    with _problems_printed():
         dataset, subsets = input_pipeline.open_subsets(config)
-        read = (*subsets.labeled, *subsets.evaluation)
-        if errors := [error for key in read if (error := dataset.example(key).label_error)]:
+    for note in dataset.notes:  # may be what explains missing masks
+        print(f"warning: {note}")
+    with _problems_printed():
+        errors = [dataset.example(k).label_error for k in (*subsets.labeled, *subsets.evaluation)]
+        if errors := list(dict.fromkeys(filter(None, errors))):
             raise DataError(errors)
-    except DataError as error:
-        for problem in error.problems:
-            print(problem)
-        raise DataError(f"{len(error.problems)} problem(s) found in the data") from error
     for name, used in describe_subsets(config, dataset, subsets).items():
         print(f"{name}: {describe_subset(used)}")
         print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
@@ -60,6 +60,17 @@ def check(config: ConfigDict) -> None:
     print_histogram(dataset.class_names, counts)
     check_classes(dataset.class_names, counts)
     print("config and data are fine")
+
+
+@contextlib.contextmanager
+def _problems_printed() -> Iterator[None]:
+    """Prints every problem of an error, and raises one that gives their number."""
+    try:
+        yield
+    except DataError as error:
+        for problem in error.problems:
+            print(problem)
+        raise DataError(f"{counted(len(error.problems), 'problem')} found in the data") from error
 
 
 _WITH_MASKS = ("labeled", "evaluation")
@@ -125,7 +136,7 @@ def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
 def describe_subset(used: dict[str, Any]) -> str:
     """Returns one entry of `describe_subsets` as a phrase."""
     known = f", {used['published']}" if used["published"] else ""
-    return f"{used['examples']} examples ({used['split']}{known}), {used['checksum']}"
+    return f"{counted(used['examples'], 'example')} ({used['split']}{known}), {used['checksum']}"
 
 
 def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
@@ -177,12 +188,16 @@ def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> 
     for name, count in counts.items():
         absent = [label for label, pixels in zip(class_names, count) if not pixels]
         if len(absent) >= len(class_names) - 1:
+            shown = counted(len(class_names) - len(absent), "class", "classes")
             raise DataError(
-                f"{name}: the masks show {len(class_names) - len(absent)} class(es), and "
-                f"{count[VOID] / max(count.sum(), 1):.1%} of their pixels are {VOID}, which means "
-                "void. Is a class missing, or written as 255? Give it an id in the masks."
+                f"{name}: the masks show {shown}, and {count[VOID] / max(count.sum(), 1):.1%} of "
+                f"their pixels are {VOID}, which means void. Is a class missing, or written as "
+                f"{VOID}? Give it an id in the masks."
             )
         if absent:
-            effect = "they cannot be learned" if name == "labeled" else "they have no IoU there"
+            one = len(absent) == 1
+            effect = f"{'it has' if one else 'they have'} no IoU there"
+            if name == "labeled":
+                effect = f"{'it' if one else 'they'} cannot be learned"
             kind = "labelled" if name == "labeled" else name
             print(f"warning: no {kind} example shows {', '.join(absent)}: {effect}")

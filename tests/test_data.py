@@ -49,8 +49,9 @@ def folder(tmp_path):
 # Masks and folders.
 
 
-def save(path, array, mode=None):
-    Image.fromarray(np.asarray(array, np.uint8), mode).save(path)
+def save(path, array):
+    array = np.asarray(array)
+    Image.fromarray(array if array.dtype == np.uint16 else array.astype(np.uint8)).save(path)
 
 
 def test_palette_masks_are_stored_as_ids(tmp_path):
@@ -311,7 +312,7 @@ def test_check_lists_every_problem(folder, tmp_path, capsys):
     spoil(folder / "labels" / "val" / "val2.png", BAD_MASKS["size"][0])
     config = folder_config(folder, tmp_path / "prepared", labeled_split="train")
     config.data.unlabeled_split, config.unsup_weight = "", 0.0
-    with pytest.raises(DataError, match="3 problem"):
+    with pytest.raises(DataError, match="3 problems found"):
         check.check(config)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("train0.png", "train1.png", "val2.png"))

@@ -16,6 +16,7 @@ from data import DataError, catalog, masks
 from data.images import decode, is_jpeg
 from data.orientation import orientation_of
 from rc2l_jax import check, input_pipeline
+from rc2l_jax.host_loader import check_labels
 
 CLASSES = ("background", "cat", "dog")
 IMAGES = ("train/a/1.jpg", "train/a/2.PNG", "train/b/1.jpeg", "val/x.jpg", "val/my photo é.png")
@@ -50,7 +51,7 @@ def root(tmp_path):
 
 def own_config(root, prepared, **data):
     texts = {"labeled_split": "train#2@0", "unlabeled_split": "train#rest2@0"}
-    return folder_config(root, prepared, name="folder", num_classes=3, **(texts | data))
+    return folder_config(root, prepared, name="folder", **({"num_classes": 3} | texts | data))
 
 
 def test_nested_folders_and_both_kinds_of_masks(root, tmp_path):
@@ -108,7 +109,7 @@ def test_copies_of_labelled_photos_are_not_unlabelled_and_of_validation_photos_a
     config = own_config(root, tmp_path / "prepared", **texts)
     check.check(config)
     printed = capsys.readouterr().out
-    assert "unlabeled: 1 examples (unlabeled), " in printed
+    assert "unlabeled: 1 example (unlabeled), " in printed
     assert (
         "warning: 1 image is both in the labelled and the unlabelled split; it counts as lab"
         in (printed)
@@ -165,7 +166,10 @@ def test_lines_with_spaces_name_one_image(root, tmp_path):
         (None, "classes.txt: missing; write the names"),
         ("a\n\nb", "line 2 is empty, but every line is a class id"),
         ("a\nb\na", "names a twice"),
-        ("a", "names 1 classes; use 2 to 254"),
+        ("a", "names 1 class; use 2 to 254"),
+        ("0: sky\n1: tree", "begins with a number.* first for id 0: 'sky', not '0: sky'"),
+        ("1 sky\n2 tree", "begins with a number.* first for id 0: 'sky', not '1 sky'"),
+        ("2 wheeler\n0\n3d", r"classes.txt names 3 classes and .*num_classes is 2: correct which"),
         ("\n".join(map(str, range(255))), "names 255 classes; use 2 to 254"),
         (b"\xff\xfea\x00", "cannot be read as a text file"),
     ],
@@ -176,7 +180,18 @@ def test_a_list_of_classes_that_cannot_be_used(root, tmp_path, text, message):
     if text is not None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=message):
-        catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+        catalog.open_dataset(own_config(root, tmp_path / "prepared", num_classes=2).data)
+
+
+def test_ids_without_a_name_and_names_that_void_does_not_need(root, tmp_path, capsys):
+    config = own_config(root, tmp_path / "prepared", num_classes=2, labeled_split="train")
+    config.unsup_weight = 0.0
+    (root / "classes.txt").write_text("background\nVoid")
+    with pytest.raises(DataError, match="2 problems found"):
+        check.check(config)
+    printed = capsys.readouterr().out
+    assert "classes.txt lists Void, which is learned as any other class; pixels that" in printed
+    assert "ids [2] are neither classes 0..1 nor 255 (void); remap them (or, in a f" in printed
 
 
 def test_255_as_a_class_is_noticed(root, tmp_path):
@@ -186,7 +201,7 @@ def test_255_as_a_class_is_noticed(root, tmp_path):
         mask.write_bytes(replicas.encode(np.where(mask_of(0) == 1, np.uint8(255), np.uint8(0))))
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
-    with pytest.raises(DataError, match=r"1 class\(es\), and 20.8% of their pixels are 255"):
+    with pytest.raises(DataError, match=r"show 1 class, and 20.8% of their pixels are 255"):
         check.check(config)
 
 
@@ -277,6 +292,56 @@ def test_a_check_tells_where_records_lie_and_which_are_of_no_use(root, tmp_path,
     assert str(first) not in printed and first.is_dir()
 
 
+def test_masks_of_no_image_are_counted_once(root, tmp_path, capsys):
+    masks_of_train = root / "labels" / "train"
+    (masks_of_train / "a" / "1.png").rename(masks_of_train / "a" / "1_L.png")
+    (masks_of_train / "b" / "1.png").rename(masks_of_train / "b" / "1.bmp")
+    (masks_of_train / "labels.json").write_text("")
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    with pytest.raises(DataError, match="2 problems found"):
+        check.check(config)
+    printed = capsys.readouterr().out
+    assert (
+        "labels/train holds 2 files that belong to no image, such as a/1_L.png: a mask has its "
+        "image's name and ends in .png\n" in printed
+    )
+    assert printed.count("belong to no image") == 1
+    assert "1.png: missing mask; add it, or use the image in the unlabelled split only" in printed
+
+
+def test_a_split_without_masks_is_named_once(root, tmp_path, capsys):
+    shutil.rmtree(root / "labels" / "val")
+    config = own_config(root, tmp_path / "prepared")
+    with pytest.raises(DataError, match="1 problem found"):
+        check.check(config)
+    printed = capsys.readouterr().out
+    assert "labels/val: holds no mask for the 2 images of images/val; put NAME.png th" in printed
+    with pytest.raises(DataError) as caught:
+        check_labels(catalog.open_dataset(config.data), [("val", 0), ("val", 1)], "eval_split")
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("now", ["missing", "empty", "validation"])
+def test_a_split_that_is_not_there_is_explained(root, tmp_path, now):
+    folder = root / "images" / "val"
+    write_image(root / "images" / "unlabeled" / "a.jpg", 9)
+    if now == "empty":
+        for file in folder.iterdir():
+            file.unlink()
+    else:
+        folder.rename(root / ("elsewhere" if now == "missing" else "images/validation"))
+    why = "holds no .jpg or .png" if now == "empty" else "does not exist"
+    there = "train, validation" if now == "validation" else "train"
+    with pytest.raises(DataError) as caught:
+        input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+    assert str(caught.value) == (
+        f"config.data.eval_split = 'val': {folder} {why}: put photos with masks there, or name "
+        f"another split ({there}), or hold some of 'train' back: "
+        "--config.data.eval_split=train#1@0 --config.data.labeled_split=train#rest1@0"
+    )
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_turned_photos_without_masks_are_made_upright(root, tmp_path, suffix, orientation):
@@ -313,11 +378,22 @@ def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
     assert len(input_pipeline.open_subsets(config)[1].labeled) == 1
 
 
-def test_images_of_other_kinds_are_not_skipped_in_silence(root, tmp_path):
-    write_image(root / "images" / "train" / "scan.png", 9)
-    (root / "images" / "train" / "scan.png").rename(root / "images" / "train" / "scan.TIF")
-    with pytest.raises(DataError, match=r"1 images cannot be read in training: train/scan\.TIF"):
-        catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+@pytest.mark.parametrize("suffix", ["TIF", "HEIC", "heif", "Avif", "jfif", "webp"])
+def test_images_of_other_kinds_are_not_skipped_in_silence(root, tmp_path, suffix):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / f"a.{suffix}").write_bytes(b"")
+    config = own_config(root, tmp_path / "prepared", unlabeled_dir=str(photos))
+    message = rf"photos: 1 image cannot be read in training: a\.{suffix}; convert"
+    with pytest.raises(DataError, match=message):
+        catalog.open_dataset(config.data)
+    write_image(photos / "b.jpg", 9)  # and not where some can be read, either
+    with pytest.raises(DataError, match=message):
+        catalog.open_dataset(config.data)
+    config.data.unlabeled_dir = ""
+    shutil.copytree(photos, root / "images" / "unlabeled")
+    with pytest.raises(DataError, match=rf"1 image cannot .*: unlabeled/a\.{suffix}; convert"):
+        catalog.open_dataset(config.data)
 
 
 def test_masks_of_few_bits_and_capital_suffixes(root, tmp_path):
