@@ -306,6 +306,16 @@ def test_check_reports_counts_and_the_histogram(folder, tmp_path, capsys):
     assert "sign_symbol, fence, car, pedestrian, bicyclist: they cannot be learned" in printed
 
 
+def test_one_class_is_not_several(capsys):
+    names, shown = ("sky", "tree", "fence"), np.zeros(256, np.int64)
+    shown[:2] = 1
+    check.check_classes(names, {"labeled": shown, "evaluation": shown})
+    assert capsys.readouterr().out == (
+        "warning: no labelled example shows fence: it cannot be learned\n"
+        "warning: no evaluation example shows fence: it has no IoU there\n"
+    )
+
+
 def test_check_lists_every_problem(folder, tmp_path, capsys):
     spoil(folder / "labels" / "train" / "train0.png", BAD_MASKS["rgb"][0])
     spoil(folder / "labels" / "train" / "train1.png", None)

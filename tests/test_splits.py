@@ -100,12 +100,13 @@ def test_labelled_wins_over_unlabelled():
 
 def test_training_on_evaluation_examples_is_refused():
     with pytest.raises(DataError) as caught:
-        splits.resolve_all("val#2@0", "val#rest2@0", "val", IDS)
+        splits.resolve_all("val#1@0", "val#rest1@0", "val", IDS)
     assert [p.split(" and ")[0] for p in caught.value.problems] == [
         "config.data.labeled_split",
         "config.data.unlabeled_split",
     ]
-    assert "share 8 examples" in caught.value.problems[1]
+    assert "share 1 example: " in caught.value.problems[0]
+    assert "share 9 examples: " in caught.value.problems[1]
 
 
 def test_unions_and_sums():
