@@ -22,7 +22,8 @@ from data.voc_semseg import voc_semseg_dataset_builder as voc
 
 _NO_IMAGES = {
     UNLABELED: "config.data.unlabeled_dir is not set; set it to the folder of images (or, in a "
-    "folder of your own, put them into images/unlabeled)."
+    "folder of your own, put them into images/unlabeled), or train on the labels alone: "
+    "--config.unsup_weight=0."
 }
 
 
@@ -69,7 +70,7 @@ def open_dataset(data: ConfigDict) -> Dataset:
         known = ", ".join(BUILDERS)
         raise DataError(f"config.data.name = {data.name!r} is not a data set; use one of: {known}.")
     builder = BUILDERS[data.name]
-    copies = {}
+    copies, classes_file = {}, ""
     if builder.needs_files and not data.dir and not builder.downloaded(data):
         copies = records.prepared_paths(data.prepared_dir, data.name)
     if data.unlabeled_dir:
@@ -78,16 +79,28 @@ def open_dataset(data: ConfigDict) -> Dataset:
         dataset = _prepared(data, builder, copies)
     else:
         listing = builder.listing(data)
+        classes_file = listing.classes_file
         ids = Ids({}, builder.unions, _NO_IMAGES | listing.absent)
-        dataset = _listed(data, listing.splits, Dataset(data.name, listing.class_names, ids, {}))
+        empty = Dataset(data.name, listing.class_names, ids, {}, listing.notes)
+        dataset = _listed(data, listing.splits, empty)
     if data.unlabeled_dir:
         dataset = _listed(data, {UNLABELED: _unlabeled(data, dataset)}, dataset)
     if len(dataset.class_names) != data.num_classes:
-        raise DataError(
-            f"config.data.num_classes = {data.num_classes}, but {data.name} has "
-            f"{len(dataset.class_names)} classes; set it to that."
-        )
+        raise _other_number(data, len(dataset.class_names), classes_file)
     return dataset
+
+
+def _other_number(data: ConfigDict, number: int, classes_file: str) -> DataError:
+    """What to say where the data set has another number of classes than the config."""
+    if classes_file:
+        return DataError(
+            f"{classes_file} names {number} classes and config.data.num_classes is "
+            f"{data.num_classes}: correct whichever is wrong."
+        )
+    return DataError(
+        f"config.data.num_classes = {data.num_classes}, but {data.name} has {number} classes; "
+        "set it to that."
+    )
 
 
 def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> Dataset:
@@ -100,14 +113,16 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
             if not path.exists():
                 title = f"preparing {data.name} {name}"
                 classes, sources = dataset.class_names, split.sources
-                records.prepare(path, data.name, title, classes, sources, str(data.dir))
-            return records.open_records(path)
+                made_from = str(data.dir), split.root
+                records.prepare(path, data.name, title, classes, sources, *made_from)
+            return records.open_records(path, split.root)
 
         return open_split
 
     openers = {name: opener(name, split) for name, split in splits.items()}
     names = {name: [source.id for source in split.sources] for name, split in splits.items()}
-    return dataset.with_splits(names, openers)
+    notes = [note for split in splits.values() for note in split.notes]
+    return dataset.with_splits(names, openers, notes)
 
 
 def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[Path]]) -> Dataset:

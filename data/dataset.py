@@ -16,6 +16,7 @@ class Dataset:
       name: as in `config.data.name`.
       class_names: K names; the id of a class is its position.
       ids: of every split, prepared or not.
+      notes: what a user should know about the files, and need not mend.
     """
 
     def __init__(
@@ -24,20 +25,26 @@ class Dataset:
         class_names: Sequence[str],
         ids: Ids,
         openers: Mapping[str, Callable[[], Records]],
+        notes: Sequence[str] = (),
     ):
         """A data set whose splits `openers` open, each when it is first needed."""
         self.name = name
         self.class_names = tuple(class_names)
         self.ids = ids
+        self.notes = tuple(notes)
         self._openers = openers
         self._opened: dict[str, Records] = {}
 
     def with_splits(
-        self, names: Mapping[str, Sequence[str]], openers: Mapping[str, Callable[[], Records]]
+        self,
+        names: Mapping[str, Sequence[str]],
+        openers: Mapping[str, Callable[[], Records]],
+        notes: Sequence[str] = (),
     ) -> Dataset:
-        """The data set with more splits: their examples' ids, and what opens them."""
+        """The data set with more splits: their examples' ids, what opens them, notes on them."""
         ids = dataclasses.replace(self.ids, splits={**self.ids.splits, **names})
-        return Dataset(self.name, self.class_names, ids, {**self._openers, **openers})
+        openers = {**self._openers, **openers}
+        return Dataset(self.name, self.class_names, ids, openers, (*self.notes, *notes))
 
     def records(self, split: str) -> Records:
         """A split's records, prepared first if needed.

@@ -30,3 +30,8 @@ class DataError(ValueError):
 def some(names: Sequence[str]) -> str:
     """The first few names, and a sign that there are more."""
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number and its noun: "1 image", "2 images"; `several` where "s" is not enough."""
+    return f"{number} {one if number == 1 else several or one + 's'}"

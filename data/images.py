@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from data.host_tf import reason, tf
 
 # TensorFlow's limit for JPEG; its one for PNG, four times as much, takes 2 GiB a thread.
@@ -16,8 +18,8 @@ class ImageError(ValueError):
     """An image that cannot be decoded; the message says why, and does not name it."""
 
 
-def decodable_size(image: bytes) -> tuple[int, int]:
-    """Height and width of an image that training can decode.
+def decode(image: bytes) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] of an image that training can decode.
 
     Raises:
       ImageError: it cannot.
@@ -28,7 +30,12 @@ def decodable_size(image: bytes) -> tuple[int, int]:
         decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
         raise ImageError(reason(error)) from error
-    return int(decoded.shape[0]), int(decoded.shape[1])
+    return np.asarray(decoded)
+
+
+def is_jpeg(image: bytes) -> bool:
+    """Whether an encoded image is a JPEG, whatever its file is called."""
+    return image.startswith(_JPEG)
 
 
 def check_claims(image: bytes) -> None:
@@ -44,7 +51,7 @@ def check_claims(image: bytes) -> None:
     if image.startswith(_PNG):
         _check_chunks(image)
         width, height = (int.from_bytes(image[place : place + 4], "big") for place in (16, 20))
-    elif image.startswith(_JPEG):
+    elif is_jpeg(image):
         height, width = _jpeg_size(image)
         pixels_a_byte = _JPEG_PIXELS_A_BYTE
     claimed = f"it claims to be {width}x{height} (width x height)"

@@ -6,15 +6,18 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from data.errors import DataError, some
+from data.errors import DataError, counted, some
 from data.lists import IMAGE_SUFFIXES
 from data.sources import Split, fingerprint_of, tree_source
 from data.trees import FolderTree, Tree
 
 ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
+SPLIT_NAME = re.compile(r"[\w-]+")
 _LAYOUT = "expected images/{split}/NAME.jpg (or .png) and labels/{split}/NAME.png"
-_UNREAD = (".tif", ".tiff", ".bmp", ".webp", ".gif")
-_SPLIT_NAME = re.compile(r"[\w-]+")
+# Images that training's decoder does not know, or (.jfif) that nobody takes for a .jpg.
+_UNREAD = (
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 
 
 def read_splits(root: Path, num_classes: int, required: Sequence[str] = ()) -> dict[str, Split]:
@@ -48,19 +51,14 @@ def read_splits(root: Path, num_classes: int, required: Sequence[str] = ()) -> d
     problems += [
         f"{root / 'images' / split}: a split's name may hold letters, digits, _ and -; rename it."
         for split in by_split
-        if not _SPLIT_NAME.fullmatch(split)
+        if not SPLIT_NAME.fullmatch(split)
     ]
     if not by_split:
         problems.append(f"{root / 'images'}: holds no images; {_LAYOUT}.")
-    if others := [name for name in images.names if name.lower().endswith(_UNREAD)]:
-        problems.append(
-            f"{root / 'images'}: {len(others)} images cannot be read in training: {some(others)}; "
-            "convert them to .png or .jpg."
-        )
-    if problems:
+    if problems := [*problems, *_unread(images)]:
         raise DataError(problems)
     return {
-        split: _split(images, labels, names, num_classes, "" if split == ONE_SPLIT else split)
+        split: _labelled_split(root, images, labels, names, num_classes, split)
         for split, names in by_split.items()
     }
 
@@ -69,44 +67,106 @@ def read_unlabeled(root: Path) -> Split:
     """Lists every image below a folder; none has a mask.
 
     Raises:
-      DataError: there is no such folder, or no image in it.
+      DataError: there is no such folder, or no image in it, or one that training cannot read.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; correct config.data.unlabeled_dir.")
     images = FolderTree(root)
-    names = _images(images)
-    if not names:
-        raise DataError(f"{root}: holds no .jpg or .png images; correct config.data.unlabeled_dir.")
-    return _split(images, None, names, 0, "")
-
-
-def _split(
-    images: Tree, labels: Tree | None, names: Sequence[str], num_classes: int, folder: str
-) -> Split:
-    """A split of the images `names`; ids leave out `folder` and the suffix."""
-    masks_there = {_mask_key(name): name for name in labels.names} if labels else {}
-    sources, files, problems = [], [], []
-    seen: dict[str, str] = {}
-    for name in names:
-        stem = name.rpartition(".")[0]
-        example = stem.removeprefix(f"{folder}/") if folder else stem
-        if example in seen:
-            problems.append(
-                f"{images.where(name)}: has the same name as {PurePosixPath(seen[example]).name}; "
-                "remove one."
-            )
-            continue
-        seen[example] = name
-        mask = f"{stem}.png"
-        found = masks_there.get(_mask_key(mask))
-        there = (labels, found) if found else None
-        missing = f"{labels.where(mask) if labels else images.where(name)}: missing mask; add it, "
-        missing += "or use the image in the unlabelled split only."
-        sources.append(tree_source(example, (images, name), there, num_classes, missing=missing))
-        files += [(images, name), there]
+    names, problems = _images(images), _unread(images)
+    if not names and not problems:
+        problems = [f"{root}: holds no .jpg or .png images; correct config.data.unlabeled_dir."]
     if problems:
         raise DataError(problems)
-    return Split(tuple(sources), fingerprint_of(files, str(num_classes)))
+    by_id = _by_id(images, names, "")
+    sources = [
+        tree_source(
+            example,
+            (images, name),
+            None,
+            0,
+            missing=f"{images.where(name)}: has no mask, for config.data.unlabeled_dir holds none; "
+            "use the image in the unlabelled split only.",
+        )
+        for example, name in by_id.items()
+    ]
+    fingerprint = fingerprint_of([(images, name) for name in by_id.values()])
+    return Split(tuple(sources), fingerprint, str(root))
+
+
+def _labelled_split(
+    root: Path, images: Tree, labels: Tree, names: Sequence[str], num_classes: int, split: str
+) -> Split:
+    """A split of the images `names`; ids leave out its folder and the suffix."""
+    folder = "" if split == ONE_SPLIT else split
+    inside = f"{folder}/" if folder else ""
+    masks = {_mask_key(name): name for name in labels.names if name.startswith(inside)}
+    by_id = _by_id(images, names, inside)
+    files = {example: f"{inside}{example}.png" for example in by_id}
+    any_mask = any(file in masks for file in files.values())
+    none = (
+        f"{labels.where(folder)}: holds no mask for the {counted(len(names), 'image')} of "
+        f"images/{folder}; put NAME.png there for NAME.jpg, or name a split that has masks."
+    )
+    sources, stamped = [], []
+    for example, name in by_id.items():
+        file = files[example]
+        mask = (labels, masks[file]) if file in masks else None
+        missing = none
+        if any_mask:
+            missing = f"{labels.where(file)}: missing mask; add it, or use the image in the "
+            missing += "unlabelled split only."
+        sources.append(tree_source(example, (images, name), mask, num_classes, missing=missing))
+        stamped += [(images, name), mask]
+    stray = sorted(masks[key] for key in masks.keys() - set(files.values()))
+    if not folder:  # the others belong to other splits
+        stray = [name for name in stray if "/" not in name]
+    notes = _stray_note(labels, stray, folder)
+    fingerprint = fingerprint_of(stamped, str(num_classes))
+    return Split(tuple(sources), fingerprint, str(root), notes)
+
+
+def _by_id(images: Tree, names: Sequence[str], inside: str) -> dict[str, str]:
+    """Each example's id and its image: the name without a folder and its suffix.
+
+    Raises:
+      DataError: two images would have one id.
+    """
+    by_id: dict[str, str] = {}
+    problems = []
+    for name in names:
+        example = name.rpartition(".")[0].removeprefix(inside)
+        other = by_id.setdefault(example, name)
+        if other != name:
+            problems.append(
+                f"{images.where(name)}: has the same name as {PurePosixPath(other).name}; "
+                "remove one."
+            )
+    if problems:
+        raise DataError(problems)
+    return by_id
+
+
+def _stray_note(labels: Tree, names: Sequence[str], folder: str) -> tuple[str, ...]:
+    """What to say of masks that no image of a split has: nothing, or one note."""
+    names = [name for name in names if name.lower().endswith((*IMAGE_SUFFIXES, *_UNREAD))]
+    if not names:
+        return ()
+    belong = counted(len(names), "file that belongs", "files that belong")
+    return (
+        f"{labels.where(folder)} holds {belong} to no image, such as "
+        f"{names[0].removeprefix(f'{folder}/')}: a mask has its image's name and ends in .png",
+    )
+
+
+def _unread(tree: Tree) -> list[str]:
+    """What to say of images that would be left out: nothing, or one problem."""
+    names = [name for name in tree.names if name.lower().endswith(_UNREAD)]
+    if not names:
+        return []
+    return [
+        f"{tree.where('')}: {counted(len(names), 'image')} cannot be read in training: "
+        f"{some(names)}; convert to .png or .jpg."
+    ]
 
 
 def _mask_key(name: str) -> str:

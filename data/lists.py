@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from data.errors import DataError, some
+from data.errors import DataError, counted, some
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # What data sets append to an id in the names of its files.
@@ -61,8 +61,8 @@ def read(
         full = lambda place: f"{place[0]}/{ids[place[0]][place[1]]}"  # noqa: E731
         named = [f"{line} ({' or '.join(map(full, found[line]))})" for line in twice]
         raise DataError(
-            f"{file} ({key}): {len(twice)} entries name several images: {some(named)}; "
-            "write the folders before the name."
+            f"{file} ({key}): {counted(len(twice), 'entry names', 'entries name')} several images: "
+            f"{some(named)}; write the folders before the name."
         )
     lines_of: dict[tuple[str, int], list[str]] = {}
     for line, (place,) in found.items():

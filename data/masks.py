@@ -11,6 +11,12 @@ from PIL import Image, UnidentifiedImageError
 from data.images import MAX_PIXELS
 
 VOID = 255
+# Pillow's modes of PNG files without colours.
+_ALMOST_IDS = {
+    "I": "16 bits a pixel",
+    "I;16": "16 bits a pixel",
+    "LA": "a second channel, for transparency",
+}
 _BIT_DEPTH = 24  # where a PNG file says how many bits a pixel has
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; MAX_PIXELS is ours, and says what to do
 
@@ -59,6 +65,11 @@ def _check_form(image: Image.Image, content: bytes, where: str) -> None:
             f"{where}: has fewer than 8 bits a pixel, in which ids are read as shades of grey; "
             "write it again as an 8-bit PNG."
         )
+    if image.mode in _ALMOST_IDS:
+        raise MaskError(
+            f"{where}: the mask has {_ALMOST_IDS[image.mode]}; save it as an 8-bit PNG with one "
+            "channel of ids, no larger than 255."
+        )
     if image.mode not in ("L", "P"):
         raise MaskError(
             f"{where}: the mask has mode {image.mode}, not class ids; convert the colours to ids "
@@ -90,7 +101,7 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
     if wrong.size:
         raise MaskError(
             f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
-            "(void); remap them, or correct the number of classes."
+            "(void); remap them (or, in a folder of your own, add their names to classes.txt)."
         )
 
 

@@ -1,8 +1,9 @@
 """Prepared records of one split: how they are written, and random access to them.
 
 A split's records are a TFDS data set in ArrayRecord files, so that example i is read directly:
-`image` (encoded bytes, as they came), `label` (PNG, one channel), `id`. What must be known about an
-example without reading it lies beside them in examples.json.
+`image` (encoded bytes, as they came; a photo that is stored turned is made upright), `label` (PNG,
+one channel), `id`. What must be known about an example without reading it lies beside them in
+examples.json, with files named relative to the data set's folder, which may be moved or copied.
 
 Shards are written by several threads and each is renamed when it is whole: a preparation that was
 interrupted goes on where it was. (TFDS's own builders begin anew, and write everything twice.)
@@ -14,14 +15,13 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import os
 import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,21 +29,23 @@ from typing import TYPE_CHECKING, Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from filelock import FileLock
-from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from data.errors import DataError
-from data.images import ImageError, decodable_size
+from data.images import ImageError, decode
+from data.orientation import UPRIGHT, encode_again, orientation_of, turn
 
 if TYPE_CHECKING:
     from data.sources import Source
 
-VERSION = "2.1.0"  # of the records' form; another one is prepared anew
+VERSION = "2.2.0"  # of the records' form; another one is prepared anew
 _SHARD_SIZE = 256  # examples
 _TFDS_SPLIT = "examples"
 _EXAMPLES = "examples.json"
-_TURNED = range(2, 9)  # its values but for 1, upright; others have no meaning
-_EXIF_FORMATS = ("JPEG", "PNG", "WEBP")  # those of training's decoder that can have EXIF data
+_TURNED = (
+    "is stored turned or mirrored (EXIF orientation), so its mask may not fit; save image and "
+    "mask upright, or use the image in the unlabelled split only."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +54,10 @@ class Example:
 
     Attributes:
       id: its name, unique in the split.
-      height, width: of the image, in pixels.
+      height, width: of the image as it is displayed, in pixels.
       label_error: why its mask cannot be used, with the file and the remedy; "" if it can. It
         matters only to splits whose masks are read.
-      digest: of the image's encoded bytes: equal for copies of one file.
+      digest: of the image's encoded bytes as they came: equal for copies of one file.
       label_digest: of the mask, as it is stored.
     """
 
@@ -77,12 +79,14 @@ class Records:
       examples: in the order of the records.
       origin: what they were made from, as the user gave it: splits with different ones do not
         belong together.
+      root: the folder that held the files when they were prepared; "" if there were none.
     """
 
     path: Path
     class_names: tuple[str, ...]
     examples: tuple[Example, ...]
     origin: str
+    root: str
 
     def read(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         """Reads records: {"image", "label", "id"} each, encoded.
@@ -123,18 +127,45 @@ def prepared_paths(prepared_dir: str, name: str) -> dict[str, list[Path]]:
     return found
 
 
-def open_records(path: Path) -> Records:
+def earlier_copies(current: Records) -> list[Path]:
+    """Folders of other prepared copies of the same split of the same files, as they were before."""
+    folder, name = current.path.parent, current.path.parent.name
+    split = name.rpartition("-")[0]
+    copies = {}
+    for file in sorted(folder.parent.glob(f"{split}-*/*/{_EXAMPLES}")):
+        version, copy = file.parent, file.parent.parent
+        if version == current.path or copy.name.rpartition("-")[0] != split:
+            continue
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged
+            if current.root and json.loads(file.read_text("utf-8")).get("root") == current.root:
+                copies[version if copy == folder else copy] = None
+    return list(copies)
+
+
+def open_records(path: Path, root: str = "") -> Records:
     """Opens prepared records.
+
+    Args:
+      path: see `records_path`.
+      root: the folder that holds the files now; without it messages name them relative to it.
 
     Raises:
       DataError: they are damaged.
     """
     try:
         known = json.loads((path / _EXAMPLES).read_text(encoding="utf-8"))
-        examples = tuple(Example(*row) for row in known["examples"])
-        return Records(path, tuple(known["class_names"]), examples, known["origin"])
+        examples = tuple(_named_below(root, Example(*row)) for row in known["examples"])
+        names = tuple(known["class_names"])
+        return Records(path, names, examples, known["origin"], known["root"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path / _EXAMPLES, error) from error
+
+
+def _named_below(root: str, example: Example) -> Example:
+    """The example with its error naming a file of today's `root`; one elsewhere keeps its path."""
+    if not example.label_error:
+        return example
+    return dataclasses.replace(example, label_error=os.path.join(root, example.label_error))
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -150,6 +181,7 @@ def prepare(
     class_names: Sequence[str],
     sources: Sequence[Source],
     origin: str = "",
+    root: str = "",
 ) -> None:
     """Writes the records of a split, or goes on where an interrupted preparation was.
 
@@ -162,7 +194,7 @@ def prepare(
       title: of the progress bar.
       class_names: K names.
       sources: the split's examples.
-      origin: see `Records`.
+      origin, root: see `Records`.
 
     Raises:
       DataError: the folder cannot be written, or images cannot be read; all of them are named.
@@ -174,7 +206,7 @@ def prepare(
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # of several processes one prepares, and the others wait
             if not path.exists():
-                _prepare(path, name, title, class_names, sources, origin)
+                _prepare(path, name, title, class_names, sources, origin, root)
     except OSError as error:
         if path.exists():  # a process of another machine was first
             return
@@ -194,20 +226,21 @@ def _prepare(
     class_names: Sequence[str],
     sources: Sequence[Source],
     origin: str,
+    root: str,
 ) -> None:
     work = path.with_name(f"{VERSION}.incomplete")
     work.mkdir(exist_ok=True)
     try:
-        examples = _write_shards(work, name, title, sources)
+        examples = _write_shards(work, name, title, sources, root)
     except DataError:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    _write_metadata(work, name, class_names, examples, origin)
+    _write_metadata(work, name, class_names, examples, {"origin": origin, "root": root})
     os.rename(work, path)
 
 
 def _write_shards(
-    work: Path, name: str, title: str, sources: Sequence[Source]
+    work: Path, name: str, title: str, sources: Sequence[Source], root: str
 ) -> list[list[Example]]:
     """Writes the shards that are not there yet; returns the examples of all of them."""
     starts = range(0, len(sources), _SHARD_SIZE)
@@ -218,7 +251,7 @@ def _write_shards(
         tqdm(total=len(sources), desc=title, unit=" images", delay=1, mininterval=1) as progress,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
-        write = functools.partial(_write_shard, progress=progress, stop=stop)
+        write = functools.partial(_write_shard, root=root, progress=progress, stop=stop)
         try:
             written = list(pool.map(write, files, parts))
         except BaseException:
@@ -231,7 +264,7 @@ def _write_shards(
 
 
 def _write_shard(
-    file: Path, sources: Sequence[Source], *, progress: tqdm, stop: threading.Event
+    file: Path, sources: Sequence[Source], *, root: str, progress: tqdm, stop: threading.Event
 ) -> tuple[list[Example], list[str]]:
     """Writes one shard, unless it is there; returns its examples and what is wrong with others."""
     known = file.with_name(f"{file.name}.json")
@@ -247,7 +280,7 @@ def _write_shard(
             if stop.is_set():
                 break
             try:
-                example, record = _make(source)
+                example, record = _make(source, root)
             except ValueError as error:
                 problems.append(f"{source.where}: {error}")
             else:
@@ -265,37 +298,28 @@ def _write_shard(
     return examples, problems
 
 
-def _make(source: Source) -> tuple[Example, bytes]:
+def _make(source: Source, root: str) -> tuple[Example, bytes]:
     """Reads and checks an example; ValueError says why its image cannot be used."""
     try:
         image, read_label = source.read()
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror}); check its permissions.") from error
     try:
-        size = decodable_size(image)
+        pixels = decode(image)
     except ImageError as error:
         raise ValueError(f"not a readable image ({error}); replace or remove it.") from error
-    label, label_error = read_label(size)
-    if not label_error and (turned := _turned(image)):
-        label, label_error = b"", f"{source.where}: {turned}"
-    features = {"image": image, "label": label, "id": source.id}
+    label, label_error = read_label(pixels.shape[:2])
+    stored, orientation = image, orientation_of(image)
+    if orientation != UPRIGHT:
+        pixels = turn(pixels, orientation)
+        stored = encode_again(pixels, image)
+        if not label_error:
+            label, label_error = b"", f"{source.where}: {_TURNED}"
+    features = {"image": stored, "label": label, "id": source.id}
     record = _features().serialize_example(_features().encode_example(features))
-    return Example(source.id, *size, label_error, digest(image), digest(label)), record
-
-
-def _turned(image: bytes) -> str:
-    """Why a mask may not fit: the image is stored turned, and only its EXIF data say so."""
-    try:
-        with Image.open(io.BytesIO(image), formats=_EXIF_FORMATS) as opened:
-            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # of any kind, if EXIF is damaged; the decoder of training does not read it
-        return ""
-    if orientation not in _TURNED:
-        return ""
-    return (
-        "is stored turned or mirrored (EXIF orientation), so its mask may not fit; save image and "
-        "mask upright, or use the image in the unlabelled split only."
-    )
+    below = label_error.removeprefix(f"{root}/") if root else label_error
+    size = pixels.shape[:2]
+    return Example(source.id, *size, below, digest(image), digest(label)), record
 
 
 def _write_metadata(
@@ -303,7 +327,7 @@ def _write_metadata(
     name: str,
     class_names: Sequence[str],
     shards: Sequence[Sequence[Example]],
-    origin: str,
+    made_from: Mapping[str, str],
 ) -> None:
     """Turns a folder of whole shards into a TFDS data set."""
     for file in (*work.glob("*.json"), *work.glob("*.partial")):  # partial: of killed processes
@@ -316,7 +340,7 @@ def _write_metadata(
         data_dir=work, features=_features(), split_infos=[split], version=VERSION, check_data=False
     )
     rows = [dataclasses.astuple(example) for shard in shards for example in shard]
-    known = {"class_names": list(class_names), "origin": origin, "examples": rows}
+    known = {"class_names": list(class_names), **made_from, "examples": rows}
     _write_whole(work / _EXAMPLES, json.dumps(known))
 
 

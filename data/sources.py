@@ -37,10 +37,14 @@ class Split:
     Attributes:
       sources: in the order of the records.
       fingerprint: gives a text that changes whenever an image, a mask or their reading does.
+      root: the folder that holds all of its files; "" if there are none.
+      notes: what a user should know about its files, and need not mend.
     """
 
     sources: tuple[Source, ...]
     fingerprint: Callable[[], str]
+    root: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +55,15 @@ class Listing:
       class_names: K names; the id of a class is its position.
       splits: by name; no example is in two of them.
       absent: name of a split that users may ask for -> why it is not there, and how to get it.
+      classes_file: where users write the classes' names; "" if nobody does.
+      notes: what a user should know about the classes, and need not mend.
     """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    classes_file: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def tree_source(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data import lists
-from data.errors import DataError, some
+from data.errors import DataError, counted, some
 
 Key = tuple[str, int]  # (split, position in it)
 UNLABELED = "unlabeled"  # the split of `data.unlabeled_dir`
@@ -78,6 +78,12 @@ class Subsets:
         return {"labeled": self.labeled, "unlabeled": unlabeled, "evaluation": self.evaluation}
 
 
+def bases(*texts: str) -> list[str]:
+    """The splits that split texts name, or draw from, each as often; list files among them."""
+    parts = (part.partition("#")[0].strip() for text in texts for part in text.split("+"))
+    return [part for part in parts if part]
+
+
 def resolve(text: str, ids: Ids, key: str) -> tuple[Key, ...]:
     """The examples a split text names, in the order of the records.
 
@@ -125,7 +131,8 @@ def _draw(match: re.Match, ids: Ids, key: str) -> set[Key]:
         raise _unknown(base, match[0], ids, key)
     if count > len(keys):
         raise DataError(
-            f"{key} = {match[0]!r} asks for {count} examples of {base!r}, which has {len(keys)}."
+            f"{key} = {match[0]!r} asks for {counted(count, 'example')} of {base!r}, which has "
+            f"{len(keys)}."
         )
     rank = lambda k: hashlib.sha256(f"{seed}/{ids.id(k)}".encode()).digest()  # noqa: E731
     ranked = sorted(keys, key=rank)
@@ -164,9 +171,9 @@ def resolve_all(
     named = resolve(unlabeled, ids, _PREFIX + "unlabeled_split") if unlabeled else ()
     if num_labeled and len(labeled_keys) != num_labeled:
         raise DataError(
-            f"{_PREFIX}labeled_split = {labeled!r} names {len(labeled_keys)} images, but this "
-            f"partition has {num_labeled} ({_PREFIX}num_labeled): use the list that belongs to it, "
-            "or set num_labeled = 0 for a partition of your own."
+            f"{_PREFIX}labeled_split = {labeled!r} names {counted(len(labeled_keys), 'image')}, "
+            f"but this partition has {num_labeled} ({_PREFIX}num_labeled): use the list that "
+            "belongs to it, or set num_labeled = 0 for a partition of your own."
         )
     return separate(Subsets(labeled_keys, named, eval_keys, ()), lambda key: key, ids)
 
@@ -215,7 +222,8 @@ def _leak(
     full = lambda key: f"{key[0]}/{ids.id(key)}"  # noqa: E731
     shown = [ids.id(a) if a == b else f"{full(a)} is a copy of {full(b)}" for a, b in sorted(pairs)]
     return (
-        f"{name} and config.data.eval_split share {len(pairs)} examples: {some(shown)}; "
+        f"{name} and config.data.eval_split share {counted(len(pairs), 'example')}: "
+        f"{some(shown)}; "
         "a score on training images means nothing, so keep them apart."
     )
 

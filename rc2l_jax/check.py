@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import masks, published, splits
+from data import masks, published, records, splits
 from data.dataset import Dataset
-from data.errors import DataError
-from data.records import digest
+from data.errors import DataError, counted
 from data.splits import Key
 from rc2l_jax import input_pipeline
 from rc2l_jax.config import validate
@@ -31,9 +31,7 @@ def prepare(config: ConfigDict) -> None:
     """
     validate(config, num_devices=1)
     dataset, subsets = input_pipeline.open_subsets(config)
-    for split in dict.fromkeys(split for keys in subsets.named().values() for split, _ in keys):
-        records = dataset.records(split)
-        print(f"{dataset.name} {split}: {len(records.examples)} examples in {records.path}")
+    print_records(dataset, subsets)
 
 
 def check(config: ConfigDict) -> None:
@@ -44,18 +42,18 @@ def check(config: ConfigDict) -> None:
       DataError: the data cannot be used; all problems were printed before.
     """
     validate(config, jax.device_count())
-    try:
+    with _problems_printed():
         dataset, subsets = input_pipeline.open_subsets(config)
-        read = (*subsets.labeled, *subsets.evaluation)
-        if errors := [error for key in read if (error := dataset.example(key).label_error)]:
+    for note in dataset.notes:  # may be what explains missing masks
+        print(f"warning: {note}")
+    with _problems_printed():
+        errors = [dataset.example(k).label_error for k in (*subsets.labeled, *subsets.evaluation)]
+        if errors := list(dict.fromkeys(filter(None, errors))):
             raise DataError(errors)
-    except DataError as error:
-        for problem in error.problems:
-            print(problem)
-        raise DataError(f"{len(error.problems)} problem(s) found in the data") from error
     for name, used in describe_subsets(config, dataset, subsets).items():
         print(f"{name}: {describe_subset(used)}")
         print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
+    print_records(dataset, subsets)
     for warning in warnings(subsets):
         print(f"warning: {warning}")
     counts = {name: class_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
@@ -64,7 +62,37 @@ def check(config: ConfigDict) -> None:
     print("config and data are fine")
 
 
+@contextlib.contextmanager
+def _problems_printed() -> Iterator[None]:
+    """Prints every problem of an error, and raises one that gives their number."""
+    try:
+        yield
+    except DataError as error:
+        for problem in error.problems:
+            print(problem)
+        raise DataError(f"{counted(len(error.problems), 'problem')} found in the data") from error
+
+
 _WITH_MASKS = ("labeled", "evaluation")
+
+
+def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
+    """Prints where the records of a run's splits lie, and which earlier copies may go."""
+    copies = []
+    for split in dict.fromkeys(split for keys in subsets.named().values() for split, _ in keys):
+        found = dataset.records(split)
+        count = counted(len(found.examples), "example")
+        print(f"{dataset.name} {split}: {count} in {found.path}")
+        copies += records.earlier_copies(found)
+    if copies:
+        size = sum(f.stat().st_size for copy in copies for f in copy.rglob("*") if f.is_file())
+        folder = found.path.parents[1]
+        names = ", ".join(str(copy.relative_to(folder)) for copy in copies)
+        number = counted(len(copies), "earlier copy", "earlier copies")
+        print(
+            f"{number} of these splits, before files changed ({size / 2**20:,.1f} MiB), can be "
+            f"deleted unless a run still reads them, in {folder}: {names}"
+        )
 
 
 def describe_subsets(
@@ -102,13 +130,13 @@ def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
     """Checksum of what the examples show, whatever they are called."""
     examples = map(dataset.example, keys)
     shown = sorted(e.digest + (e.label_digest if masks_read else "") for e in examples)
-    return digest(*dataset.class_names, *shown)
+    return records.digest(*dataset.class_names, *shown)
 
 
 def describe_subset(used: dict[str, Any]) -> str:
     """Returns one entry of `describe_subsets` as a phrase."""
     known = f", {used['published']}" if used["published"] else ""
-    return f"{used['examples']} examples ({used['split']}{known}), {used['checksum']}"
+    return f"{counted(used['examples'], 'example')} ({used['split']}{known}), {used['checksum']}"
 
 
 def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
@@ -160,12 +188,16 @@ def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> 
     for name, count in counts.items():
         absent = [label for label, pixels in zip(class_names, count) if not pixels]
         if len(absent) >= len(class_names) - 1:
+            shown = counted(len(class_names) - len(absent), "class", "classes")
             raise DataError(
-                f"{name}: the masks show {len(class_names) - len(absent)} class(es), and "
-                f"{count[VOID] / max(count.sum(), 1):.1%} of their pixels are {VOID}, which means "
-                "void. Is a class missing, or written as 255? Give it an id in the masks."
+                f"{name}: the masks show {shown}, and {count[VOID] / max(count.sum(), 1):.1%} of "
+                f"their pixels are {VOID}, which means void. Is a class missing, or written as "
+                f"{VOID}? Give it an id in the masks."
             )
         if absent:
-            effect = "they cannot be learned" if name == "labeled" else "they have no IoU there"
+            one = len(absent) == 1
+            effect = f"{'it has' if one else 'they have'} no IoU there"
+            if name == "labeled":
+                effect = f"{'it' if one else 'they'} cannot be learned"
             kind = "labelled" if name == "labeled" else name
             print(f"warning: no {kind} example shows {', '.join(absent)}: {effect}")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from data.host_tf import tf
+from data.orientation import turn
 from data.trees import FolderTree
 from rc2l_jax import host_decode
 from rc2l_jax.open_frames import OpenFrames
@@ -247,7 +248,7 @@ def _decode(photo: Photo, frames: OpenFrames) -> np.ndarray:
         if image.format in _AS_EVALUATION:
             try:
                 pixels = host_decode.decode_image(tf.constant(photo.path.read_bytes())).numpy()
-                return _turn(pixels, photo.orientation)
+                return turn(pixels, photo.orientation)
             except tf.errors.InvalidArgumentError:
                 pass  # damaged, or of a kind that only Pillow knows
         return _pixels(image, photo)
@@ -256,18 +257,7 @@ def _decode(photo: Photo, frames: OpenFrames) -> np.ndarray:
 def _pixels(image: Image.Image, photo: Photo) -> np.ndarray:
     if image.format == "TIFF":
         return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-    return _turn(np.asarray(_as_rgb(image)), photo.orientation)
-
-
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation to [H, W, 3]."""
-    if orientation in _TURNED:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
+    return turn(np.asarray(_as_rgb(image)), photo.orientation)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """data/: split texts, folder layout, masks, prepared records, drawn shapes, the check command."""
 
+import io
 import os
 
 import numpy as np
@@ -48,8 +49,9 @@ def folder(tmp_path):
 # Masks and folders.
 
 
-def save(path, array, mode=None):
-    Image.fromarray(np.asarray(array, np.uint8), mode).save(path)
+def save(path, array):
+    array = np.asarray(array)
+    Image.fromarray(array if array.dtype == np.uint16 else array.astype(np.uint8)).save(path)
 
 
 def test_palette_masks_are_stored_as_ids(tmp_path):
@@ -65,7 +67,9 @@ def test_palette_masks_are_stored_as_ids(tmp_path):
 
 
 BAD_MASKS = {
-    "rgb": (np.zeros((24, 32, 3)), "mode RGB, not class ids"),
+    "rgb": (np.zeros((24, 32, 3)), "mode RGB, not class ids; convert the colours"),
+    "16_bits": (np.zeros((24, 32), np.uint16), "the mask has 16 bits a pixel; save it as an 8-bit"),
+    "grey_alpha": (np.zeros((24, 32, 2)), "a second channel, for transparency; save it as an 8-b"),
     "out_of_range": (np.full((24, 32), 11), r"ids \[11\] are neither classes 0..10 nor 255"),
     "size": (np.zeros((12, 32)), "32x12 and its image 32x24"),
     "missing": (None, "missing mask"),
@@ -124,6 +128,30 @@ def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tm
     assert {name: len(keys) for name, keys in subsets.named().items()} == {
         "labeled": 2, "unlabeled": 3, "evaluation": 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no image", "not a readable image (Unknown image file format); replace"),
+        (None, "not a readable image (jpeg::Uncompress failed. Invalid JPEG data or crop window);"),
+    ],
+)
+def test_a_damaged_image_is_named_and_tensorflow_is_silent(
+    folder, tmp_path, capfd, content, message
+):
+    file = folder / "images" / "train" / "train0.jpg"
+    if content is None:
+        whole = io.BytesIO()
+        noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+        Image.fromarray(noise).save(whole, "JPEG")
+        content = whole.getvalue()[: whole.tell() // 2]
+    (folder / "images" / "train" / "train0.png").unlink()
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        input_pipeline.open_subsets(folder_config(folder, tmp_path / "prepared"))
+    assert message in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_missing_folders_and_empty_splits_are_named(folder, tmp_path):
@@ -275,6 +303,17 @@ def test_check_reports_counts_and_the_histogram(folder, tmp_path, capsys):
     row = next(line.split() for line in printed.splitlines() if line.startswith("pavement"))
     assert row == ["pavement", "47.917%", "0.000%"]  # one of two images, 23 of its 24 rows
     assert "no labelled example shows building, pole, road, tree" in printed
+    assert "sign_symbol, fence, car, pedestrian, bicyclist: they cannot be learned" in printed
+
+
+def test_one_class_is_not_several(capsys):
+    names, shown = ("sky", "tree", "fence"), np.zeros(256, np.int64)
+    shown[:2] = 1
+    check.check_classes(names, {"labeled": shown, "evaluation": shown})
+    assert capsys.readouterr().out == (
+        "warning: no labelled example shows fence: it cannot be learned\n"
+        "warning: no evaluation example shows fence: it has no IoU there\n"
+    )
 
 
 def test_check_lists_every_problem(folder, tmp_path, capsys):
@@ -283,7 +322,7 @@ def test_check_lists_every_problem(folder, tmp_path, capsys):
     spoil(folder / "labels" / "val" / "val2.png", BAD_MASKS["size"][0])
     config = folder_config(folder, tmp_path / "prepared", labeled_split="train")
     config.data.unlabeled_split, config.unsup_weight = "", 0.0
-    with pytest.raises(DataError, match="3 problem"):
+    with pytest.raises(DataError, match="3 problems found"):
         check.check(config)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("train0.png", "train1.png", "val2.png"))

@@ -9,11 +9,14 @@ import zlib
 import numpy as np
 import pytest
 import replicas
-from PIL import Image
+from PIL import Image, ImageOps
 from test_data import folder_config
 
 from data import DataError, catalog, masks
+from data.images import decode, is_jpeg
+from data.orientation import orientation_of
 from rc2l_jax import check, input_pipeline
+from rc2l_jax.host_loader import check_labels
 
 CLASSES = ("background", "cat", "dog")
 IMAGES = ("train/a/1.jpg", "train/a/2.PNG", "train/b/1.jpeg", "val/x.jpg", "val/my photo é.png")
@@ -48,7 +51,7 @@ def root(tmp_path):
 
 def own_config(root, prepared, **data):
     texts = {"labeled_split": "train#2@0", "unlabeled_split": "train#rest2@0"}
-    return folder_config(root, prepared, name="folder", num_classes=3, **(texts | data))
+    return folder_config(root, prepared, name="folder", **({"num_classes": 3} | texts | data))
 
 
 def test_nested_folders_and_both_kinds_of_masks(root, tmp_path):
@@ -76,7 +79,9 @@ def test_unlabelled_images_may_lie_anywhere(root, tmp_path):
     assert batch.unlabeled_image.shape == (1, 2, 32, 32, 3)
     assert (batch.unlabeled_label == 255).all()
     config.data.unlabeled_dir = ""
-    with pytest.raises(DataError, match=r"'unlabeled': config.data.unlabeled_dir is not set"):
+    with pytest.raises(
+        DataError, match=r"'unlabeled': .*_dir is not set.* --config.unsup_weight=0"
+    ):
         input_pipeline.open_subsets(config)
     config.data.unlabeled_dir = str(tmp_path / "none")
     with pytest.raises(DataError, match=r"none: no such folder; correct config.data.unlabeled_dir"):
@@ -106,7 +111,7 @@ def test_copies_of_labelled_photos_are_not_unlabelled_and_of_validation_photos_a
     config = own_config(root, tmp_path / "prepared", **texts)
     check.check(config)
     printed = capsys.readouterr().out
-    assert "unlabeled: 1 examples (unlabeled), " in printed
+    assert "unlabeled: 1 example (unlabeled), " in printed
     assert (
         "warning: 1 image is both in the labelled and the unlabelled split; it counts as lab"
         in (printed)
@@ -163,7 +168,10 @@ def test_lines_with_spaces_name_one_image(root, tmp_path):
         (None, "classes.txt: missing; write the names"),
         ("a\n\nb", "line 2 is empty, but every line is a class id"),
         ("a\nb\na", "names a twice"),
-        ("a", "names 1 classes; use 2 to 254"),
+        ("a", "names 1 class; use 2 to 254"),
+        ("0: sky\n1: tree", "begins with a number.* first for id 0: 'sky', not '0: sky'"),
+        ("1 sky\n2 tree", "begins with a number.* first for id 0: 'sky', not '1 sky'"),
+        ("2 wheeler\n0\n3d", r"classes.txt names 3 classes and .*num_classes is 2: correct which"),
         ("\n".join(map(str, range(255))), "names 255 classes; use 2 to 254"),
         (b"\xff\xfea\x00", "cannot be read as a text file"),
     ],
@@ -174,7 +182,18 @@ def test_a_list_of_classes_that_cannot_be_used(root, tmp_path, text, message):
     if text is not None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=message):
-        catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+        catalog.open_dataset(own_config(root, tmp_path / "prepared", num_classes=2).data)
+
+
+def test_ids_without_a_name_and_names_that_void_does_not_need(root, tmp_path, capsys):
+    config = own_config(root, tmp_path / "prepared", num_classes=2, labeled_split="train")
+    config.unsup_weight = 0.0
+    (root / "classes.txt").write_text("background\nVoid")
+    with pytest.raises(DataError, match="2 problems found"):
+        check.check(config)
+    printed = capsys.readouterr().out
+    assert "classes.txt lists Void, which is learned as any other class; pixels that" in printed
+    assert "ids [2] are neither classes 0..1 nor 255 (void); remap them (or, in a f" in printed
 
 
 def test_255_as_a_class_is_noticed(root, tmp_path):
@@ -184,7 +203,7 @@ def test_255_as_a_class_is_noticed(root, tmp_path):
         mask.write_bytes(replicas.encode(np.where(mask_of(0) == 1, np.uint8(255), np.uint8(0))))
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
-    with pytest.raises(DataError, match=r"1 class\(es\), and 20.8% of their pixels are 255"):
+    with pytest.raises(DataError, match=r"show 1 class, and 20.8% of their pixels are 255"):
         check.check(config)
 
 
@@ -241,6 +260,113 @@ def test_a_changed_mask_changes_what_a_run_says_of_its_images(root, tmp_path):
     assert before["evaluation"] == after["evaluation"]
 
 
+def test_a_message_names_the_folder_as_it_is_now(root, tmp_path):
+    (root / "labels" / "train" / "a" / "1.png").unlink()
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    before = catalog.open_dataset(config.data).records("train")
+    moved = root.rename(tmp_path / "moved")
+    for now, named in ((moved, f"{moved}/labels/train/a/1.png: missing"), ("", "labels/train/a/1")):
+        config.data.dir = str(now)
+        after = catalog.open_dataset(config.data).records("train")
+        assert after.path == before.path
+        (error,) = filter(None, (example.label_error for example in after.examples))
+        assert error.startswith(named)
+
+
+def test_a_check_tells_where_records_lie_and_which_are_of_no_use(root, tmp_path, capsys):
+    prepared = tmp_path / "prepared"
+    config = own_config(root, prepared, labeled_split="train#1@0", unlabeled_split="train")
+    first = catalog.open_dataset(config.data).records("train").path
+    check.check(config)
+    printed = capsys.readouterr().out
+    assert f"folder train: 3 examples in {first}" in printed and "earlier" not in printed
+    other = tmp_path / "other"  # its records are not those of an earlier state
+    shutil.copytree(root, other)
+    (other / "labels" / "train" / "a" / "1.png").write_bytes(replicas.encode(mask_of(1)))
+    catalog.open_dataset(own_config(other, prepared).data).records("train")
+    (root / "labels" / "train" / "a" / "1.png").write_bytes(replicas.encode(mask_of(1)))
+    shutil.copytree(first, first.with_name("1.0.0"))
+    check.prepare(config)
+    printed = capsys.readouterr().out
+    assert "1 earlier copy of these splits, before files changed (0." in printed
+    assert f"still reads them, in {prepared / 'folder'}: {first.parent.name}\n" in printed
+    assert str(first) not in printed and first.is_dir()
+
+
+def test_masks_of_no_image_are_counted_once(root, tmp_path, capsys):
+    masks_of_train = root / "labels" / "train"
+    (masks_of_train / "a" / "1.png").rename(masks_of_train / "a" / "1_L.png")
+    (masks_of_train / "b" / "1.png").rename(masks_of_train / "b" / "1.bmp")
+    (masks_of_train / "labels.json").write_text("")
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    with pytest.raises(DataError, match="2 problems found"):
+        check.check(config)
+    printed = capsys.readouterr().out
+    assert (
+        "labels/train holds 2 files that belong to no image, such as a/1_L.png: a mask has its "
+        "image's name and ends in .png\n" in printed
+    )
+    assert printed.count("belong to no image") == 1
+    assert "1.png: missing mask; add it, or use the image in the unlabelled split only" in printed
+
+
+def test_a_split_without_masks_is_named_once(root, tmp_path, capsys):
+    shutil.rmtree(root / "labels" / "val")
+    config = own_config(root, tmp_path / "prepared")
+    with pytest.raises(DataError, match="1 problem found"):
+        check.check(config)
+    printed = capsys.readouterr().out
+    assert "labels/val: holds no mask for the 2 images of images/val; put NAME.png th" in printed
+    with pytest.raises(DataError) as caught:
+        check_labels(catalog.open_dataset(config.data), [("val", 0), ("val", 1)], "eval_split")
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("now", ["missing", "empty", "validation"])
+def test_a_split_that_is_not_there_is_explained(root, tmp_path, now):
+    folder = root / "images" / "val"
+    write_image(root / "images" / "unlabeled" / "a.jpg", 9)
+    if now == "empty":
+        for file in folder.iterdir():
+            file.unlink()
+    else:
+        folder.rename(root / ("elsewhere" if now == "missing" else "images/validation"))
+    why = "holds no .jpg or .png" if now == "empty" else "does not exist"
+    there = "train, validation" if now == "validation" else "train"
+    with pytest.raises(DataError) as caught:
+        input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+    assert str(caught.value) == (
+        f"config.data.eval_split = 'val': {folder} {why}: put photos with masks there, or name "
+        f"another split ({there}), or hold some of 'train' back: "
+        "--config.data.eval_split=train#1@0 --config.data.labeled_split=train#rest1@0"
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_turned_photos_without_masks_are_made_upright(root, tmp_path, suffix, orientation):
+    shades = np.add.outer(np.arange(20) * 3, np.arange(30) * 5).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = root / "images" / "unlabeled" / f"photo.{suffix}"
+    file.parent.mkdir()
+    pixels = np.stack([shades, shades // 2, 255 - shades], axis=2)
+    Image.fromarray(pixels).save(file, exif=exif, quality=95)
+    dataset = catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+    (image,), _ = dataset.fetch([("unlabeled", 0)], labels=False)
+    with Image.open(file) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    assert orientation_of(image) == 1
+    assert is_jpeg(image) == (suffix == "jpg")
+    np.testing.assert_allclose(decode(image).astype(int), expected, atol=12)
+    example = dataset.example(("unlabeled", 0))
+    assert (example.height, example.width) == expected.shape[:2]
+    if orientation == 1:
+        assert image == file.read_bytes()
+
+
 def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
     file = root / "images" / "train" / "a" / "1.jpg"
     exif = Image.Exif()
@@ -254,11 +380,22 @@ def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
     assert len(input_pipeline.open_subsets(config)[1].labeled) == 1
 
 
-def test_images_of_other_kinds_are_not_skipped_in_silence(root, tmp_path):
-    write_image(root / "images" / "train" / "scan.png", 9)
-    (root / "images" / "train" / "scan.png").rename(root / "images" / "train" / "scan.TIF")
-    with pytest.raises(DataError, match=r"1 images cannot be read in training: train/scan\.TIF"):
-        catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
+@pytest.mark.parametrize("suffix", ["TIF", "HEIC", "heif", "Avif", "jfif", "webp"])
+def test_images_of_other_kinds_are_not_skipped_in_silence(root, tmp_path, suffix):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / f"a.{suffix}").write_bytes(b"")
+    config = own_config(root, tmp_path / "prepared", unlabeled_dir=str(photos))
+    message = rf"photos: 1 image cannot be read in training: a\.{suffix}; convert"
+    with pytest.raises(DataError, match=message):
+        catalog.open_dataset(config.data)
+    write_image(photos / "b.jpg", 9)  # and not where some can be read, either
+    with pytest.raises(DataError, match=message):
+        catalog.open_dataset(config.data)
+    config.data.unlabeled_dir = ""
+    shutil.copytree(photos, root / "images" / "unlabeled")
+    with pytest.raises(DataError, match=rf"1 image cannot .*: unlabeled/a\.{suffix}; convert"):
+        catalog.open_dataset(config.data)
 
 
 def test_masks_of_few_bits_and_capital_suffixes(root, tmp_path):

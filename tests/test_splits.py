@@ -82,7 +82,7 @@ def test_a_list_with_unknown_ids_names_their_count_and_the_first_five(tmp_path):
 def test_an_id_of_two_splits_is_ambiguous_and_an_empty_list_is_empty(tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("a\n")
-    with pytest.raises(DataError, match=r"1 entries name several images: a \(train/a or val/a\)"):
+    with pytest.raises(DataError, match=r"1 entry names several images: a \(train/a or val/a\)"):
         splits.resolve(str(file), splits.Ids({"train": ["a"], "val": ["a"]}), "key")
     file.write_text("\r\n\n")
     with pytest.raises(DataError, match="the list is empty, so it names no example"):
@@ -100,12 +100,13 @@ def test_labelled_wins_over_unlabelled():
 
 def test_training_on_evaluation_examples_is_refused():
     with pytest.raises(DataError) as caught:
-        splits.resolve_all("val#2@0", "val#rest2@0", "val", IDS)
+        splits.resolve_all("val#1@0", "val#rest1@0", "val", IDS)
     assert [p.split(" and ")[0] for p in caught.value.problems] == [
         "config.data.labeled_split",
         "config.data.unlabeled_split",
     ]
-    assert "share 8 examples" in caught.value.problems[1]
+    assert "share 1 example: " in caught.value.problems[0]
+    assert "share 9 examples: " in caught.value.problems[1]
 
 
 def test_unions_and_sums():

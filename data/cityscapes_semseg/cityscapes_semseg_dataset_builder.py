@@ -72,7 +72,9 @@ def listing(data: ConfigDict) -> Listing:
         _EXTRA: f"{root} holds no leftImg8bit/{_EXTRA}; it is in "
         f"{_ARCHIVES['leftImg8bit'][1]}: {_SOURCE}."
     }
-    splits = {s: _split(s, by_split[s], labels[0]) for s in (*COUNTS, _EXTRA) if s in by_split}
+    splits = {
+        s: _split(root, s, by_split[s], labels[0]) for s in (*COUNTS, _EXTRA) if s in by_split
+    }
     return Listing(CLASS_NAMES, splits, absent)
 
 
@@ -83,7 +85,7 @@ def _trees(root: Path, kind: str) -> list[Tree]:
     return [SubTree(ZipTree(root / f), kind) for f in _ARCHIVES[kind] if (root / f).is_file()]
 
 
-def _split(split: str, images: list[File], labels: Tree) -> Split:
+def _split(root: Path, split: str, images: list[File], labels: Tree) -> Split:
     there = set(labels.names)
     sources, files = [], []
     for tree, name in sorted(images, key=lambda image: image[1]):
@@ -107,7 +109,7 @@ def _split(split: str, images: list[File], labels: Tree) -> Split:
         raise DataError(
             f"{split}: two images have the name {some([n for n in names if names.count(n) > 1])}."
         )
-    return Split(tuple(sources), fingerprint_of(files))
+    return Split(tuple(sources), fingerprint_of(files), str(root))
 
 
 def label_ids(content: bytes, where: str) -> np.ndarray:

@@ -5,21 +5,27 @@
     labels/{split}/**/NAME.png     8-bit ids, with or without a palette, 255 = void
 
 A split is any folder below `images`; images that lie directly in it make the split "all". Images
-without a mask can be used as unlabelled ones.
+without a mask can be used as unlabelled ones; those that are stored turned (EXIF) are made upright.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from data import layout
-from data.errors import DataError
+from data.errors import DataError, counted, some
 from data.masks import VOID
-from data.sources import Listing
+from data.sources import Listing, Split
+from data.splits import UNLABELED, bases
 
 CLASSES = "classes.txt"
+_NUMBERED = re.compile(r"(?P<number>\d+)(?:\s*[:=.,;)-]\s*|\s+)(?P<name>\S.*)")
+_NO_CLASSES = ("ignore", "ignored", "unlabeled", "unlabelled", "void")
+_HELD_BACK = 5  # of so many labelled images one is enough to evaluate on
 
 
 def listing(data: ConfigDict) -> Listing:
@@ -36,8 +42,47 @@ def listing(data: ConfigDict) -> Listing:
     root = Path(data.dir).expanduser().absolute()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; correct config.data.dir.")
-    names = read_classes(root / CLASSES)
-    return Listing(names, layout.read_splits(root, len(names)))
+    file = root / CLASSES
+    names = read_classes(file)
+    splits = layout.read_splits(root, len(names))
+    return Listing(names, splits, _absent(root, data, splits), str(file), _notes(file, names))
+
+
+def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[str, str]:
+    """Why splits that the config names are not there, and what to do."""
+    labeled, evaluation = bases(data.labeled_split), bases(data.eval_split)
+    others = (*labeled, "train", layout.ONE_SPLIT)
+    other = next((name for name in others if name in splits and name != UNLABELED), "")
+    absent = {}
+    named = dict.fromkeys((*labeled, *bases(data.unlabeled_split), *evaluation))
+    for name in named:
+        if name in (*splits, UNLABELED) or not layout.SPLIT_NAME.fullmatch(name):  # a list file
+            continue
+        folder = root / "images" / name
+        why = "holds no .jpg or .png" if folder.is_dir() else "does not exist"
+        masks = name in (*labeled, *evaluation)
+        do = [f"put photos {'with masks ' if masks else ''}there"]
+        if there := [split for split in splits if not (masks and split == UNLABELED)]:
+            do.append(f"name another split ({', '.join(there)})")
+        if name in evaluation and other:
+            count = max(len(splits[other].sources) // _HELD_BACK, 1)
+            do.append(
+                f"hold some of {other!r} back: --config.data.eval_split={other}#{count}@0 "
+                f"--config.data.labeled_split={other}#rest{count}@0"
+            )
+        absent[name] = f"{folder} {why}: {', or '.join(do)}"
+    return absent
+
+
+def _notes(file: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """What to say of the classes' names: nothing, or one note."""
+    odd = [name for name in names if name.lower() in _NO_CLASSES]
+    if not odd:
+        return ()
+    return (
+        f"{file} lists {some(odd)}, which is learned as any other class; pixels that belong to no "
+        f"class have {VOID} in the masks, which needs no name",
+    )
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -64,5 +109,13 @@ def read_classes(file: Path) -> tuple[str, ...]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{file}: names {', '.join(twice)} twice; a name is one class.")
     if not 2 <= len(names) < VOID:
-        raise DataError(f"{file}: names {len(names)} classes; use 2 to {VOID - 1}.")
+        raise DataError(
+            f"{file}: names {counted(len(names), 'class', 'classes')}; use 2 to {VOID - 1}."
+        )
+    numbered = [_NUMBERED.fullmatch(name) for name in names]
+    if all(match and int(match["number"]) in (i, i + 1) for i, match in enumerate(numbered)):
+        raise DataError(
+            f"{file}: every line begins with a number, which would be part of the class's name; "
+            f"write the names alone, the first for id 0: {numbered[0]['name']!r}, not {names[0]!r}."
+        )
     return names

@@ -25,6 +25,7 @@ from data.errors import DataError, some
 from data.layout import ONE_SPLIT
 from data.lists import IMAGE_SUFFIXES
 from data.sources import File, Listing, Split, fingerprint_of, tree_source
+from data.splits import UNLABELED, bases
 from data.trees import FolderTree, SubTree, TarTree, Tree
 from data.voc_semseg import sbd
 
@@ -65,10 +66,9 @@ def listing(data: ConfigDict) -> Listing:
     Raises:
       DataError: archives or folders that cannot be used, or other images than officially.
     """
-    texts = (data.labeled_split, data.unlabeled_split, data.eval_split)
     # A list file may name images of aug, too.
-    parts = [part.partition("#")[0].strip() for text in texts for part in text.split("+")]
-    wants_aug = any(part not in ("", "train", "val", "unlabeled") for part in parts)
+    named = bases(data.labeled_split, data.unlabeled_split, data.eval_split)
+    wants_aug = any(name not in ("train", "val", UNLABELED) for name in named)
     root = Path(data.dir).expanduser().absolute() if data.dir else downloads(data)
     if not data.dir:
         download(VOC, root)
@@ -79,7 +79,7 @@ def listing(data: ConfigDict) -> Listing:
     own = {**_by_id(tree, _AUG_MASKS), **_by_id(tree, _MASKS)}
     lists = {split: f"{_LISTS}/{split}.txt" for split in ("train", "val")}
     if not all(name in tree.names for name in lists.values()):
-        return _one_split(tree, images, own)
+        return _one_split(root, tree, images, own)
     ids = {split: tree.read(name).decode().split() for split, name in lists.items()}
     official = {*ids["train"], *ids["val"]}
     if wants_aug and own.keys() <= official:
@@ -89,7 +89,7 @@ def listing(data: ConfigDict) -> Listing:
     absent = dict.fromkeys(("aug", *UNIONS), f"{root} holds no masks of SBD: {sbd.REMEDY}")
     if ids["aug"]:
         absent = {}
-    splits = {s: _split(names, images, own) for s, names in ids.items() if names}
+    splits = {s: _split(root, names, images, own) for s, names in ids.items() if names}
     return Listing(CLASS_NAMES, splits, absent)
 
 
@@ -126,14 +126,14 @@ def _by_id(tree: Tree, folder: str) -> dict[str, File]:
     }
 
 
-def _one_split(tree: Tree, images: dict[str, File], own: dict[str, File]) -> Listing:
+def _one_split(root: Path, tree: Tree, images: dict[str, File], own: dict[str, File]) -> Listing:
     """Without the official lists nobody knows what belongs to train and val."""
     why = (
         f"{tree.where(_LISTS)} has no train.txt and val.txt, so all images make one split, "
         f"{ONE_SPLIT!r}. Put these files there (they are in {VOC.name}), or name the images of all "
         "three splits by list files."
     )
-    splits = {ONE_SPLIT: _split(sorted(images), images, own)}
+    splits = {ONE_SPLIT: _split(root, sorted(images), images, own)}
     return Listing(CLASS_NAMES, splits, dict.fromkeys((*COUNTS, *UNIONS), why))
 
 
@@ -152,7 +152,9 @@ def _check_counts(root: Path, ids: dict[str, list[str]], images: dict[str, File]
         raise DataError(problems)
 
 
-def _split(names: Sequence[str], images: dict[str, File], own: dict[str, File]) -> Split:
+def _split(
+    root: Path, names: Sequence[str], images: dict[str, File], own: dict[str, File]
+) -> Split:
     sources = []
     for name in names:
         mask = own.get(name)
@@ -164,4 +166,5 @@ def _split(names: Sequence[str], images: dict[str, File], own: dict[str, File]) 
             tree_source(name, (tree, file), mask, len(CLASS_NAMES), missing=missing, read=read)
         )
     files = [file for name in names for file in (images[name], own.get(name))]
-    return Split(tuple(sources), fingerprint_of(files))
+    folder = root.parent if root.is_file() else root
+    return Split(tuple(sources), fingerprint_of(files), str(folder))

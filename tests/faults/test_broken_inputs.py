@@ -79,13 +79,13 @@ def test_there_are_some_hundred_and_always_the_same():
 def peak_growth() -> tuple[float, str]:
     """MiB by which what claims to be huge raises the most that a process ever took."""
     healthy = broken_inputs.encode(broken_inputs.pixels(), "PNG")
-    images.decodable_size(healthy)
+    images.decode(healthy)
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # noqa: E731
     steps = {}
     for name, content in [*all_of(IMAGES), *all_of(MASKS)]:
         before = peak()
         with contextlib.suppress(images.ImageError):
-            images.decodable_size(content)
+            images.decode(content)
         masks.stored(lambda: masks.read_ids(content, ""), "", SIZE, NUM_CLASSES)  # noqa: B023
         steps[name] = peak() - before
     return sum(steps.values()), max(steps, key=steps.get)
@@ -225,7 +225,7 @@ def run_on(content: broken_inputs.Files, action: str, start: int, count: int):
     config.on_bad_example, config.batch_size = action, 2
     names = [f"x{i}" for i in range(2)]
     examples = tuple(Example(name, *SIZE, "", name, "") for name in names)
-    found = Spoiled(Path("/records"), ("a", "b", "c"), examples, "", content)
+    found = Spoiled(Path("/records"), ("a", "b", "c"), examples, "", "", content)
     dataset = Dataset("folder", found.class_names, Ids({"train": names}), {"train": lambda: found})
     subsets = Subsets(tuple(("train", i) for i in range(len(names))), (), (), ())
     with pytest.MonkeyPatch.context() as patch:
