@@ -54,11 +54,13 @@ def check(config: ConfigDict) -> None:
         print(f"{name}: {describe_subset(used)}")
         print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
     print_records(dataset, subsets)
-    for warning in warnings(subsets):
+    for warning in warnings(config, subsets):
         print(f"warning: {warning}")
     counts = {name: class_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
     print_histogram(dataset.class_names, counts)
     check_classes(dataset.class_names, counts)
+    if config.init_from:
+        print(f"init_from = {config.init_from!r} was not looked for: training does that")
     print("config and data are fine")
 
 
@@ -150,15 +152,20 @@ def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
     return f"{len(sizes)} sizes, {ranges}; {count} are {size[0]}x{size[1]}"
 
 
-def warnings(subsets: splits.Subsets) -> list[str]:
-    """Returns what a user should know about the splits, and need not mend."""
-    if not subsets.overlap:
-        return []
-    number = len(subsets.overlap)
-    return [
-        f"{number} image{'s are' if number > 1 else ' is'} both in the labelled and the unlabelled "
-        f"split; {'they count' if number > 1 else 'it counts'} as labelled"
-    ]
+def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
+    """Returns what a user should know about config and splits, and need not mend."""
+    found = []
+    if config.model.norm == "frozen" and not config.init_from:
+        found.append(
+            "model.norm = 'frozen' without init_from: nothing normalises a network from scratch; "
+            "'group' does (configs/small.py)"
+        )
+    if number := len(subsets.overlap):
+        found.append(
+            f"{number} image{'s are' if number > 1 else ' is'} both in the labelled and the "
+            f"unlabelled split; {'they count' if number > 1 else 'it counts'} as labelled"
+        )
+    return found
 
 
 def class_counts(dataset: Dataset, keys: Sequence[Key]) -> np.ndarray:
