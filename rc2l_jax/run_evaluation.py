@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax import eval_pipeline, input_pipeline
+from rc2l_jax import eval_pipeline, input_pipeline, visualize
 from rc2l_jax.compilation import keep_compiled_programs
 from rc2l_jax.config import validate
 from rc2l_jax.evaluate import better, build_results, evaluate, score
@@ -93,6 +93,8 @@ def write_figures(
 ) -> None:
     """Writes examples, confusion matrices and IoU bars of one evaluation; and matrices as numbers.
 
+    The first time, figures/legend.png is written, too: which colour is which class.
+
     Args:
       report: of the run directory.
       step: steps done.
@@ -106,6 +108,8 @@ def write_figures(
         return
     from rc2l_jax import charts  # here, because a run need not wait for matplotlib to start
 
+    if not (report.workdir / "figures" / "legend.png").exists():
+        report.picture(step, "legend", visualize.legend(class_names), of_run=True)
     title = f"{data} {split}, step {step}"
     report.picture(step, "evaluation", evaluation.picture)
     matrices = charts.confusion_chart(evaluation.confusions, class_names, title)

@@ -16,6 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_profiling import steps_in_trace
 
+from rc2l_jax import visualize
 from rc2l_jax.evaluate import score
 from rc2l_jax.exported import load_exported
 from rc2l_jax.pseudo_labels import read_labels
@@ -83,12 +84,15 @@ def test_a_run_leaves_what_the_readme_says(whole):
     assert {"total", "label_class", "unlabel_smc"} <= set(results["losses"])
     assert list(whole.glob("events.out.*"))
     at_step = [f"step_00000012_{n}.png" for n in ("evaluation", "unlabeled", "confusion", "iou")]
-    figures = {*at_step, "step_00000012_confusion.json", "curves.png", "pseudo_labels.png"}
+    of_run = ("curves.png", "pseudo_labels.png", "legend.png")
+    figures = {*at_step, "step_00000012_confusion.json", *of_run}
     assert {path.name for path in (whole / "figures").iterdir()} == figures | {"pseudo_labels"}
     confusions, names = read_confusions(whole, 12)
     for network, confusion in confusions.items():
         assert score(confusion, names) == results[network]
     assert list(read_labels(whole)) == [12]
+    with Image.open(whole / "figures" / "legend.png") as legend:
+        np.testing.assert_array_equal(np.asarray(legend), visualize.legend(names))
 
 
 def shown_in_tensorboard(folder: Path) -> dict[str, dict[int, np.ndarray]]:
@@ -107,7 +111,7 @@ def shown_in_tensorboard(folder: Path) -> dict[str, dict[int, np.ndarray]]:
 def test_tensorboard_shows_the_pictures_of_the_run(whole):
     shown, folder = shown_in_tensorboard(whole), whole / "figures"
     paths = {path: path.stem.removeprefix("step_00000012_") for path in folder.glob("*.png")}
-    assert shown.keys() == {f"figures/{name}" for name in paths.values()} and len(shown) == 6
+    assert shown.keys() == {f"figures/{name}" for name in paths.values()} and len(shown) == 7
     for path, name in paths.items():
         assert shown[f"figures/{name}"].keys() == {12}
         np.testing.assert_array_equal(shown[f"figures/{name}"][12], np.asarray(Image.open(path)))
@@ -155,10 +159,11 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
     assert len(list((whole / "figures").glob("step_00000012_*.png"))) == 3
     assert (whole / "figures" / "curves.png").read_bytes() == curves, "of training's evaluations"
     assert read_confusions(whole, 12)
-    names = ("evaluation", "confusion", "iou", "curves")
+    names = ("evaluation", "legend", "confusion", "iou", "curves")
     assert shown_in_tensorboard(whole / "eval").keys() == {f"figures/{name}" for name in names}
     after = json.loads((whole / "results.json").read_text())
     assert after["student"] == before["student"] and after["teacher"] == before["teacher"]
+
     status, output = run(runs, whole, **PICTURES)
     assert status == 0 and "Nothing to do" in output
 
