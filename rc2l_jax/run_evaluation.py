@@ -29,6 +29,8 @@ from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.trained import restore_run
 
+EVALUATION_COMPILES = "compiling the evaluation (up to a minute on a CPU)"
+
 
 class Evaluation(NamedTuple):
     """What one pass over a split says about some networks.
@@ -169,6 +171,7 @@ def evaluate_checkpoint(
     start(config)
     model, step, networks, metadata = restore_run(config, workdir, step)
     class_names = input_pipeline.dataset_info(config).class_names
+    say(EVALUATION_COMPILES)
     with StopRequest() as stop, stop.deferred():
         evaluation = evaluate_networks(model, networks, config, class_names, stop)
     scores = evaluation.scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -71,7 +72,16 @@ def whole(runs, scratch) -> Path:
     )
     assert result.returncode == 0, result.stderr
     assert "steps/s" in result.stdout and "ETA" in result.stdout
-    return scratch / "whole"
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in result.stdout.splitlines()]
+    compiles = [line.partition(" (")[0] for line in lines if line.startswith("compiling")]
+    assert compiles == ["compiling the training step", "compiling the evaluation"]
+    assert re.search("compiling the training step.*\n.*first step, with comp", result.stdout)
+    workdir = scratch / "whole"
+    assert lines[-2:] == [
+        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:",
+        f"python main.py --workdir={workdir} --mode=predict --input=PHOTOS --output=OUT",
+    ]
+    return workdir
 
 
 @pytest.mark.slow
@@ -166,6 +176,7 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
 
     status, output = run(runs, whole, **PICTURES)
     assert status == 0 and "Nothing to do" in output
+    assert output.endswith("--mode=predict --input=PHOTOS --output=OUT\n")
 
 
 @pytest.mark.slow
