@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from rc2l_jax import eval_pipeline, input_pipeline, visualize
 from rc2l_jax.compilation import keep_compiled_programs
-from rc2l_jax.config import validate
-from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.config import flatten, validate
+from rc2l_jax.evaluate import better, build_evaluation, build_results, evaluate, score
 from rc2l_jax.examples import EvaluationPictures
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.models.maskformer import MaskFormer
@@ -21,6 +21,7 @@ from rc2l_jax.report import (
     Report,
     create_writer,
     describe,
+    iou_table,
     losses_of,
     read_evaluations,
     say,
@@ -30,6 +31,8 @@ from rc2l_jax.structs import EvalBatch
 from rc2l_jax.trained import restore_run
 
 EVALUATION_COMPILES = "compiling the evaluation (up to a minute on a CPU)"
+# What scores depend on beside the networks and the images; and all of `eval`.
+_OPTIONS = ("data.eval_short_edge", "data.max_long_edge")
 
 
 class Evaluation(NamedTuple):
@@ -150,6 +153,9 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates student and teacher of one checkpoint; writes results.json and figures.
 
+    The scores are kept in eval/step_XXXXXXXX.json, too, with the options that they depend on: the
+    next evaluation of another step replaces results.json, but not that file.
+
     The curves are those of the evaluations that training made, drawn again. The pseudo labels over
     the steps are left as they are: only training sees the teacher of each step.
 
@@ -185,5 +191,14 @@ def evaluate_checkpoint(
         best = better(best, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
-    say(f"{workdir}, step {step}, {config.data.name} {config.data.eval_split}: {describe(scores)}")
+    file = f"eval/step_{step:08d}.json"
+    report.document(file, build_evaluation(config, step, scores) | {"config": _options(config)})
+    split = f"{config.data.name} {config.data.eval_split}"
+    say(f"{workdir}, step {step}, {split}: {describe(scores)} -> {file}\n{iou_table(scores)}")
     return results
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """How is evaluated: {dotted key: value}."""
+    values = flatten(config.to_dict())
+    return {k: v for k, v in values.items() if k.startswith("eval.") or k in _OPTIONS}

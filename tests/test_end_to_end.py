@@ -21,7 +21,7 @@ from rc2l_jax import visualize
 from rc2l_jax.evaluate import score
 from rc2l_jax.exported import load_exported
 from rc2l_jax.pseudo_labels import read_labels
-from rc2l_jax.report import read_confusions
+from rc2l_jax.report import iou_table, read_confusions
 
 SETTINGS = RC2L | {
     "num_steps": 12,
@@ -173,6 +173,14 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
     assert shown_in_tensorboard(whole / "eval").keys() == {f"figures/{name}" for name in names}
     after = json.loads((whole / "results.json").read_text())
     assert after["student"] == before["student"] and after["teacher"] == before["teacher"]
+
+    kept = json.loads((whole / "eval" / "step_00000012.json").read_text())
+    options = kept.pop("config")
+    assert kept == {key: after[key] for key in ("step", "dataset", "split", "student", "teacher")}
+    assert options["eval.flip"] is False and options["eval.scales"] == [1.0]
+    assert {"eval.window", "eval.window_stride", "data.eval_short_edge"} <= options.keys()
+    table = iou_table({name: kept[name] for name in ("student", "teacher")})
+    assert output.endswith(f" -> eval/step_00000012.json\n{table}\n"), output
 
     status, output = run(runs, whole, **PICTURES)
     assert status == 0 and "Nothing to do" in output
