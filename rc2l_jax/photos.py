@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from data.host_tf import tf
 from data.trees import FolderTree
 from rc2l_jax import host_decode
 from rc2l_jax.open_frames import OpenFrames
+from rc2l_jax.orientation import SWAPPED, orientation_of, turn
 
 # Declared in a header, so that a small file can ask for all of the memory.
 MAX_PIXELS = 1 << 28
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and in part a warning
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 # Kinds whose further images are frames or pages; those of others are thumbnails or layers.
 _WITH_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 _AS_EVALUATION = ("JPEG", "MPO", "PNG")  # what training and evaluation read, with their decoder
@@ -184,32 +184,11 @@ def _displayed(image: Image.Image, path: Path) -> tuple[tuple[int, int], int]:
         raise PhotoError(
             f"{width} x {height} pixels, more than {MAX_PIXELS:,} in all; cut it into parts"
         )
-    orientation = _orientation(image, path)
+    orientation = orientation_of(image, path)
     if image.format == "TIFF" and orientation != 1:
         # Whether Pillow turns it while it loads depends on its version.
         return ImageOps.exif_transpose(image).size[::-1], orientation
-    return ((width, height) if orientation in _TURNED else (height, width)), orientation
-
-
-def _orientation(image: Image.Image, path: Path) -> int:
-    # For a PNG without EXIF data Pillow decodes all of it, to look behind the pixels.
-    if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
-        return 1
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data, of which the pixels know nothing
-        return 1
-
-
-def _has_chunk(path: Path, kind: bytes) -> bool:
-    """Whether a PNG file has a chunk of this kind."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            if head[4:] == kind:
-                return True
-            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    return False
+    return ((width, height) if orientation in SWAPPED else (height, width)), orientation
 
 
 def read(photo: Photo, frames: OpenFrames | None = None) -> np.ndarray:
@@ -247,7 +226,7 @@ def _decode(photo: Photo, frames: OpenFrames) -> np.ndarray:
         if image.format in _AS_EVALUATION:
             try:
                 pixels = host_decode.decode_image(tf.constant(photo.path.read_bytes())).numpy()
-                return _turn(pixels, photo.orientation)
+                return turn(pixels, photo.orientation)
             except tf.errors.InvalidArgumentError:
                 pass  # damaged, or of a kind that only Pillow knows
         return _pixels(image, photo)
@@ -256,18 +235,7 @@ def _decode(photo: Photo, frames: OpenFrames) -> np.ndarray:
 def _pixels(image: Image.Image, photo: Photo) -> np.ndarray:
     if image.format == "TIFF":
         return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-    return _turn(np.asarray(_as_rgb(image)), photo.orientation)
-
-
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation to [H, W, 3]."""
-    if orientation in _TURNED:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
+    return turn(np.asarray(_as_rgb(image)), photo.orientation)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
