@@ -18,6 +18,7 @@ from data.trees import FolderTree
 from rc2l_jax import host_decode
 from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.orientation import SWAPPED, orientation_of, turn
+from rc2l_jax.report import amount
 
 # Declared in a header, so that a small file can ask for all of the memory.
 MAX_PIXELS = 1 << 28
@@ -66,6 +67,23 @@ class Photos:
     skipped: dict[Path, str]
 
 
+def check_apart(source: str, outside: Path) -> None:
+    """Refuses results that would lie among the images, before any image is looked for.
+
+    Args:
+      source, outside: see `find`.
+
+    Raises:
+      PhotoError: there is no such file or folder, or it lies where the results go.
+    """
+    root, taken = _root(source).resolve(), outside.resolve()
+    if taken in (root, *root.parents):
+        raise PhotoError(
+            f"--output={outside} is the folder of --input={source}, or above it: results would lie "
+            "among the images; choose another folder"
+        )
+
+
 def find(source: str, outside: Path) -> Photos:
     """Finds images and reads their headers.
 
@@ -77,15 +95,10 @@ def find(source: str, outside: Path) -> Photos:
       PhotoError: there is no such file or folder, it lies where the results go, or two images
         would have the same name.
     """
-    root, files = _files(source)
-    taken = outside.resolve()
-    if taken in (root.resolve(), *root.resolve().parents):
-        raise PhotoError(
-            f"--output={outside} is the folder of --input={source}, or above it: results would lie "
-            "among the images; choose another folder"
-        )
+    check_apart(source, outside)
+    root, taken = _root(source), outside.resolve()
     found, skipped, inside = [], {}, 0
-    for file in files:
+    for file in _files(source):
         if taken in file.resolve().parents:
             inside += 1
             continue
@@ -94,23 +107,36 @@ def find(source: str, outside: Path) -> Photos:
         except PhotoError as error:
             skipped[file] = str(error)
     if inside:
-        skipped[outside] = f"is --output: none of the {inside} files there is taken as an image"
+        skipped[outside] = f"is --output: nothing there is an input ({amount(inside, 'file')})"
     return Photos(_distinct(found, root), skipped)
 
 
-def _files(source: str) -> tuple[Path, list[Path]]:
-    """The files that `source` means, and the folder that names are relative to."""
+def _root(source: str) -> Path:
+    """The folder that names are relative to."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path if path.is_dir() else path.parent
+    fixed = next((i for i, part in enumerate(path.parts) if glob.has_magic(part)), None)
+    if fixed is None:
+        raise _missing(source)
+    return Path(*path.parts[:fixed])
+
+
+def _files(source: str) -> list[Path]:
+    """The files that `source` means."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return path, [path / name for name in FolderTree(path).names]
+        return [path / name for name in FolderTree(path).names]
     if path.exists():
-        return path.parent, [path]
+        return [path]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     if not matches:
-        raise PhotoError(f"--input={source}: no such file or folder, and no file has such a name")
-    parts = path.parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed]), [match for match in matches if not match.is_dir()]
+        raise _missing(source)
+    return [match for match in matches if not match.is_dir()]
+
+
+def _missing(source: str) -> PhotoError:
+    return PhotoError(f"--input={source}: no such file or folder, and no file has such a name")
 
 
 def _name(photo: Photo, root: Path, keep_suffix: bool = False) -> str:

@@ -402,8 +402,16 @@ def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
     source = folder_of(tmp_path / "in", "abc")
     (source / "notes.txt").write_text("no image")
     predict_folder(str(source), tmp_path / "out")
-    bar = capsys.readouterr().err.split("\r")[-1].splitlines()[0]
+    said = capsys.readouterr().err.split("\r")
+    bar = said[-1].splitlines()[0]
     assert bar.startswith("100%") and "3/3" in bar and "image" in bar
+    assert "warning: 1 file skipped\n" in said[-1]
+    # Once, for all have one shape; and before any of them is done.
+    (compiling,) = [line for line in said if line.startswith("compiling")]
+    assert compiling.startswith("compiling for 30x40: ") and "0/3" in compiling
+    (source / "a.png").rename(tmp_path / "a.png")
+    predict_folder(str(tmp_path / "a.png"), tmp_path / "one")
+    assert "none: 1 image -> " in capsys.readouterr().out
 
 
 def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
@@ -447,7 +455,7 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert predict_folder(str(source), out, resume=True) == 3
     said = capsys.readouterr()
-    assert "2 of 5 images are in" in said.out and "3/3" in said.err
+    assert "2 of 5 images already in" in said.out and "3/3" in said.err
     assert stems(out) == [*"abcde"] and read_mask(out / "masks" / "c.png").shape == (30, 40)
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert predict_folder(str(source), out, resume=True) == 0
@@ -485,7 +493,7 @@ def test_what_is_no_image_is_named_and_stops_nothing(run, tmp_path, capsys):
     (source / "notes.txt").write_text("no image")
     assert predict_folder(str(source), tmp_path / "out", workdir=run.workdir) == 2
     warning = capsys.readouterr().err
-    assert "warning: 2 file(s) were skipped" in warning
+    assert "warning: 2 files skipped" in warning
     assert f"{source}/cut.png: damaged" in warning
     assert f"{source}/notes.txt: not an image" in warning
     assert read_mask(tmp_path / "out" / "masks" / "turned.png").shape == (90, 60)
@@ -520,11 +528,23 @@ def test_nothing_is_lost_in_an_output_that_is_there(run, tmp_path):
     with pytest.raises(PredictError, match=f"--output={out} is not empty: .*--overwrite"):
         predict_folder(str(source), out, workdir=run.workdir)
     assert (out / "masks" / "a.png").read_text() == "mine"
+    # What --overwrite would not mend comes first.
+    with pytest.raises(PredictError, match=r"is the folder of --input="):
+        predict_folder(str(source), source, workdir=run.workdir)
     assert predict_folder(str(source), out, workdir=run.workdir, overwrite=True) == 2
     assert read_mask(out / "masks" / "a.png").shape == (40, 40)
     assert (out / "masks" / "b.png").read_text() == "mine"
     with pytest.raises(PredictError, match="is a file"):
         predict_folder(str(source), source / "a.png", workdir=run.workdir, overwrite=True)
+
+
+def test_results_below_the_images_are_warned_of(no_network, tmp_path, capsys):
+    source = folder_of(tmp_path / "in", "a")
+    predict_folder(str(source), source / "out")
+    assert f"warning: {source}/out lies inside the input folder" in capsys.readouterr().err
+    predict_folder(str(source / "a.png"), source / "one")  # whoever names it sees no folder
+    predict_folder(str(source), tmp_path / "out")
+    assert "lies inside" not in capsys.readouterr().err
 
 
 # Where networks come from.
