@@ -44,7 +44,9 @@ class Photo:
       frame: which of its frames; None if it has one.
       size: height and width as displayed, that is with its EXIF orientation applied.
       orientation: EXIF's; that of a TIFF's page is read with it.
-      name: for what is made of it: relative, with "/" and without a suffix.
+      name: for what is made of it: relative, with "/" and without a suffix; with its suffix if
+        another photo would have the same name without.
+      other_name: the other of the two, which it would have among other photos.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Photo:
     size: tuple[int, int]
     orientation: int
     name: str = ""
+    other_name: str = ""
 
 
 @dataclasses.dataclass
@@ -103,12 +106,12 @@ def find(source: str, outside: Path) -> Photos:
             inside += 1
             continue
         try:
-            found += [dataclasses.replace(p, name=_name(p, root)) for p in measure(file)]
+            found += [_named(photo, root) for photo in measure(file)]
         except PhotoError as error:
             skipped[file] = str(error)
     if inside:
         skipped[outside] = f"is --output: nothing there is an input ({amount(inside, 'file')})"
-    return Photos(_distinct(found, root), skipped)
+    return Photos(_distinct(found), skipped)
 
 
 def _root(source: str) -> Path:
@@ -139,17 +142,20 @@ def _missing(source: str) -> PhotoError:
     return PhotoError(f"--input={source}: no such file or folder, and no file has such a name")
 
 
-def _name(photo: Photo, root: Path, keep_suffix: bool = False) -> str:
+def _named(photo: Photo, root: Path) -> Photo:
     relative = PurePosixPath(photo.path.relative_to(root).as_posix())
-    name = str(relative if keep_suffix else relative.with_suffix(""))
-    return name if photo.frame is None else f"{name}_{photo.frame:06d}"
+    frame = "" if photo.frame is None else f"_{photo.frame:06d}"
+    short, long = f"{relative.with_suffix('')}{frame}", f"{relative}{frame}"
+    return dataclasses.replace(photo, name=short, other_name=long)
 
 
-def _distinct(photos: Sequence[Photo], root: Path) -> list[Photo]:
+def _distinct(photos: Sequence[Photo]) -> list[Photo]:
     """Names that several photos have keep their suffix; a.jpg and a.png are two images."""
     count = Counter(photo.name.casefold() for photo in photos)  # some file systems ignore case
     photos = [
-        dataclasses.replace(p, name=_name(p, root, True)) if count[p.name.casefold()] > 1 else p
+        dataclasses.replace(p, name=p.other_name, other_name=p.name)
+        if count[p.name.casefold()] > 1
+        else p
         for p in photos
     ]
     by_name: dict[str, list[Photo]] = {}

@@ -25,8 +25,8 @@ from rc2l_jax import photos, visualize
 from rc2l_jax.host_loader import ahead
 from rc2l_jax.networks import Network, Outputs, open_network
 from rc2l_jax.open_frames import OpenFrames
-from rc2l_jax.photos import PhotoError
-from rc2l_jax.prediction_files import Prediction, is_written, write_prediction
+from rc2l_jax.photos import Photo, PhotoError
+from rc2l_jax.prediction_files import Prediction, image_of, is_written, write_prediction
 from rc2l_jax.prediction_stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.report import amount, say
 from rc2l_jax.structs import EvalBatch
@@ -134,11 +134,12 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
     read = lambda i: photos.read(items[i], frames)  # noqa: E731
 
     def write(result: Result) -> Result:
-        name, error = items[result.position].name, result.error
+        photo, error = items[result.position], result.error
+        about = {"image": str(photo.path), "model": network.title}
         try:
             if not error:
                 prediction, names = result.prediction, network.class_names
-                write_prediction(output, name, result.image, prediction, names)
+                write_prediction(output, photo.name, result.image, prediction, names, about)
         except OSError as failure:
             if failure.errno not in _OF_A_NAME:
                 raise
@@ -182,10 +183,27 @@ def _announced(network: Network, progress: tqdm) -> Network:
 def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool) -> int:
     """Takes from what was found what an earlier command has written; returns how many."""
     total = len(found.photos)
-    found.photos = [x for x in found.photos if not is_written(output, x.name, probabilities)]
+    found.photos = [x for x in found.photos if not _is_done(x, output, probabilities)]
     done = total - len(found.photos)
     say(f"{done} of {amount(total, 'image')} already in {output}")
     return done
+
+
+def _is_done(photo: Photo, output: Path, probabilities: bool) -> bool:
+    """Whether a photo's results are whole, under either of its names.
+
+    Which of them it has depends on the other photos, and some may have come or gone since.
+    """
+    file, written = photo.path.name, image_of(output, photo.name)
+    if written not in (None, file):
+        raise PredictError(
+            f"{output / 'segments' / photo.name}.json is of {written}, and not of {photo.path}, "
+            "which has the same name here: choose another --output, or --overwrite to replace it"
+        )
+    if is_written(output, photo.name, probabilities):
+        return True
+    renamed = image_of(output, photo.other_name) == file
+    return renamed and is_written(output, photo.other_name, probabilities)
 
 
 def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:

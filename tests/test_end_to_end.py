@@ -211,6 +211,8 @@ def test_the_finished_run_says_what_is_in_photos(runs, scratch, whole):
         described = json.loads((output / "segments" / f"{stem}.json").read_text())
         assert {segment["id"] for segment in described["segments"]} == found
         assert (output / "overlays" / f"{stem}.jpg").exists()
+        about = (described["image"], described["model"])
+        assert about == (str(photos / name), f"{whole}, step 12, teacher")
     assert (output / "legend.png").exists()
     names = json.loads((whole / "config.json").read_text())["class_names"]
     assert {segment["class"] for segment in described["segments"]} <= set(names)

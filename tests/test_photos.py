@@ -329,6 +329,8 @@ def test_two_images_never_get_one_name(tmp_path):
         save(tmp_path / name, rgb())
     found = photos.find(str(tmp_path), tmp_path / "out")
     assert sorted(names(found)) == ["A.bmp", "a.jpg", "a.png", "b", "c/a"]
+    others = sorted(photo.other_name for photo in found.photos)
+    assert others == ["A", "a", "a", "b.png", "c/a.png"]
 
 
 CLASHES = {

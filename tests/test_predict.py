@@ -171,9 +171,10 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         picked = np.take_along_axis(shares, mask[None], 0)[0]
         assert (picked >= shares.max(0)).all()
         assert tuple(stored["class_names"]) == run.class_names
-        check_segments(
-            json.loads((output / "segments" / f"{file.stem}.json").read_text()), mask, run
-        )
+        described = json.loads((output / "segments" / f"{file.stem}.json").read_text())
+        check_segments(described, mask, run)
+        assert described["image"] == str(file)
+        assert described["model"] == f"{run.workdir}, step 0, teacher"
     with Image.open(output / "masks" / f"{file.stem}.png") as image:
         colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     np.testing.assert_array_equal(colors, visualize.palette())
@@ -412,6 +413,28 @@ def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
     (source / "a.png").rename(tmp_path / "a.png")
     predict_folder(str(tmp_path / "a.png"), tmp_path / "one")
     assert "none: 1 image -> " in capsys.readouterr().out
+
+
+def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, capsys):
+    source, out = folder_of(tmp_path / "in", "ab"), tmp_path / "out"
+    predict_folder(str(source), out)
+    before = {path: path.read_bytes() for path in out.rglob("[ab].*")}
+    shutil.copy(source / "a.png", source / "a.bmp")  # each now keeps its suffix in new results
+    assert predict_folder(str(source), out, resume=True) == 1
+    assert stems(out) == ["a", "a.bmp", "b"], "a.png was there already, as a"
+    assert before == {path: path.read_bytes() for path in before}
+    (source / "a.png").unlink()
+    (source / "b.png").rename(source / "b.bmp")
+    with pytest.raises(PredictError, match=r"segments/a\.json is of a\.png, and not of .*a\.bmp"):
+        predict_folder(str(source / "a.bmp"), out, resume=True)
+    with pytest.raises(PredictError, match=r"choose another --output, or --overwrite"):
+        predict_folder(str(source), out, resume=True)
+    assert before == {path: path.read_bytes() for path in before}
+
+    # What was written before the list told its image is believed.
+    old = out / "segments" / "b.json"
+    write_json(old, {k: v for k, v in json.loads(old.read_text()).items() if k != "image"})
+    assert predict_folder(str(source / "b.bmp"), out, resume=True) == 0
 
 
 def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
