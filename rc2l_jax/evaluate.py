@@ -105,6 +105,16 @@ def score(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]
     return {"miou": number(mean), "iou": dict(zip(class_names, map(number, per_class)))}
 
 
+def build_evaluation(config: ConfigDict, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the part of `results.json` that one evaluation says; see `build_results`."""
+    return {
+        "step": step,
+        "dataset": config.data.name,
+        "split": config.data.eval_split,
+        **scores,
+    }
+
+
 def build_results(
     config: ConfigDict,
     step: int,
@@ -124,14 +134,8 @@ def build_results(
     Returns:
       A dictionary that JSON can hold.
     """
-    return {
-        "step": step,
-        "dataset": config.data.name,
-        "split": config.data.eval_split,
-        **scores,
-        "best": dict(best),
-        "losses": dict(losses),
-    }
+    evaluation = build_evaluation(config, step, scores)
+    return evaluation | {"best": dict(best), "losses": dict(losses)}
 
 
 def better(best: Mapping[str, Any] | None, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,13 @@ from rc2l_jax.metrics import Totals, accumulate, summarize
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.pseudo_labels import PseudoLabels
 from rc2l_jax.report import Clock, Report, finite, losses_of, say
-from rc2l_jax.run_evaluation import evaluate_networks, topology, write_curves, write_figures
+from rc2l_jax.run_evaluation import (
+    EVALUATION_COMPILES,
+    evaluate_networks,
+    topology,
+    write_curves,
+    write_figures,
+)
 from rc2l_jax.rundir import check_still_there
 from rc2l_jax.storage import StorageError, storage_errors
 from rc2l_jax.structs import Batch, TrainState
@@ -47,6 +53,7 @@ class Run:
       metrics: of the last logged steps.
       total: of the steps since the last log; None if there was none.
       owes_evaluation: the last step's evaluation was interrupted.
+      has_evaluated: this process has, so that the next evaluation need not compile.
       saved_step: of the newest checkpoint.
       bad: the examples that this process could not use since it started.
       pseudo_labels: of a few images, evaluation after evaluation; None if nothing is shown here.
@@ -64,6 +71,7 @@ class Run:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     total: Totals | None = None
     owes_evaluation: bool = False
+    has_evaluated: bool = False
     saved_step: int = 0
     bad: BadExamples | None = None
     pseudo_labels: PseudoLabels | None = None
@@ -107,6 +115,8 @@ def train(
             run.stop.check()
             with kept_on_error(run, state), run.stop.at_once():  # a disk may let us wait for long
                 batch = next(batches)
+            if step == first + 1:
+                say("compiling the training step (a minute or two on a CPU)")
             began = time.perf_counter()
             state, metrics = step_fn(state, batch)
             if step == first + 1:
@@ -236,7 +246,10 @@ def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
         "student": {"params": state.params, "batch_stats": state.batch_stats},
         "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
     }
+    if not run.has_evaluated:
+        say(EVALUATION_COMPILES)
     evaluation = evaluate_networks(run.model, networks, run.config, run.class_names, run.stop)
+    run.has_evaluated = True
     scores, report = evaluation.scores, run.report
     run.best = better(run.best, step, scores)
     run.owes_evaluation = False

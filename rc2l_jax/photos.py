@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from data.host_tf import tf
 from data.orientation import turn
 from data.trees import FolderTree
 from rc2l_jax import host_decode
 from rc2l_jax.open_frames import OpenFrames
+from rc2l_jax.orientation import SWAPPED, orientation_of, turn
+from rc2l_jax.report import amount
 
 # Declared in a header, so that a small file can ask for all of the memory.
 MAX_PIXELS = 1 << 28
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and in part a warning
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 # Kinds whose further images are frames or pages; those of others are thumbnails or layers.
 _WITH_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 _AS_EVALUATION = ("JPEG", "MPO", "PNG")  # what training and evaluation read, with their decoder
@@ -44,7 +45,9 @@ class Photo:
       frame: which of its frames; None if it has one.
       size: height and width as displayed, that is with its EXIF orientation applied.
       orientation: EXIF's; that of a TIFF's page is read with it.
-      name: for what is made of it: relative, with "/" and without a suffix.
+      name: for what is made of it: relative, with "/" and without a suffix; with its suffix if
+        another photo would have the same name without.
+      other_name: the other of the two, which it would have among other photos.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Photo:
     size: tuple[int, int]
     orientation: int
     name: str = ""
+    other_name: str = ""
 
 
 @dataclasses.dataclass
@@ -67,6 +71,23 @@ class Photos:
     skipped: dict[Path, str]
 
 
+def check_apart(source: str, outside: Path) -> None:
+    """Refuses results that would lie among the images, before any image is looked for.
+
+    Args:
+      source, outside: see `find`.
+
+    Raises:
+      PhotoError: there is no such file or folder, or it lies where the results go.
+    """
+    root, taken = _root(source).resolve(), outside.resolve()
+    if taken in (root, *root.parents):
+        raise PhotoError(
+            f"--output={outside} is the folder of --input={source}, or above it: results would lie "
+            "among the images; choose another folder"
+        )
+
+
 def find(source: str, outside: Path) -> Photos:
     """Finds images and reads their headers.
 
@@ -78,53 +99,64 @@ def find(source: str, outside: Path) -> Photos:
       PhotoError: there is no such file or folder, it lies where the results go, or two images
         would have the same name.
     """
-    root, files = _files(source)
-    taken = outside.resolve()
-    if taken in (root.resolve(), *root.resolve().parents):
-        raise PhotoError(
-            f"--output={outside} is the folder of --input={source}, or above it: results would lie "
-            "among the images; choose another folder"
-        )
+    check_apart(source, outside)
+    root, taken = _root(source), outside.resolve()
     found, skipped, inside = [], {}, 0
-    for file in files:
+    for file in _files(source):
         if taken in file.resolve().parents:
             inside += 1
             continue
         try:
-            found += [dataclasses.replace(p, name=_name(p, root)) for p in measure(file)]
+            found += [_named(photo, root) for photo in measure(file)]
         except PhotoError as error:
             skipped[file] = str(error)
     if inside:
-        skipped[outside] = f"is --output: none of the {inside} files there is taken as an image"
-    return Photos(_distinct(found, root), skipped)
+        skipped[outside] = f"is --output: nothing there is an input ({amount(inside, 'file')})"
+    return Photos(_distinct(found), skipped)
 
 
-def _files(source: str) -> tuple[Path, list[Path]]:
-    """The files that `source` means, and the folder that names are relative to."""
+def _root(source: str) -> Path:
+    """The folder that names are relative to."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path if path.is_dir() else path.parent
+    fixed = next((i for i, part in enumerate(path.parts) if glob.has_magic(part)), None)
+    if fixed is None:
+        raise _missing(source)
+    return Path(*path.parts[:fixed])
+
+
+def _files(source: str) -> list[Path]:
+    """The files that `source` means."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return path, [path / name for name in FolderTree(path).names]
+        return [path / name for name in FolderTree(path).names]
     if path.exists():
-        return path.parent, [path]
+        return [path]
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     if not matches:
-        raise PhotoError(f"--input={source}: no such file or folder, and no file has such a name")
-    parts = path.parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed]), [match for match in matches if not match.is_dir()]
+        raise _missing(source)
+    return [match for match in matches if not match.is_dir()]
 
 
-def _name(photo: Photo, root: Path, keep_suffix: bool = False) -> str:
+def _missing(source: str) -> PhotoError:
+    return PhotoError(f"--input={source}: no such file or folder, and no file has such a name")
+
+
+def _named(photo: Photo, root: Path) -> Photo:
     relative = PurePosixPath(photo.path.relative_to(root).as_posix())
-    name = str(relative if keep_suffix else relative.with_suffix(""))
-    return name if photo.frame is None else f"{name}_{photo.frame:06d}"
+    frame = "" if photo.frame is None else f"_{photo.frame:06d}"
+    short, long = f"{relative.with_suffix('')}{frame}", f"{relative}{frame}"
+    return dataclasses.replace(photo, name=short, other_name=long)
 
 
-def _distinct(photos: Sequence[Photo], root: Path) -> list[Photo]:
+def _distinct(photos: Sequence[Photo]) -> list[Photo]:
     """Names that several photos have keep their suffix; a.jpg and a.png are two images."""
     count = Counter(photo.name.casefold() for photo in photos)  # some file systems ignore case
     photos = [
-        dataclasses.replace(p, name=_name(p, root, True)) if count[p.name.casefold()] > 1 else p
+        dataclasses.replace(p, name=p.other_name, other_name=p.name)
+        if count[p.name.casefold()] > 1
+        else p
         for p in photos
     ]
     by_name: dict[str, list[Photo]] = {}
@@ -185,32 +217,11 @@ def _displayed(image: Image.Image, path: Path) -> tuple[tuple[int, int], int]:
         raise PhotoError(
             f"{width} x {height} pixels, more than {MAX_PIXELS:,} in all; cut it into parts"
         )
-    orientation = _orientation(image, path)
+    orientation = orientation_of(image, path)
     if image.format == "TIFF" and orientation != 1:
         # Whether Pillow turns it while it loads depends on its version.
         return ImageOps.exif_transpose(image).size[::-1], orientation
-    return ((width, height) if orientation in _TURNED else (height, width)), orientation
-
-
-def _orientation(image: Image.Image, path: Path) -> int:
-    # For a PNG without EXIF data Pillow decodes all of it, to look behind the pixels.
-    if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
-        return 1
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data, of which the pixels know nothing
-        return 1
-
-
-def _has_chunk(path: Path, kind: bytes) -> bool:
-    """Whether a PNG file has a chunk of this kind."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            if head[4:] == kind:
-                return True
-            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    return False
+    return ((width, height) if orientation in SWAPPED else (height, width)), orientation
 
 
 def read(photo: Photo, frames: OpenFrames | None = None) -> np.ndarray:

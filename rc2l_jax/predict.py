@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import sys
 from collections.abc import Sequence
@@ -22,12 +23,13 @@ from tqdm import tqdm
 
 from rc2l_jax import photos, visualize
 from rc2l_jax.host_loader import ahead
-from rc2l_jax.networks import Network, open_network
+from rc2l_jax.networks import Network, Outputs, open_network
 from rc2l_jax.open_frames import OpenFrames
-from rc2l_jax.photos import PhotoError
-from rc2l_jax.prediction_files import Prediction, is_written, write_prediction
+from rc2l_jax.photos import Photo, PhotoError
+from rc2l_jax.prediction_files import Prediction, image_of, is_written, write_prediction
 from rc2l_jax.prediction_stream import WAITING_BYTES, Result, predict_stream
-from rc2l_jax.report import say
+from rc2l_jax.report import amount, say
+from rc2l_jax.structs import EvalBatch
 
 # What a disk says of one name only: too long, of characters it does not know, or a folder is there.
 _OF_A_NAME = {
@@ -78,8 +80,8 @@ def predict_folder(
     if jax.process_count() > 1:
         raise PredictError("--mode=predict runs in one process: start it on one host")
     output = Path(output).expanduser().absolute()
-    _check_output(output, overwrite, resume)
     try:
+        _check_output(source, output, overwrite, resume)
         found = photos.find(source, output)
     except PhotoError as error:
         raise PredictError(str(error)) from error
@@ -98,7 +100,7 @@ def predict_folder(
     if not count and not done:
         raise _nothing(found, source)
     _warn_of(found)
-    say(f"{opened.title}: {count} images -> {output}")
+    say(f"{opened.title}: {amount(count, 'image')} -> {output}")
     return count
 
 
@@ -130,14 +132,14 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
     """Predicts and writes what was found; adds to `found.skipped` what could not be."""
     items, frames, count = found.photos, OpenFrames(), 0
     read = lambda i: photos.read(items[i], frames)  # noqa: E731
-    results = predict_stream(network, [photo.size for photo in items], read, probabilities)
 
     def write(result: Result) -> Result:
-        name, error = items[result.position].name, result.error
+        photo, error = items[result.position], result.error
+        about = {"image": str(photo.path), "model": network.title}
         try:
             if not error:
                 prediction, names = result.prediction, network.class_names
-                write_prediction(output, name, result.image, prediction, names)
+                write_prediction(output, photo.name, result.image, prediction, names, about)
         except OSError as failure:
             if failure.errno not in _OF_A_NAME:
                 raise
@@ -145,6 +147,8 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
         return Result(result.position, None, None, error)
 
     with contextlib.closing(frames), tqdm(total=len(items), unit="image") as progress:
+        sizes, announced = [photo.size for photo in items], _announced(network, progress)
+        results = predict_stream(announced, sizes, read, probabilities)
         for result in ahead(write, results, lambda result: result.weight, WAITING_BYTES):
             progress.update()
             if result.error:
@@ -158,24 +162,67 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
     return count
 
 
+def _announced(network: Network, progress: tqdm) -> Network:
+    """A network that shows in the bar when it compiles: at the first batch of each shape."""
+    seen = set()
+
+    def run(batch: EvalBatch, shares: bool) -> Outputs:
+        shapes = tuple(array.shape for array in jax.tree.leaves(batch))
+        if shapes in seen:
+            return network.run(batch, shares)
+        seen.add(shapes)
+        height, width = batch.label.shape[-2:]
+        progress.set_description(f"compiling for {height}x{width}")
+        outputs = network.run(batch, shares)
+        progress.set_description(None)
+        return outputs
+
+    return dataclasses.replace(network, run=run)
+
+
 def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool) -> int:
     """Takes from what was found what an earlier command has written; returns how many."""
     total = len(found.photos)
-    found.photos = [x for x in found.photos if not is_written(output, x.name, probabilities)]
+    found.photos = [x for x in found.photos if not _is_done(x, output, probabilities)]
     done = total - len(found.photos)
-    say(f"{done} of {total} images are in {output} already")
+    say(f"{done} of {amount(total, 'image')} already in {output}")
     return done
 
 
-def _check_output(output: Path, overwrite: bool, resume: bool) -> None:
+def _is_done(photo: Photo, output: Path, probabilities: bool) -> bool:
+    """Whether a photo's results are whole, under either of its names.
+
+    Which of them it has depends on the other photos, and some may have come or gone since.
+    """
+    file, written = photo.path.name, image_of(output, photo.name)
+    if written not in (None, file):
+        raise PredictError(
+            f"{output / 'segments' / photo.name}.json is of {written}, and not of {photo.path}, "
+            "which has the same name here: choose another --output, or --overwrite to replace it"
+        )
+    if is_written(output, photo.name, probabilities):
+        return True
+    renamed = image_of(output, photo.other_name) == file
+    return renamed and is_written(output, photo.other_name, probabilities)
+
+
+def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:
     if overwrite and resume:
         raise PredictError("--overwrite does again what --resume leaves out: give one of them")
+    photos.check_apart(source, output)  # first: no other advice helps while it is not so
     if output.exists() and not output.is_dir():
         raise PredictError(f"--output={output} is a file: choose a folder")
     if not (overwrite or resume) and output.is_dir() and any(output.iterdir()):
         raise PredictError(
             f"--output={output} is not empty: choose another folder, --overwrite to replace files "
             "of the same name in it, or --resume to go on with what was stopped"
+        )
+    folder = Path(source).expanduser()
+    if folder.is_dir() and folder.resolve() in output.resolve().parents:
+        print(
+            f"warning: {output} lies inside the input folder: a later run over the folder with "
+            "another --output would take its overlays and masks for images",
+            file=sys.stderr,
         )
 
 
@@ -187,6 +234,6 @@ def _nothing(found: photos.Photos, source: str) -> PredictError:
 
 def _warn_of(found: photos.Photos) -> None:
     if found.skipped:
-        print(f"warning: {len(found.skipped)} file(s) were skipped", file=sys.stderr)
+        print(f"warning: {amount(len(found.skipped), 'file')} skipped", file=sys.stderr)
         for path, reason in found.skipped.items():
             print(f"  {path}: {reason}", file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +35,12 @@ class Prediction(NamedTuple):
 
 
 def write_prediction(
-    output: Path, name: str, image: np.ndarray, prediction: Prediction, class_names: Sequence[str]
+    output: Path,
+    name: str,
+    image: np.ndarray,
+    prediction: Prediction,
+    class_names: Sequence[str],
+    about: Mapping[str, str],
 ) -> None:
     """Writes the files of one image; the list of segments last, when all others are whole.
 
@@ -45,6 +52,7 @@ def write_prediction(
       image: uint8 [H, W, 3].
       prediction: of it.
       class_names: K names.
+      about: what the list says first: "image", the path of its file, and "model".
     """
     segments = output / "segments" / f"{name}.json"
     segments.parent.mkdir(parents=True, exist_ok=True)
@@ -60,13 +68,20 @@ def write_prediction(
         save(output / "overlays" / f"{name}.jpg", picture, quality=_OVERLAY_QUALITY)
     if prediction.probabilities is not None:
         _save_probabilities(output / "probabilities" / f"{name}.npz", prediction, class_names)
-    write_json(segments, describe_segments(prediction, class_names))
+    write_json(segments, {**about, **describe_segments(prediction, class_names)})
 
 
 def is_written(output: Path, name: str, probabilities: bool) -> bool:
     """Whether `write_prediction` has written all files of an image, with probabilities or not."""
     files = [f"segments/{name}.json", *([f"probabilities/{name}.npz"] if probabilities else [])]
     return all(os.path.isfile(output / file) for file in files)  # Path's raises at long names
+
+
+def image_of(output: Path, name: str) -> str | None:
+    """The file name of the image whose list of segments has this name; None if nothing says it."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return Path(json.loads((output / "segments" / f"{name}.json").read_text())["image"]).name
+    return None
 
 
 def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:

@@ -47,6 +47,11 @@ def say(message: str, *, everywhere: bool = False) -> None:
         print(f"{datetime.datetime.now():%H:%M:%S}{who} {message}", flush=True)
 
 
+def amount(number: int, noun: str) -> str:
+    """Returns "1 image", "3 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def describe_run(config: ConfigDict, workdir: epath.Path, state: TrainState) -> None:
     """Prints what runs where."""
     device = jax.devices()[0]
@@ -272,16 +277,20 @@ def describe(scores: Mapping[str, Any]) -> str:
 
 
 def iou_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns scores as a Markdown table: a row a class, and last their mean.
+    """Returns scores as an aligned Markdown table: a row a class, and last their mean.
 
     Args:
       scores: {column's title: see `evaluate.score`}, of networks with the same classes.
     """
     number = lambda x, mark="": "" if x is None else f"{mark}{x:.3f}{mark}"  # noqa: E731
-    row = lambda title, cells: f"| {' | '.join([title, *cells])} |"  # noqa: E731
     columns = list(scores.values())
-    lines = [row("IoU", scores), row("---", ["---:"] * len(columns))]
+    rows = [["IoU", *scores]]
     for name in columns[0]["iou"]:
-        lines.append(row(name, [number(column["iou"][name]) for column in columns]))
-    lines.append(row("**mean**", [number(column["miou"], "**") for column in columns]))
-    return "\n".join(lines)
+        rows.append([name, *(number(column["iou"][name]) for column in columns)])
+    rows.append(["**mean**", *(number(column["miou"], "**") for column in columns)])
+    first, *others = (max(3, *map(len, cells)) for cells in zip(*rows))
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+    line = lambda title, *cells: " | ".join(  # noqa: E731
+        [title.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others))]
+    )
+    return "\n".join(f"| {line(*cells)} |" for cells in (rows[0], rule, *rows[1:]))

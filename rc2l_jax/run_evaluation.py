@@ -10,10 +10,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax import eval_pipeline, input_pipeline
+from rc2l_jax import eval_pipeline, input_pipeline, visualize
 from rc2l_jax.compilation import keep_compiled_programs
-from rc2l_jax.config import validate
-from rc2l_jax.evaluate import better, build_results, evaluate, score
+from rc2l_jax.config import flatten, validate
+from rc2l_jax.evaluate import better, build_evaluation, build_results, evaluate, score
 from rc2l_jax.examples import EvaluationPictures
 from rc2l_jax.interruption import StopRequest
 from rc2l_jax.models.maskformer import MaskFormer
@@ -21,6 +21,7 @@ from rc2l_jax.report import (
     Report,
     create_writer,
     describe,
+    iou_table,
     losses_of,
     read_evaluations,
     say,
@@ -28,6 +29,10 @@ from rc2l_jax.report import (
 from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.trained import restore_run
+
+EVALUATION_COMPILES = "compiling the evaluation (up to a minute on a CPU)"
+# What scores depend on beside the networks and the images; and all of `eval`.
+_OPTIONS = ("data.eval_short_edge", "data.max_long_edge")
 
 
 class Evaluation(NamedTuple):
@@ -93,6 +98,8 @@ def write_figures(
 ) -> None:
     """Writes examples, confusion matrices and IoU bars of one evaluation; and matrices as numbers.
 
+    The first time, figures/legend.png is written, too: which colour is which class.
+
     Args:
       report: of the run directory.
       step: steps done.
@@ -106,6 +113,8 @@ def write_figures(
         return
     from rc2l_jax import charts  # here, because a run need not wait for matplotlib to start
 
+    if not (report.workdir / "figures" / "legend.png").exists():
+        report.picture(step, "legend", visualize.legend(class_names), of_run=True)
     title = f"{data} {split}, step {step}"
     report.picture(step, "evaluation", evaluation.picture)
     matrices = charts.confusion_chart(evaluation.confusions, class_names, title)
@@ -144,6 +153,9 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates student and teacher of one checkpoint; writes results.json and figures.
 
+    The scores are kept in eval/step_XXXXXXXX.json, too, with the options that they depend on: the
+    next evaluation of another step replaces results.json, but not that file.
+
     The curves are those of the evaluations that training made, drawn again. The pseudo labels over
     the steps are left as they are: only training sees the teacher of each step.
 
@@ -165,6 +177,7 @@ def evaluate_checkpoint(
     start(config)
     model, step, networks, metadata = restore_run(config, workdir, step)
     class_names = input_pipeline.dataset_info(config).class_names
+    say(EVALUATION_COMPILES)
     with StopRequest() as stop, stop.deferred():
         evaluation = evaluate_networks(model, networks, config, class_names, stop)
     scores = evaluation.scores
@@ -178,5 +191,14 @@ def evaluate_checkpoint(
         best = better(best, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
-    say(f"{workdir}, step {step}, {config.data.name} {config.data.eval_split}: {describe(scores)}")
+    file = f"eval/step_{step:08d}.json"
+    report.document(file, build_evaluation(config, step, scores) | {"config": _options(config)})
+    split = f"{config.data.name} {config.data.eval_split}"
+    say(f"{workdir}, step {step}, {split}: {describe(scores)} -> {file}\n{iou_table(scores)}")
     return results
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """How is evaluated: {dotted key: value}."""
+    values = flatten(config.to_dict())
+    return {k: v for k, v in values.items() if k.startswith("eval.") or k in _OPTIONS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -117,7 +118,17 @@ def train_and_evaluate(
         with stop.deferred():
             train(run, replicate(state), step_fn)
             checkpoints.wait()
+    say_where(workdir)
     return read_results(workdir)
+
+
+def say_where(workdir: epath.Path) -> None:
+    """Says where a finished run's results are, and how to use them."""
+    command = f"python main.py --workdir={shlex.quote(str(workdir))} --mode=predict"
+    say(
+        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:\n"
+        f"{command} --input=PHOTOS --output=OUT"
+    )
 
 
 def is_finished(
@@ -142,5 +153,8 @@ def finished_run(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str
     """Says that there is nothing to do; evaluates only if results.json is gone."""
     say(f"{workdir} is finished: step {step} of {config.num_steps}. Nothing to do.")
     if (workdir / "results.json").exists():
-        return read_results(workdir)
-    return evaluate_checkpoint(config, workdir)
+        results = read_results(workdir)
+    else:
+        results = evaluate_checkpoint(config, workdir)
+    say_where(workdir)
+    return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_profiling import steps_in_trace
 
+from rc2l_jax import visualize
 from rc2l_jax.evaluate import score
 from rc2l_jax.exported import load_exported
 from rc2l_jax.pseudo_labels import read_labels
-from rc2l_jax.report import read_confusions
+from rc2l_jax.report import iou_table, read_confusions
 
 SETTINGS = RC2L | {
     "num_steps": 12,
@@ -70,7 +72,16 @@ def whole(runs, scratch) -> Path:
     )
     assert result.returncode == 0, result.stderr
     assert "steps/s" in result.stdout and "ETA" in result.stdout
-    return scratch / "whole"
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in result.stdout.splitlines()]
+    compiles = [line.partition(" (")[0] for line in lines if line.startswith("compiling")]
+    assert compiles == ["compiling the training step", "compiling the evaluation"]
+    assert re.search("compiling the training step.*\n.*first step, with comp", result.stdout)
+    workdir = scratch / "whole"
+    assert lines[-2:] == [
+        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:",
+        f"python main.py --workdir={workdir} --mode=predict --input=PHOTOS --output=OUT",
+    ]
+    return workdir
 
 
 @pytest.mark.slow
@@ -83,12 +94,15 @@ def test_a_run_leaves_what_the_readme_says(whole):
     assert {"total", "label_class", "unlabel_smc"} <= set(results["losses"])
     assert list(whole.glob("events.out.*"))
     at_step = [f"step_00000012_{n}.png" for n in ("evaluation", "unlabeled", "confusion", "iou")]
-    figures = {*at_step, "step_00000012_confusion.json", "curves.png", "pseudo_labels.png"}
+    of_run = ("curves.png", "pseudo_labels.png", "legend.png")
+    figures = {*at_step, "step_00000012_confusion.json", *of_run}
     assert {path.name for path in (whole / "figures").iterdir()} == figures | {"pseudo_labels"}
     confusions, names = read_confusions(whole, 12)
     for network, confusion in confusions.items():
         assert score(confusion, names) == results[network]
     assert list(read_labels(whole)) == [12]
+    with Image.open(whole / "figures" / "legend.png") as legend:
+        np.testing.assert_array_equal(np.asarray(legend), visualize.legend(names))
 
 
 def shown_in_tensorboard(folder: Path) -> dict[str, dict[int, np.ndarray]]:
@@ -107,7 +121,7 @@ def shown_in_tensorboard(folder: Path) -> dict[str, dict[int, np.ndarray]]:
 def test_tensorboard_shows_the_pictures_of_the_run(whole):
     shown, folder = shown_in_tensorboard(whole), whole / "figures"
     paths = {path: path.stem.removeprefix("step_00000012_") for path in folder.glob("*.png")}
-    assert shown.keys() == {f"figures/{name}" for name in paths.values()} and len(shown) == 6
+    assert shown.keys() == {f"figures/{name}" for name in paths.values()} and len(shown) == 7
     for path, name in paths.items():
         assert shown[f"figures/{name}"].keys() == {12}
         np.testing.assert_array_equal(shown[f"figures/{name}"][12], np.asarray(Image.open(path)))
@@ -155,12 +169,22 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
     assert len(list((whole / "figures").glob("step_00000012_*.png"))) == 3
     assert (whole / "figures" / "curves.png").read_bytes() == curves, "of training's evaluations"
     assert read_confusions(whole, 12)
-    names = ("evaluation", "confusion", "iou", "curves")
+    names = ("evaluation", "legend", "confusion", "iou", "curves")
     assert shown_in_tensorboard(whole / "eval").keys() == {f"figures/{name}" for name in names}
     after = json.loads((whole / "results.json").read_text())
     assert after["student"] == before["student"] and after["teacher"] == before["teacher"]
+
+    kept = json.loads((whole / "eval" / "step_00000012.json").read_text())
+    options = kept.pop("config")
+    assert kept == {key: after[key] for key in ("step", "dataset", "split", "student", "teacher")}
+    assert options["eval.flip"] is False and options["eval.scales"] == [1.0]
+    assert {"eval.window", "eval.window_stride", "data.eval_short_edge"} <= options.keys()
+    table = iou_table({name: kept[name] for name in ("student", "teacher")})
+    assert output.endswith(f" -> eval/step_00000012.json\n{table}\n"), output
+
     status, output = run(runs, whole, **PICTURES)
     assert status == 0 and "Nothing to do" in output
+    assert output.endswith("--mode=predict --input=PHOTOS --output=OUT\n")
 
 
 @pytest.mark.slow
@@ -187,6 +211,8 @@ def test_the_finished_run_says_what_is_in_photos(runs, scratch, whole):
         described = json.loads((output / "segments" / f"{stem}.json").read_text())
         assert {segment["id"] for segment in described["segments"]} == found
         assert (output / "overlays" / f"{stem}.jpg").exists()
+        about = (described["image"], described["model"])
+        assert about == (str(photos / name), f"{whole}, step 12, teacher")
     assert (output / "legend.png").exists()
     names = json.loads((whole / "config.json").read_text())["class_names"]
     assert {segment["class"] for segment in described["segments"]} <= set(names)

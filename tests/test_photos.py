@@ -287,7 +287,7 @@ def test_folders_are_searched_in_depth_and_keep_their_order(tmp_path):
     found = photos.find(str(tmp_path / "in"), tmp_path / "in" / "out")
     assert names(found) == ["a", "b/10", "b/2"]
     assert [path.name for path in found.skipped] == ["note.txt", "out"]
-    assert "none of the 1 files there" in found.skipped[tmp_path / "in" / "out"]
+    assert "nothing there is an input (1 file)" in found.skipped[tmp_path / "in" / "out"]
 
 
 def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
@@ -298,8 +298,10 @@ def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
     assert find("a/*") == ["1", "2"]
     assert find("**/2.jpg") == ["a/2"]
     assert find("odd[1].png") == ["odd[1]"]
-    with pytest.raises(PhotoError, match="no such file or folder"):
-        find("c/*.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    for source in ("c/*.png", "c/1.png", "gone.png"):
+        with pytest.raises(PhotoError, match="no such file or folder"):
+            find(source)
 
 
 @pytest.mark.parametrize("source", ["in", "in/a.png", "in/*.png"])
@@ -327,6 +329,8 @@ def test_two_images_never_get_one_name(tmp_path):
         save(tmp_path / name, rgb())
     found = photos.find(str(tmp_path), tmp_path / "out")
     assert sorted(names(found)) == ["A.bmp", "a.jpg", "a.png", "b", "c/a"]
+    others = sorted(photo.other_name for photo in found.photos)
+    assert others == ["A", "a", "a", "b.png", "c/a.png"]
 
 
 CLASHES = {

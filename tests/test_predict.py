@@ -171,9 +171,10 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         picked = np.take_along_axis(shares, mask[None], 0)[0]
         assert (picked >= shares.max(0)).all()
         assert tuple(stored["class_names"]) == run.class_names
-        check_segments(
-            json.loads((output / "segments" / f"{file.stem}.json").read_text()), mask, run
-        )
+        described = json.loads((output / "segments" / f"{file.stem}.json").read_text())
+        check_segments(described, mask, run)
+        assert described["image"] == str(file)
+        assert described["model"] == f"{run.workdir}, step 0, teacher"
     with Image.open(output / "masks" / f"{file.stem}.png") as image:
         colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     np.testing.assert_array_equal(colors, visualize.palette())
@@ -402,8 +403,38 @@ def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
     source = folder_of(tmp_path / "in", "abc")
     (source / "notes.txt").write_text("no image")
     predict_folder(str(source), tmp_path / "out")
-    bar = capsys.readouterr().err.split("\r")[-1].splitlines()[0]
+    said = capsys.readouterr().err.split("\r")
+    bar = said[-1].splitlines()[0]
     assert bar.startswith("100%") and "3/3" in bar and "image" in bar
+    assert "warning: 1 file skipped\n" in said[-1]
+    # Once, for all have one shape; and before any of them is done.
+    (compiling,) = [line for line in said if line.startswith("compiling")]
+    assert compiling.startswith("compiling for 30x40: ") and "0/3" in compiling
+    (source / "a.png").rename(tmp_path / "a.png")
+    predict_folder(str(tmp_path / "a.png"), tmp_path / "one")
+    assert "none: 1 image -> " in capsys.readouterr().out
+
+
+def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, capsys):
+    source, out = folder_of(tmp_path / "in", "ab"), tmp_path / "out"
+    predict_folder(str(source), out)
+    before = {path: path.read_bytes() for path in out.rglob("[ab].*")}
+    shutil.copy(source / "a.png", source / "a.bmp")  # each now keeps its suffix in new results
+    assert predict_folder(str(source), out, resume=True) == 1
+    assert stems(out) == ["a", "a.bmp", "b"], "a.png was there already, as a"
+    assert before == {path: path.read_bytes() for path in before}
+    (source / "a.png").unlink()
+    (source / "b.png").rename(source / "b.bmp")
+    with pytest.raises(PredictError, match=r"segments/a\.json is of a\.png, and not of .*a\.bmp"):
+        predict_folder(str(source / "a.bmp"), out, resume=True)
+    with pytest.raises(PredictError, match=r"choose another --output, or --overwrite"):
+        predict_folder(str(source), out, resume=True)
+    assert before == {path: path.read_bytes() for path in before}
+
+    # What was written before the list told its image is believed.
+    old = out / "segments" / "b.json"
+    write_json(old, {k: v for k, v in json.loads(old.read_text()).items() if k != "image"})
+    assert predict_folder(str(source / "b.bmp"), out, resume=True) == 0
 
 
 def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
@@ -447,7 +478,7 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert predict_folder(str(source), out, resume=True) == 3
     said = capsys.readouterr()
-    assert "2 of 5 images are in" in said.out and "3/3" in said.err
+    assert "2 of 5 images already in" in said.out and "3/3" in said.err
     assert stems(out) == [*"abcde"] and read_mask(out / "masks" / "c.png").shape == (30, 40)
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert predict_folder(str(source), out, resume=True) == 0
@@ -485,7 +516,7 @@ def test_what_is_no_image_is_named_and_stops_nothing(run, tmp_path, capsys):
     (source / "notes.txt").write_text("no image")
     assert predict_folder(str(source), tmp_path / "out", workdir=run.workdir) == 2
     warning = capsys.readouterr().err
-    assert "warning: 2 file(s) were skipped" in warning
+    assert "warning: 2 files skipped" in warning
     assert f"{source}/cut.png: damaged" in warning
     assert f"{source}/notes.txt: not an image" in warning
     assert read_mask(tmp_path / "out" / "masks" / "turned.png").shape == (90, 60)
@@ -520,11 +551,23 @@ def test_nothing_is_lost_in_an_output_that_is_there(run, tmp_path):
     with pytest.raises(PredictError, match=f"--output={out} is not empty: .*--overwrite"):
         predict_folder(str(source), out, workdir=run.workdir)
     assert (out / "masks" / "a.png").read_text() == "mine"
+    # What --overwrite would not mend comes first.
+    with pytest.raises(PredictError, match=r"is the folder of --input="):
+        predict_folder(str(source), source, workdir=run.workdir)
     assert predict_folder(str(source), out, workdir=run.workdir, overwrite=True) == 2
     assert read_mask(out / "masks" / "a.png").shape == (40, 40)
     assert (out / "masks" / "b.png").read_text() == "mine"
     with pytest.raises(PredictError, match="is a file"):
         predict_folder(str(source), source / "a.png", workdir=run.workdir, overwrite=True)
+
+
+def test_results_below_the_images_are_warned_of(no_network, tmp_path, capsys):
+    source = folder_of(tmp_path / "in", "a")
+    predict_folder(str(source), source / "out")
+    assert f"warning: {source}/out lies inside the input folder" in capsys.readouterr().err
+    predict_folder(str(source / "a.png"), source / "one")  # whoever names it sees no folder
+    predict_folder(str(source), tmp_path / "out")
+    assert "lies inside" not in capsys.readouterr().err
 
 
 # Where networks come from.

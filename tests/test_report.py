@@ -119,9 +119,9 @@ def test_the_other_processes_write_nothing(tmp_path, monkeypatch):
 def test_scores_become_a_table():
     given = scores(0.25)
     assert report.iou_table({"a": given["student"], "b": given["teacher"]}).splitlines() == [
-        "| IoU | a | b |",
-        "| --- | ---: | ---: |",
-        "| sky | 0.250 |  |",
-        "| road |  |  |",
-        "| **mean** | **0.250** |  |",
+        "| IoU      |         a |   b |",
+        "| -------- | --------: | --: |",
+        "| sky      |     0.250 |     |",
+        "| road     |           |     |",
+        "| **mean** | **0.250** |     |",
     ]
