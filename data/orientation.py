@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -11,6 +12,7 @@ from data.images import is_jpeg
 from data.masks import encode_png
 
 UPRIGHT = 1
+SWAPPED = (5, 6, 7, 8)  # these swap height and width
 _OTHERS = range(2, 9)  # values without a meaning turn nothing
 _FORMATS = ("JPEG", "PNG", "WEBP")  # those of training's decoder that can have EXIF data
 _QUALITY = 95  # of a JPEG that is written again: nothing that can be seen is lost
@@ -26,9 +28,20 @@ def orientation_of(image: bytes) -> int:
     return found if found in _OTHERS else UPRIGHT
 
 
+def orientation_of_file(image: Image.Image, path: Path) -> int:
+    """The same of an open file of any format: 1 to 8, or another number that turns nothing."""
+    # For a PNG without EXIF data Pillow decodes all of it, to look behind the pixels.
+    if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
+        return UPRIGHT
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except Exception:  # damaged EXIF data, of which the pixels know nothing
+        return UPRIGHT
+
+
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Brings pixels [H, W, 3] as they are stored to how they are displayed."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in SWAPPED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
@@ -45,3 +58,14 @@ def encode_again(pixels: np.ndarray, image: bytes) -> bytes:
     # Colours at full resolution: the decoder has interpolated them, and they would be halved again.
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def _has_chunk(path: Path, kind: bytes) -> bool:
+    """Whether a PNG file has a chunk of this kind."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] == kind:
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False

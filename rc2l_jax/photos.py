@@ -14,11 +14,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data.host_tf import tf
-from data.orientation import turn
+from data.orientation import SWAPPED, orientation_of_file, turn
 from data.trees import FolderTree
 from rc2l_jax import host_decode
 from rc2l_jax.open_frames import OpenFrames
-from rc2l_jax.orientation import SWAPPED, orientation_of, turn
 from rc2l_jax.report import amount
 
 # Declared in a header, so that a small file can ask for all of the memory.
@@ -217,7 +216,7 @@ def _displayed(image: Image.Image, path: Path) -> tuple[tuple[int, int], int]:
         raise PhotoError(
             f"{width} x {height} pixels, more than {MAX_PIXELS:,} in all; cut it into parts"
         )
-    orientation = orientation_of(image, path)
+    orientation = orientation_of_file(image, path)
     if image.format == "TIFF" and orientation != 1:
         # Whether Pillow turns it while it loads depends on its version.
         return ImageOps.exif_transpose(image).size[::-1], orientation

@@ -100,7 +100,7 @@ def train_and_evaluate(
         describe_run(config, workdir, state)
         for name, entry in used.items():
             say(f"{config.data.name} {name}: {describe_subset(entry)}")
-        for warning in warnings(subsets):
+        for warning in (*data.notes, *warnings(config, subsets)):
             say(f"warning: {warning}")
         for line in init.lines() if init else ():
             say(line)
