@@ -216,7 +216,9 @@ def run_cell(processes: Processes, study: Path, cell: str, workdir: Path, flags:
     last = read_evaluations(workdir)[-1:] if not status else []
     for line in last:
         said = describe({n: {"miou": line[f"{n}_miou"]} for n in ("student", "teacher")})
-    print(f"{cell}: {said}", flush=True)
+    # In one write: `print` ends the line with another, and cells that end together would mix.
+    sys.stdout.write(f"{cell}: {said}\n")
+    sys.stdout.flush()
     return status
 
 
