@@ -113,8 +113,8 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
             if not path.exists():
                 title = f"preparing {data.name} {name}"
                 classes, sources = dataset.class_names, split.sources
-                made_from = str(data.dir), split.root
-                records.prepare(path, data.name, title, classes, sources, *made_from)
+                origin = str(data.dir)
+                records.prepare(path, data.name, title, classes, sources, origin, split.root)
             return records.open_records(path, split.root)
 
         return open_split

@@ -22,19 +22,18 @@ def orientation_of(image: bytes) -> int:
     """EXIF's orientation of an encoded image, 1 to 8; `UPRIGHT` where it has none."""
     try:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as opened:
-            found = opened.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+            return _read(opened)
     except Exception:  # of any kind, if EXIF is damaged; the decoder of training does not read it
         return UPRIGHT
-    return found if found in _OTHERS else UPRIGHT
 
 
 def orientation_of_file(image: Image.Image, path: Path) -> int:
-    """The same of an open file of any format: 1 to 8, or another number that turns nothing."""
+    """The same of an open file of any format."""
     # For a PNG without EXIF data Pillow decodes all of it, to look behind the pixels.
     if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
         return UPRIGHT
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+        return _read(image)
     except Exception:  # damaged EXIF data, of which the pixels know nothing
         return UPRIGHT
 
@@ -58,6 +57,11 @@ def encode_again(pixels: np.ndarray, image: bytes) -> bytes:
     # Colours at full resolution: the decoder has interpolated them, and they would be halved again.
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def _read(image: Image.Image) -> int:
+    found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    return found if found in _OTHERS else UPRIGHT
 
 
 def _has_chunk(path: Path, kind: bytes) -> bool:

@@ -47,8 +47,7 @@ def check(config: ConfigDict) -> None:
     for note in dataset.notes:  # may be what explains missing masks
         print(f"warning: {note}")
     with _problems_printed():
-        errors = [dataset.example(k).label_error for k in (*subsets.labeled, *subsets.evaluation)]
-        if errors := list(dict.fromkeys(filter(None, errors))):
+        if errors := dataset.label_errors((*subsets.labeled, *subsets.evaluation)):
             raise DataError(errors)
     for name, used in describe_subsets(config, dataset, subsets).items():
         print(f"{name}: {describe_subset(used)}")
@@ -162,8 +161,8 @@ def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
         )
     if number := len(subsets.overlap):
         found.append(
-            f"{number} image{'s are' if number > 1 else ' is'} both in the labelled and the "
-            f"unlabelled split; {'they count' if number > 1 else 'it counts'} as labelled"
+            f"{counted(number, 'image is', 'images are')} both in the labelled and the unlabelled "
+            f"split; {'they count' if number > 1 else 'it counts'} as labelled"
         )
     return found
 

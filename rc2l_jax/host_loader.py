@@ -219,6 +219,5 @@ def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
     Raises:
       DataError: with every such mask.
     """
-    errors = dict.fromkeys(e for k in keys if (e := dataset.example(k).label_error))
-    if errors:
+    if errors := dataset.label_errors(keys):
         raise DataError([f"{key}: {error}" for error in errors])

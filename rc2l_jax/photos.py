@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
+from data.errors import counted
 from data.host_tf import tf
 from data.orientation import SWAPPED, orientation_of_file, turn
 from data.trees import FolderTree
 from rc2l_jax import host_decode
 from rc2l_jax.open_frames import OpenFrames
-from rc2l_jax.report import amount
 
 # Declared in a header, so that a small file can ask for all of the memory.
 MAX_PIXELS = 1 << 28
@@ -110,7 +110,7 @@ def find(source: str, outside: Path) -> Photos:
         except PhotoError as error:
             skipped[file] = str(error)
     if inside:
-        skipped[outside] = f"is --output: nothing there is an input ({amount(inside, 'file')})"
+        skipped[outside] = f"is --output: nothing there is an input ({counted(inside, 'file')})"
     return Photos(_distinct(found), skipped)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from data.errors import counted
 from rc2l_jax import photos, visualize
 from rc2l_jax.host_loader import ahead
 from rc2l_jax.networks import Network, Outputs, open_network
@@ -28,7 +29,7 @@ from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.photos import Photo, PhotoError
 from rc2l_jax.prediction_files import Prediction, image_of, is_written, write_prediction
 from rc2l_jax.prediction_stream import WAITING_BYTES, Result, predict_stream
-from rc2l_jax.report import amount, say
+from rc2l_jax.report import say
 from rc2l_jax.structs import EvalBatch
 
 # What a disk says of one name only: too long, of characters it does not know, or a folder is there.
@@ -100,7 +101,7 @@ def predict_folder(
     if not count and not done:
         raise _nothing(found, source)
     _warn_of(found)
-    say(f"{opened.title}: {amount(count, 'image')} -> {output}")
+    say(f"{opened.title}: {counted(count, 'image')} -> {output}")
     return count
 
 
@@ -185,7 +186,7 @@ def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool) 
     total = len(found.photos)
     found.photos = [x for x in found.photos if not _is_done(x, output, probabilities)]
     done = total - len(found.photos)
-    say(f"{done} of {amount(total, 'image')} already in {output}")
+    say(f"{done} of {counted(total, 'image')} already in {output}")
     return done
 
 
@@ -234,6 +235,6 @@ def _nothing(found: photos.Photos, source: str) -> PredictError:
 
 def _warn_of(found: photos.Photos) -> None:
     if found.skipped:
-        print(f"warning: {amount(len(found.skipped), 'file')} skipped", file=sys.stderr)
+        print(f"warning: {counted(len(found.skipped), 'file')} skipped", file=sys.stderr)
         for path, reason in found.skipped.items():
             print(f"  {path}: {reason}", file=sys.stderr)

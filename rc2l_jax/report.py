@@ -47,11 +47,6 @@ def say(message: str, *, everywhere: bool = False) -> None:
         print(f"{datetime.datetime.now():%H:%M:%S}{who} {message}", flush=True)
 
 
-def amount(number: int, noun: str) -> str:
-    """Returns "1 image", "3 images"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def describe_run(config: ConfigDict, workdir: epath.Path, state: TrainState) -> None:
     """Prints what runs where."""
     device = jax.devices()[0]

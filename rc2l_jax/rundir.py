@@ -127,10 +127,9 @@ def write_run_config(
 
 
 def stored_config(workdir: epath.Path) -> dict[str, Any]:
-    """What config.json holds of the config's own keys; {} if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        stored = json.loads((workdir / "config.json").read_text())
-        return {k: v for k, v in stored.items() if k not in (_SPLITS, _VERSION, _CLASSES)}
+    """What config.json holds, see `write_run_config`; {} if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((workdir / "config.json").read_text()))
     return {}
 
 
@@ -139,8 +138,8 @@ def stored_class_names(workdir: epath.Path) -> list[str]:
 
     A run that was begun before config.json had them has them from its last evaluation.
     """
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return list(json.loads((workdir / "config.json").read_text())[_CLASSES])
+    with contextlib.suppress(LookupError, TypeError):
+        return list(stored_config(workdir)[_CLASSES])
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return list(json.loads((workdir / "results.json").read_text())["teacher"]["iou"])
     return []
@@ -260,7 +259,7 @@ def check_same_model(stored: Mapping[str, Any], config: ConfigDict, workdir: epa
     changes = [
         describe_change(key, *pair)
         for key, pair in differing_keys(stored, config).items()
-        if stored and key.startswith(decisive) and key != "model.dropout"
+        if key.startswith(decisive) and key != "model.dropout"
     ]
     if changes:
         raise CheckpointError(

@@ -41,7 +41,8 @@ def restore_run(
     Raises:
       CheckpointError: there is no such checkpoint, or it is of another model.
     """
-    check_same_model(stored_config(workdir), config, workdir)  # keys say more than shapes
+    if stored := stored_config(workdir):  # its keys say more than the checkpoint's shapes
+        check_same_model(stored, config, workdir)
     model = build_model(config)
     template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
     with Checkpoints(workdir) as checkpoints:
