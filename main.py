@@ -50,10 +50,7 @@ EXIT_STATUS = {
 OF_RUN = Path(__file__).parent / "configs" / "of_run.py"
 MODES = ("train", "eval", "predict", "export", "check", "prepare")
 
-_NO_CONFIG = (
-    "--config is missing: the file of an experiment, such as configs/shapes.py (or --workdir=RUN: "
-    "a run knows its own)"
-)
+_NO_CONFIG = "--config is missing: the file of an experiment, such as configs/shapes.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="File of the experiment, by default the run's own; --config.KEY=VALUE overrides a "
@@ -106,7 +103,8 @@ _RESUME = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
     """Runs one mode, after the flags are parsed."""
     if len(argv) > 1:
-        fail(f"unknown argument {argv[1]!r}: flags start with --")
+        hint = "; put a glob in quotes: --input='photos/*.jpg'" if _INPUT.value else ""
+        fail(f"unknown argument {argv[1]!r}: flags start with --{hint}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell every step they take
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
@@ -198,7 +196,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         if _CONFIG.value is None and _MODE.value == "predict":
             return rest  # of a model that is no run
         if _CONFIG.value is None:
-            fail(_NO_CONFIG)
+            fail(no_config())
         _CONFIG.value.keys()  # a file that cannot be loaded is only reported when it is used
     except flags.UnrecognizedFlagError as error:
         hint = f"; did you mean --config.{error.flagname}?" if is_known(error.flagname) else ""
@@ -214,6 +212,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
+def no_config() -> str:
+    """What to say where there is neither --config nor a run that knows its own."""
+    if not _WORKDIR.value:
+        return f"{_NO_CONFIG} (or --workdir=RUN: a run knows its own)"
+    return f"--workdir={_WORKDIR.value} is no run (it has no config.json), and {_NO_CONFIG}"
+
+
 def with_config_of_run(argv: list[str]) -> list[str]:
     """Adds --config where it is left out and the run directory knows its own."""
     given = next((x for x in argv if re.match(r"--?config(=|$)", x)), None)
@@ -227,7 +232,7 @@ def with_config_of_run(argv: list[str]) -> list[str]:
     flags.FLAGS(argv, known_only=True)
     if not _WORKDIR.value or not (run_path(_WORKDIR.value) / "config.json").exists():
         if any(re.match(r"--?(no)?config\.", x) for x in argv):
-            fail(_NO_CONFIG)
+            fail(no_config())
         return argv
     run_config(run_path(_WORKDIR.value))  # says what is wrong with it in one line
     # ml_collections looks for the config and its overrides there, in this order.

@@ -87,8 +87,11 @@ def report(tables: Mapping[str, list[Cell]], baselines: Baselines) -> str:
     for name, cells in tables.items():
         table = partitions_table if len(partitions_of(cells)) > 1 else methods_table
         parts.append(f"## {name}\n\n{table(cells, baselines)}")
-        if table is partitions_table:
-            parts.append(f"## {name}, IoU of each class\n\n{classes_table(cells)}")
+        most = most_run(cells)
+        if len({cell.seed for cell in most}) > 1:
+            title = f"## {name}, {most[0].partition}"
+            parts.append(f"{title}, each seed\n\n{seeds_table(most, baselines)}")
+            parts.append(f"{title}, IoU of each class\n\n{classes_table(most)}")
     return "\n\n".join(parts)
 
 
@@ -118,12 +121,31 @@ def partitions_table(cells: list[Cell], baselines: Baselines) -> str:
     return markdown(lines)
 
 
-def classes_table(cells: list[Cell]) -> str:
-    """A row a class, a column a method: the teacher's IoU where most seeds were run."""
+def most_run(cells: list[Cell]) -> list[Cell]:
+    """The cells of the partition that most of them are of."""
     partitions = [cell.partition for cell in cells]
     most = max(partitions, key=partitions.count)
-    methods = by_method([cell for cell in cells if cell.partition == most])
-    lines = [[most, *methods]]
+    return [cell for cell in cells if cell.partition == most]
+
+
+def seeds_table(cells: list[Cell], baselines: Baselines) -> str:
+    """A row a method and one for its gain, a column a seed: the teacher's mIoU; of a partition."""
+    seeds = sorted({cell.seed for cell in cells}, key=int)
+    lines = [["", *(f"seed {seed}" for seed in seeds), "mean"]]
+    for method, runs in by_method(cells).items():
+        groups = [[cell for cell in runs if cell.seed == seed] for seed in seeds]
+        scores = [[cell.last["teacher_miou"] for cell in group] for group in (*groups, runs)]
+        lines.append([method, *map(spread, scores)])
+        if method != BASELINE:
+            gains = [gain(group, baselines) for group in (*groups, runs)]
+            lines.append([f"{method}, gain", *gains])
+    return markdown(lines)
+
+
+def classes_table(cells: list[Cell]) -> str:
+    """A row a class, a column a method: the teacher's IoU; cells of one partition."""
+    methods = by_method(cells)
+    lines = [["", *methods]]
     for name in next(iter(methods.values()))[0].last["teacher_iou"]:
         ious = [[c.last["teacher_iou"][name] for c in group] for group in methods.values()]
         lines.append([name, *map(spread, ious)])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data import layout, records
+from data import layout, preparation, records
 from data.camvid import camvid_dataset_builder as camvid
 from data.cityscapes_semseg import cityscapes_semseg_dataset_builder as cityscapes
 from data.dataset import Dataset
@@ -114,7 +114,7 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
                 title = f"preparing {data.name} {name}"
                 classes, sources = dataset.class_names, split.sources
                 origin = str(data.dir)
-                records.prepare(path, data.name, title, classes, sources, origin, split.root)
+                preparation.prepare(path, data.name, title, classes, sources, origin, split.root)
             return records.open_records(path, split.root)
 
         return open_split

@@ -37,7 +37,10 @@ class Tree(Protocol):
 
 
 class FolderTree:
-    """The files below a folder, symbolic links followed; hidden ones are left out."""
+    """The files below a folder, symbolic links followed; hidden ones are left out.
+
+    A link to a folder that it lies in is not followed: it would lead round for ever.
+    """
 
     def __init__(self, root: Path, folders: Sequence[str] = ("",)):
         """Lists the files of the given folders below `root`, in whole depth.
@@ -51,7 +54,7 @@ class FolderTree:
         names = []
         for start in folders:
             for folder, inner, files in os.walk(root / start, followlinks=True):
-                inner[:] = [name for name in inner if not name.startswith(".")]
+                inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
                 names += [(below / name).as_posix() for name in files if not name.startswith(".")]
         self.names = tuple(sorted(names))
@@ -76,6 +79,14 @@ class FolderTree:
     def where(self, name: str) -> str:
         """See `Tree`."""
         return str(self._root / name)
+
+
+def _is_searched(folder: str, name: str) -> bool:
+    """Whether a folder inside `folder` is neither hidden nor a link to one that it lies in."""
+    if name.startswith("."):
+        return False
+    path = Path(folder, name)
+    return not path.is_symlink() or path.resolve() not in {p.resolve() for p in path.parents}
 
 
 class _Archive:

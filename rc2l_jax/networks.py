@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +33,9 @@ from rc2l_jax.label_resolution import class_ids, describe_in_strips
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.pretrained import WeightsError, files, load_pretrained
 from rc2l_jax.pretrained.from_transformers import describe_network, describe_processing
-from rc2l_jax.rundir import run_path, stored_class_names
+from rc2l_jax.rundir import run_path
 from rc2l_jax.structs import AXIS, EvalBatch
-from rc2l_jax.trained import restore_run
+from rc2l_jax.trained import restore_run, run_classes
 from rc2l_jax.windows import InferenceOptions
 
 # Class ids uint8 and the predicted class's share of all scores float16, [D, B/D, Hl, Wl] each; and
@@ -146,18 +147,6 @@ def run_config(workdir: epath.Path) -> ConfigDict:
     return config
 
 
-def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
-    """Class names of a run: as it keeps them itself, or of its data set.
-
-    Raises:
-      DataError: the run is an older one that keeps none, and its data set cannot be opened.
-    """
-    names = stored_class_names(workdir)
-    if len(names) == config.data.num_classes:
-        return names
-    return input_pipeline.dataset_info(config).class_names
-
-
 def from_weights(name: str, given: ConfigDict | None) -> Network:
     """Opens a whole MaskFormer's weights; see `open_network`."""
     path, description = files.find(name, "--model")
@@ -179,7 +168,7 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
         raise WeightsError(f"{path}: describes a network that cannot be built: {error}") from error
     if report.reinitialized:
         raise WeightsError("\n".join([f"{path}: not a whole network", *report.lines()[1:]]))
-    return _network(model, variables, config, names, str(path))
+    return _network(model, variables, config, names, os.path.abspath(path))
 
 
 def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
@@ -229,7 +218,7 @@ def from_program(folder: Path, config: ConfigDict) -> Network:
 
     names = tuple(description["class_names"])
     sizes = config.eval_batch_size, config.eval.max_shapes
-    return Network(str(folder), names, (FitInto(*shape),), shape, *sizes, run)
+    return Network(os.path.abspath(folder), names, (FitInto(*shape),), shape, *sizes, run)
 
 
 def _on_all_devices(variables: Any) -> Any:

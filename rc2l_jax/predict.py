@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from rc2l_jax.host_loader import ahead
 from rc2l_jax.networks import Network, Outputs, open_network
 from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.photos import Photo, PhotoError
-from rc2l_jax.prediction_files import Prediction, image_of, is_written, write_prediction
+from rc2l_jax.prediction_files import Prediction, is_written, origin_of, write_prediction
 from rc2l_jax.prediction_stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.report import say
 from rc2l_jax.structs import EvalBatch
@@ -86,10 +87,10 @@ def predict_folder(
         found = photos.find(source, output)
     except PhotoError as error:
         raise PredictError(str(error)) from error
-    done = _leave_out_written(found, output, probabilities) if resume else 0
-    if not found.photos and not done:
+    if not found.photos:
         raise _nothing(found, source)
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
+    done = _leave_out_written(found, output, probabilities, opened.title) if resume else 0
     try:
         count = _write_all(found, opened, output, probabilities)
     except OSError as error:
@@ -181,30 +182,57 @@ def _announced(network: Network, progress: tqdm) -> Network:
     return dataclasses.replace(network, run=run)
 
 
-def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool) -> int:
+def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool, model: str) -> int:
     """Takes from what was found what an earlier command has written; returns how many."""
     total = len(found.photos)
-    found.photos = [x for x in found.photos if not _is_done(x, output, probabilities)]
+    found.photos = [x for x in found.photos if not _is_done(x, output, probabilities, model)]
     done = total - len(found.photos)
     say(f"{done} of {counted(total, 'image')} already in {output}")
     return done
 
 
-def _is_done(photo: Photo, output: Path, probabilities: bool) -> bool:
+def _is_done(photo: Photo, output: Path, probabilities: bool, model: str) -> bool:
     """Whether a photo's results are whole, under either of its names.
 
     Which of them it has depends on the other photos, and some may have come or gone since.
+
+    Raises:
+      PredictError: results are there, but of another photo or by another network.
     """
-    file, written = photo.path.name, image_of(output, photo.name)
-    if written not in (None, file):
+    written = origin_of(output, photo.name)
+    if written.image and not _is_same_file(written.image, photo):
         raise PredictError(
-            f"{output / 'segments' / photo.name}.json is of {written}, and not of {photo.path}, "
+            f"{_list_of(output, photo.name)} is of {written.image}, and not of {photo.path}, "
             "which has the same name here: choose another --output, or --overwrite to replace it"
         )
     if is_written(output, photo.name, probabilities):
+        _check_model(output, photo.name, written.model, model)
         return True
-    renamed = image_of(output, photo.other_name) == file
-    return renamed and is_written(output, photo.other_name, probabilities)
+    renamed = origin_of(output, photo.other_name)
+    if not renamed.image or not _is_same_file(renamed.image, photo):
+        return False
+    if not is_written(output, photo.other_name, probabilities):
+        return False
+    _check_model(output, photo.other_name, renamed.model, model)
+    return True
+
+
+def _is_same_file(path: str, photo: Photo) -> bool:
+    return os.path.abspath(os.path.expanduser(path)) == os.path.abspath(photo.path)
+
+
+def _check_model(output: Path, name: str, written: str, model: str) -> None:
+    """Refuses to go on with another network: half of the results would be of each."""
+    if written not in ("", model):
+        raise PredictError(
+            f"{_list_of(output, name)} is by {written}, and --resume would go on with {model}: "
+            "give the one it began with (of a run, --step and --network), choose another "
+            "--output, or --overwrite to begin anew"
+        )
+
+
+def _list_of(output: Path, name: str) -> Path:
+    return output / "segments" / f"{name}.json"
 
 
 def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:

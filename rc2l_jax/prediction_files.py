@@ -77,11 +77,24 @@ def is_written(output: Path, name: str, probabilities: bool) -> bool:
     return all(os.path.isfile(output / file) for file in files)  # Path's raises at long names
 
 
-def image_of(output: Path, name: str) -> str | None:
-    """The file name of the image whose list of segments has this name; None if nothing says it."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return Path(json.loads((output / "segments" / f"{name}.json").read_text())["image"]).name
-    return None
+class Origin(NamedTuple):
+    """Of what a list of segments says that it is; "" where it does not say.
+
+    Attributes:
+      image: the image's path.
+      model: the network's title.
+    """
+
+    image: str = ""
+    model: str = ""
+
+
+def origin_of(output: Path, name: str) -> Origin:
+    """What the list of segments of this name is of."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        known = json.loads((output / "segments" / f"{name}.json").read_text(encoding="utf-8"))
+        return Origin(str(known.get("image", "")), str(known.get("model", "")))
+    return Origin()
 
 
 def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:

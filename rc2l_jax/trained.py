@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.pretrained.to_transformers import export_transformers
 from rc2l_jax.report import say
-from rc2l_jax.rundir import check_same_model, run_path, stored_config
+from rc2l_jax.rundir import check_same_model, run_path, stored_class_names, stored_config
 from rc2l_jax.train_state import initial_state
 
 FORMATS = ("huggingface", "stablehlo")
@@ -49,6 +50,18 @@ def restore_run(
         step, networks, metadata = checkpoints.restore_networks(template, step)
     check_same_model(metadata["config"], config, workdir)
     return model, step, networks, metadata
+
+
+def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
+    """Class names of a run: as it keeps them itself, or of its data set.
+
+    Raises:
+      DataError: the run is an older one that keeps none, and its data set cannot be opened.
+    """
+    names = stored_class_names(workdir)
+    if len(names) == config.data.num_classes:
+        return names
+    return input_pipeline.dataset_info(config).class_names
 
 
 def teacher_of_run(init_from: str) -> dict[str, np.ndarray] | None:
@@ -91,14 +104,15 @@ def export_checkpoint(
       size: "stablehlo": (H, W) of the images; the crop size if None.
 
     Raises:
-      ConfigError, DataError: the config or its data set cannot be used.
+      ConfigError: the config cannot be used.
+      DataError: see `run_classes`.
       CheckpointError: see `restore_run`.
       WeightsError: the folder is not empty, or the format has no such model.
     """
     workdir, output = run_path(workdir), Path(output).expanduser().absolute()
     validate(config, jax.device_count())
     _, step, networks, _ = restore_run(config, workdir, step)
-    class_names = input_pipeline.dataset_info(config).class_names
+    class_names = run_classes(workdir, config)
     if file_format == "huggingface":
         export_transformers(networks[network], config, class_names, output)
     else:

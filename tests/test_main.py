@@ -37,7 +37,12 @@ MISTAKES = {
     "key_without_config": (["--data.dir=x"], "did you mean --config.data.dir?"),
     "override_of_nothing": (
         ["--mode=eval", "--workdir={tmp}", "--config.eval.flip=True"],
-        "--config is missing",
+        "is no run (it has no config.json), and --config is missing",
+    ),
+    "typo_in_workdir": (["--mode=eval", "--workdir={tmp}/rnu"], "/rnu is no run (it has no config"),
+    "glob_without_quotes": (
+        ["--mode=predict", "--output={tmp}/o", "--model={tmp}", "--input=a.jpg", "b.jpg"],
+        "'b.jpg': flags start with --; put a glob in quotes: --input='photos/*.jpg'",
     ),
     "record": (["--config={tmp}/config.json"], "give its folder as --workdir"),
     "wrong_type": ([SHAPES, "--config.batch_size=many"], "--config.batch_size=many"),

@@ -304,6 +304,16 @@ def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
             find(source)
 
 
+def test_links_are_followed_but_never_in_a_circle(tmp_path):
+    for folder in ("in/a", "other"):
+        save(tmp_path / folder / f"{Path(folder).name}.png", rgb())
+    (tmp_path / "in" / "a" / "up").symlink_to("..")
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "other")  # and from there back
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
+    found = names(photos.find(str(tmp_path / "in"), tmp_path / "out"))
+    assert found == ["a/a", "b/other"]
+
+
 @pytest.mark.parametrize("source", ["in", "in/a.png", "in/*.png"])
 def test_results_never_go_where_the_images_are(tmp_path, source):
     save(tmp_path / "in" / "a.png", rgb())

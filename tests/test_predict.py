@@ -37,6 +37,7 @@ from rc2l_jax import (
     photos,
     predict,
     prediction_stream,
+    trained,
     visualize,
 )
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
@@ -48,9 +49,10 @@ from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.optimizer import create_optimizer
 from rc2l_jax.predict import PredictError, predict_folder, predict_images
 from rc2l_jax.pretrained import WeightsError
-from rc2l_jax.rundir import write_json
+from rc2l_jax.rundir import run_path, write_json
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.train_state import initial_state, start_from
+from rc2l_jax.trained import export_checkpoint
 
 NUM_CLASSES = 11
 DOCUMENT = Path(__file__).parents[1] / "docs" / "predict.md"
@@ -425,11 +427,20 @@ def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, c
     assert before == {path: path.read_bytes() for path in before}
     (source / "a.png").unlink()
     (source / "b.png").rename(source / "b.bmp")
-    with pytest.raises(PredictError, match=r"segments/a\.json is of a\.png, and not of .*a\.bmp"):
+    with pytest.raises(
+        PredictError, match=r"segments/a\.json is of .*in/a\.png, and not of .*a\.bmp"
+    ):
         predict_folder(str(source / "a.bmp"), out, resume=True)
     with pytest.raises(PredictError, match=r"choose another --output, or --overwrite"):
         predict_folder(str(source), out, resume=True)
     assert before == {path: path.read_bytes() for path in before}
+
+    # Cameras count from 1 again: a photo of this name in another folder is another photo.
+    other = folder_of(tmp_path / "day2", "b")
+    with pytest.raises(
+        PredictError, match=r"segments/b\.json is of .*in/b\.png, and not of .*day2"
+    ):
+        predict_folder(str(other), out, resume=True)
 
     # What was written before the list told its image is believed.
     old = out / "segments" / "b.json"
@@ -464,7 +475,7 @@ def stop_at(monkeypatch, name: str) -> None:
     monkeypatch.setattr(predict, "write_prediction", write)
 
 
-def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys):
+def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys, monkeypatch):
     source, out = folder_of(tmp_path / "in", "abcde"), tmp_path / "out"
     (source / "notes.txt").write_text("no image")
     with pytest.MonkeyPatch.context() as patch:
@@ -482,6 +493,11 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys):
     assert stems(out) == [*"abcde"] and read_mask(out / "masks" / "c.png").shape == (30, 40)
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert predict_folder(str(source), out, resume=True) == 0
+    other = dataclasses.replace(no_network, title="another")
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "open_network", lambda *_, **__: other)
+        with pytest.raises(PredictError, match=r"a\.json is by none, and .* go on with another: "):
+            predict_folder(str(source), out, resume=True)
     assert predict_folder(str(source), out, resume=True, probabilities=True) == 5
     assert stems(out, "probabilities") == [*"abcde"]
     with pytest.raises(PredictError, match="--overwrite does again what --resume leaves out"):
@@ -591,7 +607,7 @@ def test_a_run_needs_config_and_checkpoint(run, tmp_path):
             open_network(**arguments)
 
 
-def test_a_runs_class_names_outlive_its_data(run, tmp_path):
+def test_a_runs_class_names_outlive_its_data(run, tmp_path, monkeypatch):
     shutil.copytree(run.workdir, tmp_path / "copy")
     stored = json.loads((tmp_path / "copy" / "config.json").read_text())
     stored["data"] |= {"dir": str(tmp_path / "gone"), "prepared_dir": str(tmp_path / "gone")}
@@ -604,6 +620,16 @@ def test_a_runs_class_names_outlive_its_data(run, tmp_path):
         open_network(workdir=tmp_path / "copy")
     write_json(tmp_path / "copy" / "config.json", stored | {"class_names": names})
     assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
+
+    given = {}
+    monkeypatch.setattr(trained, "validate", lambda config, num_devices: None)  # of tiny backbones
+    monkeypatch.setattr(
+        trained, "export_stablehlo", lambda *arguments: given.update(names=arguments[2])
+    )
+    config = networks.run_config(run_path(tmp_path / "copy"))
+    to = tmp_path / "program"
+    export_checkpoint(config, tmp_path / "copy", to, file_format="stablehlo")
+    assert given == {"names": names}
 
 
 @pytest.fixture(scope="module")
@@ -622,6 +648,7 @@ def peer(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
 def test_weights_of_transformers_predict_what_they_predict_there(peer):
     network = open_network(peer.folder)
     assert network.class_names == tuple(f"LABEL_{i}" for i in range(5))
+    assert network.title == open_network(os.path.relpath(peer.folder)).title
     (image,) = images_of((64, 96))  # of the size that it is brought to
     (prediction,) = predict_images(network, [image])
     normalized = ((image - MEAN) / STD).astype(np.float32)[None]
@@ -692,8 +719,9 @@ def test_weights_alone_need_a_config(peer, tmp_path, run):
 
 def test_an_exported_program_predicts_images_of_any_size(run, tmp_path):
     export_stablehlo(run.weights, run.config, run.class_names, tmp_path / "hlo", (72, 96))
-    network = open_network(tmp_path / "hlo")
+    network = open_network(os.path.relpath(tmp_path / "hlo"))
     assert network.class_names == run.class_names
+    assert network.title == str(tmp_path / "hlo"), "however it was given"
     exact, smaller, tall = images_of((72, 96), (36, 48), (100, 60))
     predictions = predict_images(network, [exact, smaller, tall])
     ids, _ = load_exported(tmp_path / "hlo")[0](exact[None])

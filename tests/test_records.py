@@ -1,4 +1,4 @@
-"""data/records.py: what is written, going on after an interruption, several processes at once."""
+"""data/records.py, preparation.py: what is written, interruptions, several processes at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_data import shapes_config
 
-from data import DataError, catalog, records
+from data import DataError, catalog, preparation, records
 from data.sources import Source
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def counting(given, read):
 
 
 def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_SHARD_SIZE", 4)
+    monkeypatch.setattr(preparation, "_SHARD_SIZE", 4)
     given, read = sources(22), []
     path = records.records_path(str(tmp_path), "shapes", "train", "f")
 
@@ -54,12 +54,12 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
     stopped = counting(given, read)
     stopped[13] = Source(given[13].id, "", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        records.prepare(path, "shapes", "", ("a", "b"), stopped)
+        preparation.prepare(path, "shapes", "", ("a", "b"), stopped)
     assert not path.exists()
     whole = {f.name for f in path.parent.rglob("*.array_record-*-of-00006")}
     assert 2 <= len(whole) < 6
     before = len(read)
-    records.prepare(path, "shapes", "", ("a", "b"), counting(given, read))
+    preparation.prepare(path, "shapes", "", ("a", "b"), counting(given, read))
     assert len(read) - before == 22 - sum(
         2 if name.endswith("00005-of-00006") else 4 for name in whole
     )
@@ -76,11 +76,11 @@ def test_a_killed_process_leaves_whole_shards_only(tmp_path):
     """SIGKILL in the middle; the next call finishes and gives the same records as undisturbed."""
     code = (
         "import sys, time; sys.path[:0] = ['tests', '.']\n"
-        "from data import records\n"
+        "from data import preparation, records\n"
         "from test_records import sources, slow\n"
-        "records._SHARD_SIZE = 4\n"
+        "preparation._SHARD_SIZE = 4\n"
         "path = records.records_path(sys.argv[1], 'shapes', 'train', 'f')\n"
-        "records.prepare(path, 'shapes', '', ('a', 'b'), slow(sources(40)))\n"
+        "preparation.prepare(path, 'shapes', '', ('a', 'b'), slow(sources(40)))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL
@@ -96,8 +96,8 @@ def test_a_killed_process_leaves_whole_shards_only(tmp_path):
     shards = len(list(path.parent.rglob("*.array_record-*.json")))
     read = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_SHARD_SIZE", 4)
-        records.prepare(path, "shapes", "", ("a", "b"), counting(sources(40), read))
+        patch.setattr(preparation, "_SHARD_SIZE", 4)
+        preparation.prepare(path, "shapes", "", ("a", "b"), counting(sources(40), read))
     assert len(read) == 40 - 4 * shards
     images = [r["image"] for r in records.open_records(path).read(range(40))]
     assert images == [s.read()[0] for s in sources(40)]
@@ -132,10 +132,10 @@ def test_processes_that_prepare_at_once_make_one_copy(tmp_path):
 
 
 def test_every_bad_image_is_named_and_nothing_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_SHARD_SIZE", 4)
+    monkeypatch.setattr(preparation, "_SHARD_SIZE", 4)
     path = records.records_path(str(tmp_path), "shapes", "train", "f")
     with pytest.raises(DataError) as caught:
-        records.prepare(path, "shapes", "", ("a", "b"), sources(12, broken=(1, 2, 9)))
+        preparation.prepare(path, "shapes", "", ("a", "b"), sources(12, broken=(1, 2, 9)))
     names = [problem.split(":")[0] for problem in caught.value.problems]
     assert names == ["train_000001", "train_000002", "train_000009"]
     assert list(tmp_path.rglob("*")) == [tmp_path / "shapes"]
@@ -173,7 +173,7 @@ def test_copies_have_one_digest(tmp_path):
     path = records.records_path(str(tmp_path), "shapes", "train", "f")
     given = sources(3)
     twice = [given[0], Source("copy", "", given[0].read), given[2]]
-    records.prepare(path, "shapes", "", ("a", "b"), twice)
+    preparation.prepare(path, "shapes", "", ("a", "b"), twice)
     digests = [e.digest for e in records.open_records(path).examples]
     assert digests[0] == digests[1] != digests[2]
     assert np.unique(digests).size == 2

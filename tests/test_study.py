@@ -151,7 +151,18 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
     lines = report(tables, tmp_path).splitlines()
     assert "| rc2l | 0.403 ± 0.038 (gain 0.053 ± 0.031) | 0.210 (gain ) |" in lines
     assert "| supervised | 0.350 ± 0.050 |  |" in lines
+    seeds = lines.index("## partitions, eighth, each seed")
+    assert lines[seeds + 2 : seeds + 7] == [
+        "|  | seed 0 | seed 1 | seed 2 | mean |",
+        "|---|---|---|---|---|",
+        "| supervised | 0.300 | 0.400 | 0.350 | 0.350 ± 0.050 |",
+        "| rc2l | 0.360 | 0.420 | 0.430 | 0.403 ± 0.038 |",
+        "| rc2l, gain | 0.060 | 0.020 | 0.080 | 0.053 ± 0.031 |",
+    ]
+    classes = lines.index("## partitions, eighth, IoU of each class")
+    assert lines[classes + 2] == "|  | supervised | rc2l |"
     assert "| sky | 0.900 ± 0.000 | 0.900 ± 0.000 |" in lines and "| pole |  |  |" in lines
+    assert not any(line.startswith("## terms, ") for line in lines), "they are of one seed"
     # The terms are of seed 0 alone; no deviation, no accuracy of a run without unlabelled images.
     assert "| supervised | 1 | 0.290 | 0.300 | 0.000 |  |  |  |" in lines
     assert "| rc2l | 1 | 0.360 | 0.360 | 0.060 | 0.500 |  |  |" in lines

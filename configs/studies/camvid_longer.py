@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.studies import camvid
 
-TABLES = {"eighth": camvid.row("supervised", "rc2l", seeds=3)}
+TABLES = {"eighth": camvid.row(*camvid.COMPARED, seeds=3)}
 
 
 def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
