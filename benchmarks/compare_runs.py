@@ -8,6 +8,8 @@ Prints a table in Markdown. With --output, a new or empty folder, it also writes
     curves.png  validation mIoU over the steps
     iou.png     each class's IoU, a bar a run
     grid.png    image, ground truth and each run's prediction, in the style of the paper's Figure 3
+
+Of runs that come from another machine, --data_dir=DIR says where the images are here.
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     which = "in bars: which evaluation; in the grid: which checkpoint"
     result.add_argument("--which", choices=("newest", "best"), default="newest", help=which)
     result.add_argument("--images", type=int, default=4, help="rows of the grid; 0 for none")
+    moved = "where the data set is now, if not where the runs had it"
+    result.add_argument("--data_dir", default="", help=moved)
     choose = "the first ones of the split, or those on which the runs differ most"
     result.add_argument("--choose", choices=("first", "differing"), default="first", help=choose)
     return result
@@ -141,7 +145,8 @@ def write(
 
     network, which = arguments.network, arguments.which
     names = runs if arguments.images > 0 else ()
-    opened = [compare.open_run(name, folders[name], network, which) for name in names]
+    where = arguments.data_dir
+    opened = [compare.open_run(name, folders[name], network, which, where) for name in names]
     for run in opened[1:]:  # before anything is written
         compare.check_same_classes(opened[0], run)
     output.mkdir(parents=True, exist_ok=True)

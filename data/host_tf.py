@@ -6,6 +6,8 @@ import re
 # What goes wrong is raised as well; logged, it would stand between our own messages. JAX sets 1.
 if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# Decoding and resizing make no use of it; on some CPUs it announces itself, whatever the log level.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import tensorflow as tf
 

@@ -73,7 +73,8 @@ def _check_form(image: Image.Image, content: bytes, where: str) -> None:
     if image.mode not in ("L", "P"):
         raise MaskError(
             f"{where}: the mask has mode {image.mode}, not class ids; convert the colours to ids "
-            f"0, 1, 2, ... ({VOID} = void) and save an 8-bit PNG with one channel."
+            f"0, 1, 2, ... ({VOID} = void) and save an 8-bit PNG with one channel (docs/masks.md "
+            "has the code for it)."
         )
 
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _SHARD_SIZE = 256  # examples
 _TURNED = (
     "is stored turned or mirrored (EXIF orientation), so its mask may not fit; save image and "
-    "mask upright, or use the image in the unlabelled split only."
+    "mask upright (docs/masks.md has the code for it), or use the image in the unlabelled split "
+    "only."
 )
 
 

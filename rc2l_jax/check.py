@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,9 +55,17 @@ def check(config: ConfigDict) -> None:
     print_records(dataset, subsets)
     for warning in warnings(config, subsets):
         print(f"warning: {warning}")
-    counts = {name: class_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
+    shown = {name: mask_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
+    counts = {name: found.pixels for name, found in shown.items()}
     print_histogram(dataset.class_names, counts)
     check_classes(dataset.class_names, counts)
+    if shown["labeled"].most_classes > config.max_segments:
+        print(
+            f"warning: a labelled mask shows {shown['labeled'].most_classes} classes, and "
+            f"max_segments = {config.max_segments}: the smallest ones that a crop shows beyond "
+            "that are not learned from it; set it to the number of classes, and model.num_queries "
+            "to no less"
+        )
     if config.init_from:
         print(f"init_from = {config.init_from!r} was not looked for: training does that")
     print("config and data are fine")
@@ -167,14 +175,28 @@ def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
     return found
 
 
-def class_counts(dataset: Dataset, keys: Sequence[Key]) -> np.ndarray:
-    """Returns the number of pixels of each id in the masks of `keys`: int64 [256]."""
-    counts = np.zeros(256, np.int64)
+class MaskCounts(NamedTuple):
+    """What masks show.
+
+    Attributes:
+      pixels: int64 [256], of each id.
+      most_classes: how many classes one mask shows at most.
+    """
+
+    pixels: np.ndarray
+    most_classes: int
+
+
+def mask_counts(dataset: Dataset, keys: Sequence[Key]) -> MaskCounts:
+    """Counts in the masks of `keys`."""
+    pixels, most = np.zeros(256, np.int64), 0
     for start in range(0, len(keys), _CHUNK):
         _, encoded = dataset.fetch(keys[start : start + _CHUNK], labels=True)
         for mask in encoded:
-            counts += np.bincount(masks.decode_mask(mask).ravel(), minlength=256)
-    return counts
+            counts = np.bincount(masks.decode_mask(mask).ravel(), minlength=256)
+            pixels += counts
+            most = max(most, np.count_nonzero(counts[:VOID]))
+    return MaskCounts(pixels, most)
 
 
 def print_histogram(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:

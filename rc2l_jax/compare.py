@@ -93,7 +93,11 @@ def evaluation_of(evaluations: Evaluations, which: str) -> Mapping[str, Any]:
 
 
 def open_run(
-    name: str, workdir: epath.PathLike, network: str = "teacher", which: str = "newest"
+    name: str,
+    workdir: epath.PathLike,
+    network: str = "teacher",
+    which: str = "newest",
+    data_dir: str = "",
 ) -> Opened:
     """Opens a run's network.
 
@@ -102,6 +106,7 @@ def open_run(
       workdir: the run directory.
       network: "teacher" or "student".
       which: "newest", the newest checkpoint; or "best", that of the best evaluation.
+      data_dir: where the data set lies, if not where it lay when the run was trained.
 
     Raises:
       CheckpointError: there is no such checkpoint.
@@ -110,6 +115,8 @@ def open_run(
     workdir = run_path(workdir)
     config, step = run_config(workdir), None
     validate(config, num_devices=1)
+    if data_dir:
+        config.data.dir = data_dir
     if which == "best":
         evaluations = read_evaluations(workdir)
         if not evaluations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import tiny
 from test_data import folder_config, write_folder
 
 from benchmarks import compare_runs
+from data.errors import DataError
 from rc2l_jax import compare, eval_pipeline
 from rc2l_jax.checkpoints import Checkpoints
 from rc2l_jax.config import ConfigError
@@ -122,6 +124,21 @@ def test_only_the_images_that_are_shown_are_read(runs, monkeypatch):
     np.testing.assert_array_equal(first.label, whole[0].label)
     some = list(compare.split_examples(runs[0][1], 3))
     assert sorted(example.position for example in some) == [0, 1, 2]
+
+
+def test_runs_of_another_machine_are_shown_on_the_images_that_are_here(runs, tmp_path):
+    stored = json.loads((runs[0][0] / "config.json").read_text())
+    shutil.copytree(runs[0][0], tmp_path / "copy")
+    here = stored["data"]["dir"]
+    stored["data"]["dir"] = str(tmp_path / "elsewhere")
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(DataError, match="elsewhere"):
+        next(compare.split_examples(compare.open_run("a", tmp_path / "copy").config))
+    opened = compare.open_run("a", tmp_path / "copy", data_dir=here)
+    (example,) = compare.split_examples(opened.config, 1)
+    assert example.image.size
+    arguments = compare_runs.parser().parse_args(["a=b", f"--data_dir={here}"])
+    assert arguments.data_dir == here
 
 
 def test_difference_counts_annotated_pixels_on_which_not_all_agree():

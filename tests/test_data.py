@@ -210,7 +210,8 @@ def test_camvid_has_its_published_counts(tmp_path):
     examples = [e for split in ("train", "val") for e in dataset.records(split).examples]
     assert {(e.height, e.width, e.label_error) for e in examples} == {(360, 480, "")}
     keys = [("train", i) for i in range(0, 367, 10)] + [("val", i) for i in range(0, 101, 10)]
-    counts = check.class_counts(dataset, keys)
+    counts, most = check.mask_counts(dataset, keys)
+    assert 8 <= most <= 11
     shares = 100 * counts / counts.sum()
     published = [15.8, 24.1, 1.0, 29.3, 6.7, 11.2, 1.1, 1.4, 4.6, 0.6, 0.5]
     np.testing.assert_allclose(shares[:11], published, rtol=0.35, atol=0.5)
@@ -304,6 +305,14 @@ def test_check_reports_counts_and_the_histogram(folder, tmp_path, capsys):
     assert row == ["pavement", "47.917%", "0.000%"]  # one of two images, 23 of its 24 rows
     assert "no labelled example shows building, pole, road, tree" in printed
     assert "sign_symbol, fence, car, pedestrian, bicyclist: they cannot be learned" in printed
+    assert "max_segments" not in printed
+    mask = folder / "labels" / "train" / "train0.png"
+    two = np.array(Image.open(mask))
+    two[:5] = 3 - two[-1, 0]
+    Image.fromarray(two).save(mask)
+    config.max_segments = 1
+    check.check(config)
+    assert "a labelled mask shows 2 classes, and max_segments = 1: " in capsys.readouterr().out
 
 
 def test_one_class_is_not_several(capsys):
