@@ -1,6 +1,7 @@
 """Cityscapes, 1/4 of the labels (744 of 2,975): Table 2 of the paper.
 
-    python main.py --config=configs/cityscapes_quarter.py --workdir=runs/cityscapes_quarter
+    python main.py --config=configs/cityscapes_quarter.py --workdir=runs/cityscapes_quarter \
+        --config.data.dir=DIR
 
 Hardware: 8 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
 Score: mIoU 76.47 in the paper, of the supervised baseline 73.94; not measured here.

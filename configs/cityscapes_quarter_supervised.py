@@ -1,7 +1,7 @@
 """The 744 labelled images of `cityscapes_quarter.py` alone: the supervised baseline of Table 2.
 
     python main.py --config=configs/cityscapes_quarter_supervised.py \
-        --workdir=runs/cityscapes_quarter_supervised
+        --workdir=runs/cityscapes_quarter_supervised --config.data.dir=DIR
 
 Hardware: 8 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
 Score: mIoU 73.94 in the paper; not measured here.
