@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import flax
 import jax
 import numpy as np
-from clu import metric_writers
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -238,6 +237,9 @@ def create_writer(workdir: epath.Path, folder: str = "") -> Iterator[Writer]:
       workdir: the run directory.
       folder: in it, where the events go.
     """
+    # It loads TensorFlow. Whoever reads reports does without; whoever trains has configured it.
+    from clu import metric_writers
+
     if jax.process_index():
         yield metric_writers.MultiWriter([])
         return
