@@ -89,7 +89,7 @@ def report(tables: Mapping[str, list[Cell]], baselines: Baselines) -> str:
         parts.append(f"## {name}\n\n{table(cells, baselines)}")
         most = most_run(cells)
         if len({cell.seed for cell in most}) > 1:
-            title = f"## {name}, {most[0].partition}"
+            title = f"## {', '.join(dict.fromkeys((name, most[0].partition)))}"
             parts.append(f"{title}, each seed\n\n{seeds_table(most, baselines)}")
             parts.append(f"{title}, IoU of each class\n\n{classes_table(most)}")
     return "\n\n".join(parts)
