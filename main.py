@@ -50,7 +50,6 @@ EXIT_STATUS = {
 OF_RUN = Path(__file__).parent / "configs" / "of_run.py"
 MODES = ("train", "eval", "predict", "export", "check", "prepare")
 
-_NO_CONFIG = "--config is missing: the file of an experiment, such as configs/shapes.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="File of the experiment, by default the run's own; --config.KEY=VALUE overrides a "
@@ -214,9 +213,10 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def no_config() -> str:
     """What to say where there is neither --config nor a run that knows its own."""
+    missing = "--config is missing: the file of an experiment, such as configs/shapes.py"
     if not _WORKDIR.value:
-        return f"{_NO_CONFIG} (or --workdir=RUN: a run knows its own)"
-    return f"--workdir={_WORKDIR.value} is no run (it has no config.json), and {_NO_CONFIG}"
+        return f"{missing} (or --workdir=RUN: a run knows its own)"
+    return f"--workdir={_WORKDIR.value} is no run (it has no config.json), and {missing}"
 
 
 def with_config_of_run(argv: list[str]) -> list[str]:

@@ -28,7 +28,13 @@ from rc2l_jax.host_loader import ahead
 from rc2l_jax.networks import Network, Outputs, open_network
 from rc2l_jax.open_frames import OpenFrames
 from rc2l_jax.photos import Photo, PhotoError
-from rc2l_jax.prediction_files import Prediction, is_written, origin_of, write_prediction
+from rc2l_jax.prediction_files import (
+    Prediction,
+    is_written,
+    list_path,
+    origin_of,
+    write_prediction,
+)
 from rc2l_jax.prediction_stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.report import say
 from rc2l_jax.structs import EvalBatch
@@ -199,40 +205,29 @@ def _is_done(photo: Photo, output: Path, probabilities: bool, model: str) -> boo
     Raises:
       PredictError: results are there, but of another photo or by another network.
     """
-    written = origin_of(output, photo.name)
+    name, written = photo.name, origin_of(output, photo.name)
     if written.image and not _is_same_file(written.image, photo):
         raise PredictError(
-            f"{_list_of(output, photo.name)} is of {written.image}, and not of {photo.path}, "
+            f"{list_path(output, name)} is of {written.image}, and not of {photo.path}, "
             "which has the same name here: choose another --output, or --overwrite to replace it"
         )
-    if is_written(output, photo.name, probabilities):
-        _check_model(output, photo.name, written.model, model)
-        return True
-    renamed = origin_of(output, photo.other_name)
-    if not renamed.image or not _is_same_file(renamed.image, photo):
-        return False
-    if not is_written(output, photo.other_name, probabilities):
-        return False
-    _check_model(output, photo.other_name, renamed.model, model)
+    if not is_written(output, name, probabilities):
+        name, written = photo.other_name, origin_of(output, photo.other_name)
+        if not written.image or not _is_same_file(written.image, photo):
+            return False
+        if not is_written(output, name, probabilities):
+            return False
+    if written.model not in ("", model):  # half of the results would be of each
+        raise PredictError(
+            f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
+            f"{model}: give the one it began with (of a run, --step and --network), choose another "
+            "--output, or --overwrite to begin anew"
+        )
     return True
 
 
 def _is_same_file(path: str, photo: Photo) -> bool:
-    return os.path.abspath(os.path.expanduser(path)) == os.path.abspath(photo.path)
-
-
-def _check_model(output: Path, name: str, written: str, model: str) -> None:
-    """Refuses to go on with another network: half of the results would be of each."""
-    if written not in ("", model):
-        raise PredictError(
-            f"{_list_of(output, name)} is by {written}, and --resume would go on with {model}: "
-            "give the one it began with (of a run, --step and --network), choose another "
-            "--output, or --overwrite to begin anew"
-        )
-
-
-def _list_of(output: Path, name: str) -> Path:
-    return output / "segments" / f"{name}.json"
+    return os.path.abspath(path) == os.path.abspath(photo.path)
 
 
 def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:

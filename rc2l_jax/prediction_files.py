@@ -54,7 +54,7 @@ def write_prediction(
       class_names: K names.
       about: what the list says first: "image", the path of its file, and "model".
     """
-    segments = output / "segments" / f"{name}.json"
+    segments = list_path(output, name)
     segments.parent.mkdir(parents=True, exist_ok=True)
     # The longest of an image's names is the first to be used: if it is too long, nothing is left.
     for former in (segments.with_name(f"{segments.name}.partial"), segments):
@@ -71,10 +71,17 @@ def write_prediction(
     write_json(segments, {**about, **describe_segments(prediction, class_names)})
 
 
+def list_path(output: Path, name: str) -> Path:
+    """Where an image's list of segments lies."""
+    return output / "segments" / f"{name}.json"
+
+
 def is_written(output: Path, name: str, probabilities: bool) -> bool:
     """Whether `write_prediction` has written all files of an image, with probabilities or not."""
-    files = [f"segments/{name}.json", *([f"probabilities/{name}.npz"] if probabilities else [])]
-    return all(os.path.isfile(output / file) for file in files)  # Path's raises at long names
+    files = [list_path(output, name)]
+    if probabilities:
+        files.append(output / "probabilities" / f"{name}.npz")
+    return all(os.path.isfile(file) for file in files)  # Path's raises at long names
 
 
 class Origin(NamedTuple):
@@ -92,7 +99,7 @@ class Origin(NamedTuple):
 def origin_of(output: Path, name: str) -> Origin:
     """What the list of segments of this name is of."""
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-        known = json.loads((output / "segments" / f"{name}.json").read_text(encoding="utf-8"))
+        known = json.loads(list_path(output, name).read_text(encoding="utf-8"))
         return Origin(str(known.get("image", "")), str(known.get("model", "")))
     return Origin()
 
