@@ -14,8 +14,10 @@ def get_config() -> ConfigDict:
 
     # Schedule. All durations are in steps.
     config.num_steps = 120_000  # [P] VOC Train; VOC Aug 160k, Cityscapes 120k
-    config.batch_size = 16  # [P] labelled images a step, over all devices
-    config.unlabeled_batch_size = 16  # [P] unlabelled images a step, over all devices
+    # [P] "we set the batch size to 16"; [D] that it is that of both kinds of images, each over all
+    # devices.
+    config.batch_size = 16
+    config.unlabeled_batch_size = 16
     config.log_every_steps = 100
     config.eval_every_steps = 5_000
     config.checkpoint_every_steps = 1_000
@@ -51,7 +53,9 @@ def get_config() -> ConfigDict:
     config.grad_clip_norm = 0.01  # [M] global norm
 
     # Eq. 3 and 4.
-    config.unsup_weight = 2.0  # [P] alpha: 2 VOC Train, 1 VOC Aug (Table 4); 0 is supervised-only
+    # alpha; 0 is supervised-only. [P] 2 on VOC Train 1/2, 1 on VOC Aug 1/4 (Table 4); [D] the same
+    # for the other partitions.
+    config.unsup_weight = 2.0
     config.unsup_start_step = 0  # [D] burn-in: before it the unlabelled terms weigh 0
     config.unsup_ramp_steps = 0  # [D] linear ramp of alpha after the burn-in
     # [D] tau of Eq. 4; warmed up as min(tau, 1 - 1 / (step + 1)). CamVid 1/8 (docs/study.md): 0.466
@@ -60,7 +64,8 @@ def get_config() -> ConfigDict:
 
     # Segments and matching.
     config.max_segments = 32  # [D] slots M an image; the largest win, the rest is counted
-    config.ignore_void = True  # [D] False counts void as background, as [M] does
+    # [D] False counts void as background, as [M] does; padding, which [M] counts too, never counts.
+    config.ignore_void = True
     config.match = ConfigDict()  # cost weights [M]
     config.match.class_weight = 1.0
     config.match.focal_weight = 20.0
@@ -86,6 +91,9 @@ def get_config() -> ConfigDict:
     config.pseudo.pixel_threshold = 0.7  # [D] "semantic": a pixel's class probability
     config.pseudo.class_alignment = 0.0  # [D] see `class_balance`; 1: as often as in the labels
     config.pseudo.min_area = 4  # [D] pixels of the mask grid
+    # [D] Pixels that no segment covers: "unknown", no mask is compared there; or "negative",
+    # outside of every segment, as the masks {0, 1} of Eqs. 5 to 10 say if they are taken literally.
+    config.pseudo.uncovered = "unknown"
     config.pseudo.merge_same_class = True  # [D] one segment a class, as in the ground truth
 
     # Weak view x^w. [P] "short edge resize, random crop, random flip, and color augmentation".
@@ -118,10 +126,12 @@ def get_config() -> ConfigDict:
     config.unsup.rfc_temperature = 0.5  # [D] tau_f of Eq. 8
     # CamVid 1/8, as above, beside 0.466 and 0.473 with these values: denominator "paper" 0.472,
     # union "semantic" 0.469, both temperatures 0.1 0.478; none of them beyond chance.
-    config.unsup.contrast_denominator = "with_positive"  # [D] or "paper", unbounded below
+    # [D] or "paper": may fall to -1 / tau_m and -2 / tau_f, and its gradient does not fade.
+    config.unsup.contrast_denominator = "with_positive"
     config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
     # Inside L_mask of SMC and of the consistency baseline. [D] 20 to 1, so that beta_2 L_mask is
-    # MaskFormer's own 20 focal + 1 dice; dice at 20 drives wrong pseudo segments into the student.
+    # MaskFormer's own 20 focal + 1 dice. Read literally, L_mask is that sum already, and beta_2
+    # comes on top: focal 20 and dice 1 here.
     config.unsup.focal_weight = 1.0
     config.unsup.dice_weight = 0.05
     config.unsup.rcc_no_object = True  # [D] push unmatched queries to no-object, as Eq. 1 does
@@ -133,7 +143,7 @@ def get_config() -> ConfigDict:
     config.model.backbone_width = 64  # channels of the first stage
     config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)
     config.model.norm = "frozen"  # "batch": synchronised over devices; "group": from scratch
-    config.model.num_queries = 50  # [P] Table 5
+    config.model.num_queries = 50  # [P] Table 5, of VOC; [D] the supervised baseline has as many
     config.model.pixel_dim = 256  # pixel decoder
     config.model.mask_dim = 256  # C
     config.model.hidden_dim = 256  # transformer decoder

@@ -14,7 +14,9 @@ from configs import paper
 
 def get_config() -> ConfigDict:
     config = paper.get_config()
-    config.init_from = "facebook/maskformer-resnet101-coco-stuff"  # [P] COCO for both partitions
+    # [P] COCO for both partitions; [D] that it is COCO-Stuff
+    config.init_from = "facebook/maskformer-resnet101-coco-stuff"
+    config.model.num_queries = 50  # [D] Table 5 has VOC only; [M] has 100
     config.unsup_weight = 1.0  # [D] Table 4 has VOC only; this is its value with many labels
     config.data.name = "cityscapes_semseg"
     config.data.num_classes = 19
@@ -22,7 +24,10 @@ def get_config() -> ConfigDict:
     config.data.unlabeled_split = "train#rest744@0"
     config.data.num_labeled = 744
     config.data.crop_size = 768  # [P]
-    config.data.max_long_edge = 4096  # [M] of its Cityscapes configs, as is the next
+    # [M] of its Cityscapes configs, as are the next three: a short edge of 512 to 2,048.
+    config.data.min_scale = 512 / 768
+    config.data.max_scale = 2_048 / 768
+    config.data.max_long_edge = 4096
     config.data.eval_short_edge = 1024
     config.eval_batch_size = 4
     return config

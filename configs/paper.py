@@ -1,6 +1,6 @@
 """What all cells of the paper's tables share: its losses as printed.
 
-Where it is silent they have the defaults of `configs/base.py`.
+Where it is silent, or can be read in two ways, they have the readings of `configs/base.py`, [D].
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +10,8 @@ from configs import base
 
 def get_config() -> ConfigDict:
     config = base.get_config()  # which is the protocol of VOC Train
-    config.dtype = "bfloat16"
+    config.dtype = "bfloat16"  # [D] for the time it takes
     config.unsup.contrast_denominator = "paper"
     config.unsup.rcc_no_object = False
+    config.unsup.union = "semantic"  # [D] "merging regions with the same class", as [M] infers
     return config

@@ -14,7 +14,7 @@ from configs import voc_train_half
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
     config.num_steps = 160_000  # [P]
-    config.unsup_weight = 1.0  # [P] Table 4
+    config.unsup_weight = 1.0  # [P] Table 4, of 1/4; [D] for the others
     config.data.labeled_split = "trainaug#5291@0"
     config.data.unlabeled_split = "trainaug#rest5291@0"
     config.data.num_labeled = 5_291

@@ -13,7 +13,8 @@ from configs import voc_aug_half
 
 def get_config() -> ConfigDict:
     config = voc_aug_half.get_config()
-    config.init_from = "facebook/maskformer-resnet101-coco-stuff"  # [P] COCO for this partition
+    # [P] COCO for this partition; [D] that it is COCO-Stuff
+    config.init_from = "facebook/maskformer-resnet101-coco-stuff"
     config.data.labeled_split = "trainaug#662@0"
     config.data.unlabeled_split = "trainaug#rest662@0"
     config.data.num_labeled = 662

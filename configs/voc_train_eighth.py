@@ -13,7 +13,8 @@ from configs import voc_train_half
 
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
-    config.init_from = "facebook/maskformer-resnet101-coco-stuff"  # [P] COCO for this partition
+    # [P] COCO for this partition; [D] that it is COCO-Stuff
+    config.init_from = "facebook/maskformer-resnet101-coco-stuff"
     config.data.labeled_split = "train#183@0"
     config.data.unlabeled_split = "train#rest183@0"
     config.data.num_labeled = 183

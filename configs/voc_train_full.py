@@ -4,6 +4,9 @@
 
 Hardware: 4 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
 Score: mIoU 79.33 in the paper, of the supervised baseline 73.71; not measured here.
+
+Table 1 has this column below "VOC Aug" (160,000 steps, alpha 1), section 4.2 reports it with VOC
+Train (120,000, alpha 2). [D] It is the latter here: the labelled images are VOC Train's.
 """
 
 from ml_collections import ConfigDict

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.init_from = "microsoft/resnet-101"  # [P] ImageNet for this partition
     config.data.name = "voc_semseg"
     config.data.labeled_split = "train#732@0"
+    # [D] the rest of VOC Train; the paper does not say whether VOC Aug's other images belong to it.
     config.data.unlabeled_split = "train#rest732@0"
     config.data.num_labeled = 732
     return config

@@ -10,6 +10,7 @@ CHOICES = {
     "on_bad_example": ("error", "skip"),
     "strong_color": ("same", "weak", "jitter"),
     "pseudo.source": ("query", "semantic"),
+    "pseudo.uncovered": ("unknown", "negative"),
     "unsup.contrast_denominator": ("with_positive", "paper"),
     "unsup.union": ("normalized", "semantic", "max"),
     "model.backbone": ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),

@@ -144,6 +144,9 @@ def unlabeled_views(
         min_area=config.pseudo.min_area,
         merge=config.pseudo.merge_same_class,
     )
+    if config.pseudo.uncovered == "negative":
+        on_grid = nearest_downsample(batch.unlabeled_valid, grid)
+        segments = segments.replace(known=jnp.where(box, on_grid[partner], on_grid))
     return UnlabeledViews(
         weak=weak,
         weak_segments=weak_segments,

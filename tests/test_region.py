@@ -393,7 +393,7 @@ def contrasts_of_halves(logits, features, temperature, denominator):
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.1, 0.01])
-def test_paper_denominators_are_unbounded_below_and_with_positive_is_not(tau):
+def test_paper_denominators_fall_with_one_over_tau_and_with_positive_stays_above_zero(tau):
     """Positive pair at similarity 1; the other at 0 (disjoint masks) or -1 (opposite features)."""
     logits, features, _, _ = halves()
     values, grads = contrasts_of_halves(logits, features, tau, "paper")

@@ -14,6 +14,7 @@ from configs import voc_aug_quarter
 
 def get_config() -> ConfigDict:
     config = voc_aug_quarter.get_config()
+    # [D] without the baseline's consistency of matched masks, which Eq. 2 does not have.
     config.unsup.rcc_weight = 0.0
     config.unsup.rmc_weight = 0.0
     config.unsup.rfc_weight = 0.0

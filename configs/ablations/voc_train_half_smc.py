@@ -14,6 +14,7 @@ from configs import voc_train_half
 
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
+    # [D] without the baseline's consistency of matched masks, which Eq. 2 does not have.
     config.unsup.rcc_weight = 0.0
     config.unsup.rmc_weight = 0.0
     config.unsup.rfc_weight = 0.0

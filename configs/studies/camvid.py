@@ -39,6 +39,11 @@ READINGS: dict[str, dict[str, Any]] = {
     "query_segments_unmerged": {"pseudo.source": "query", "pseudo.merge_same_class": False},
     "threshold_0.5": {"pseudo.pixel_threshold": 0.5},
     "threshold_0.9": {"pseudo.pixel_threshold": 0.9},
+    # What becomes of uncovered pixels, where there are some.
+    "query_segments_negative": {"pseudo.source": "query", "pseudo.uncovered": "negative"},
+    "threshold_0.9_negative": {"pseudo.pixel_threshold": 0.9, "pseudo.uncovered": "negative"},
+    # L_mask of Eq. 10 as large as that of Eq. 1.
+    "mask_loss_20": {"unsup.focal_weight": 20.0, "unsup.dice_weight": 1.0},
     "no_alignment": {"pseudo.class_alignment": 0.0},
     "no_burn_in": {"unsup_start_step": 0},
     "burn_in_2500": {"unsup_start_step": 2_500},

@@ -3,7 +3,8 @@
 Every function takes one decoder layer of the student on the strong views, the pseudo segments of
 those views at the mask grid, and the matching between them, and returns a `Mean`: the sum over
 segments and the number of segments. Dividing, over all devices, is the train step's.
-Pixels that no pseudo segment covers are unknown, not negative: `segments.known` keeps them out.
+Only `segments.known` pixels count: not those that no pseudo segment covers, unless
+`pseudo.uncovered` says that these are negative.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ def region_mask_contrast(
       segments: pseudo segments, masks [B, M, h, w].
       assignment: [B, M].
       temperature: tau_m.
-      denominator: "paper" leaves the positive pair out, as Eq. 5 is printed, and is unbounded
-        below; "with_positive" has it in (InfoNCE).
+      denominator: "paper" leaves the positive pair out, as Eq. 5 is printed: it falls to
+        -1 / tau_m, and pulls a pair that agrees as hard as one that does not; "with_positive" has
+        it in (InfoNCE), and is at least 0.
     """
     known = segments.known[:, None].astype(jnp.float32)
     student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known  # [B, M, h, w]
     target = _target_masks(segments) * known
-    # d(m^s_j, m^t_i) = 2 |m_j n m_i| / (|m_j| + |m_i|), for all pairs: [B, j, i].
+    # d(m^s_j, m^t_i) = 2 |m_j n m_i| / (|m_j| + |m_i|), for all pairs: [B, j, i]. The paper prints
+    # a union for the sum; Dice has the sum, here of soft masks, which have a gradient.
     shared = _einsum("bjhw,bihw->bji", student, target)
     size = student.sum((2, 3))[:, :, None] + target.sum((2, 3))[:, None, :]
     similarity = 2.0 * shared / jnp.maximum(size, _EPSILON)

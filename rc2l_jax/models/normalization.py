@@ -38,8 +38,8 @@ def group_count(channels: int, min_group_size: int = 1) -> int:
 class FrozenNorm(nn.Module):
     """Batch normalisation whose four arrays are constants, as detectron2's FrozenBatchNorm2d.
 
-    `scale`, `bias`, `mean` and `var` (float32 [features]) live in "batch_stats", so neither the
-    optimiser nor a training step ever changes them.
+    `scale`, `bias`, `mean` and `var` (float32 [features]) live in "batch_stats", so the optimiser
+    never changes them; the teacher's average of them is theirs up to its rounding.
 
     Attributes:
       features: channels of what is normalised.

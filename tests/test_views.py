@@ -1,0 +1,63 @@
+"""What the views of the unlabelled images make of the config."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from rc2l_jax.losses.region import semantic_mask_consistency
+from rc2l_jax.segments import label_map
+from rc2l_jax.structs import VOID
+from rc2l_jax.train_state import create_train_state
+from rc2l_jax.views import step_keys, unlabeled_views
+
+
+@pytest.fixture(scope="module")
+def segments_of():
+    """`pseudo.uncovered` -> the strong view's pseudo segments, some of whose pixels are open."""
+
+    @functools.cache
+    def run(uncovered: str):
+        config = tiny.config(pseudo__mask_threshold=0.5, pseudo__uncovered=uncovered)
+        model, _, state = create_train_state(config)
+        batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
+        keys = step_keys(state, batch, jnp.int32(0))
+        views = jax.jit(lambda: unlabeled_views(state, batch, keys, model, config))()
+        return jax.tree.map(np.asarray, views.segments)
+
+    return run
+
+
+def test_uncovered_pixels_are_unknown_or_negative_and_padding_is_neither(segments_of):
+    unknown, negative = segments_of("unknown"), segments_of("negative")
+    covered = label_map(unknown) != VOID
+    assert 0.1 < covered.mean() < 0.9
+    np.testing.assert_array_equal(unknown.known, covered)
+    padded = np.zeros_like(covered)
+    padded[:, :, -1:] = True  # 4 of 32 columns, at stride 4
+    np.testing.assert_array_equal(negative.known, ~padded)
+    for name in ("classes", "masks", "valid", "score"):
+        np.testing.assert_array_equal(getattr(unknown, name), getattr(negative, name))
+
+
+def test_a_mask_that_spills_over_is_held_back_where_uncovered_pixels_are_negative(segments_of):
+    def loss(mask_logits, segments):
+        classes = jnp.zeros((len(mask_logits), 6, tiny.NUM_CLASSES + 1))
+        weights = {"focal_weight": 1.0, "dice_weight": 1.0, "focal_alpha": 0.25, "focal_gamma": 2.0}
+        return semantic_mask_consistency(
+            classes, mask_logits, segments, union="semantic", **weights
+        )[0]
+
+    for uncovered, held_back in (("unknown", False), ("negative", True)):
+        segments = segments_of(uncovered)
+        logits = jnp.full((len(segments.classes), 6, *segments.known.shape[1:]), -1.0)
+        rng = np.random.default_rng(0).normal(0, 0.1, logits.shape)  # no ties
+        gradient = np.asarray(jax.grad(loss)(logits + rng, segments)).sum(1)
+        there = segments.valid.any(1)[:, None, None] & segments_of("negative").known
+        there &= ~segments_of("unknown").known
+        assert there.any() and (gradient[there] > 0).mean() == held_back
