@@ -20,6 +20,7 @@ from rc2l_jax.config import validate
 from rc2l_jax.structs import VOID
 
 _CHUNK = 64  # masks in memory at a time
+_MUCH_VOID = 0.5  # share of the pixels
 
 
 def prepare(config: ConfigDict) -> None:
@@ -208,7 +209,7 @@ def print_histogram(class_names: Sequence[str], counts: dict[str, np.ndarray]) -
 
 
 def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
-    """Warns of classes that a split never shows.
+    """Warns of classes that a split never shows, and of masks that say little.
 
     Raises:
       DataError: no two classes are left: what was meant as a class is void.
@@ -229,3 +230,10 @@ def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> 
                 effect = f"{'it' if one else 'they'} cannot be learned"
             kind = "labelled" if name == "labeled" else name
             print(f"warning: no {kind} example shows {', '.join(absent)}: {effect}")
+        void = count[VOID] / max(count.sum(), 1)
+        if void > _MUCH_VOID:
+            print(
+                f"warning: {name}: {void:.1%} of the masks' pixels are {VOID} (void): nothing is "
+                "learned or scored there, and a prediction names one of the classes there, too. "
+                "If that is background, make it a class"
+            )

@@ -228,9 +228,11 @@ def check_run_config(
     phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
     refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]
     if refused and not allow_changes:
+        do = "Use another --workdir, or that run's config"
+        if not any(key.startswith("model.") for key in differing):  # whose weights would not fit
+            do += "; or --allow_config_change to go on with the new one"
         raise CheckpointError(
-            f"{workdir} belongs to a run of another config: {'; '.join(refused)}. Use another "
-            "--workdir, or that run's config; or --allow_config_change to go on with the new one"
+            f"{workdir} belongs to a run of another config: {'; '.join(refused)}. {do}"
         )
     former = before or used
     changed = [name for name in used if _images(former, name) != _images(used, name)]

@@ -226,8 +226,8 @@ MISTAKES = {
         {"data.name": "camvid", "data.dir": "nowhere", "data.num_classes": 11},
         "nowhere",
     ),
-    "another config": ({"learning_rate": 0.5}, "learning_rate"),
-    "another model": ({"model.mask_dim": 16}, "mask_dim"),
+    "another config": ({"learning_rate": 0.5}, "--allow_config_change to go on"),
+    "another model": ({"model.mask_dim": 16}, "and is now 16. Use another --workdir"),
 }
 
 

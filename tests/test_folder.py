@@ -207,6 +207,22 @@ def test_255_as_a_class_is_noticed(root, tmp_path):
         check.check(config)
 
 
+def test_masks_that_are_mostly_void_are_noticed(root, tmp_path, capsys):
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    config.unsup_weight = 0.0
+    check.check(config)
+    assert "(void): nothing is learned" not in capsys.readouterr().out
+    for name in IMAGES:
+        mask = (root / "labels" / name).with_suffix(".png")
+        ids = masks.read_ids(mask.read_bytes(), str(mask)).copy()
+        ids[8:] = 255
+        mask.write_bytes(replicas.encode(ids))
+    check.check(config)
+    printed = capsys.readouterr().out
+    for split in ("labeled", "evaluation"):
+        assert f"warning: {split}: 65.0% of the masks' pixels are 255 (void): nothing" in printed
+
+
 def test_a_folder_name_that_cannot_be_a_split_is_named(root, tmp_path):
     (root / "images" / "train").rename(root / "images" / "train set")
     with pytest.raises(DataError, match="train set: a split's name may hold letters"):

@@ -30,6 +30,10 @@ MISTAKES = {
         "config: unknown key 'learning_rat': did you mean 'learning_rate'?; "
         "matcher = 'gpu' is not one of host, device",
     ),
+    "overrides_first": (
+        ["--config.matcher=gpu", "--mode=check", "--config", "configs/shapes.py"],
+        "config: matcher = 'gpu' is not one of host, device",
+    ),
     "unknown_group": (
         [SHAPES, "--config.modle.num_queries=3"],
         "config: unknown key 'modle.num_queries': did you mean 'model.num_queries'?",

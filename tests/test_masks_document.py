@@ -25,9 +25,9 @@ def run_block(number: int, **replaced: str) -> None:
     exec(compile(code, str(DOCUMENT), "exec"), {})
 
 
-def ids_of(name: str) -> list[list[int]]:
+def ids_of(name: str, split: str = "train") -> list[list[int]]:
     """A mask as training reads it."""
-    file = Path("labels") / "train" / name
+    file = Path("labels") / split / name
     return read_ids(file.read_bytes(), str(file)).tolist()
 
 
@@ -58,39 +58,128 @@ def test_black_and_white_become_ids(here):
     assert ids_of("a.png") == [[0, 1, 255]]
 
 
-@pytest.mark.parametrize("background", [255, 0])
-def test_polygons_become_ids(here, background):
+def square(low: float, high: float) -> list[list[float]]:
+    return [[low, low], [high, low], [high, high], [low, high]]
+
+
+def two_squares(background: int) -> list[list[int]]:
+    """A road of 4 x 4 pixels, and over its corner a tree."""
+    expected = np.full((5, 6), background)
+    expected[:4, :4] = 0
+    expected[2:4, 2:4] = 1
+    return expected.tolist()
+
+
+BACKGROUNDS = pytest.mark.parametrize(("name", "index"), [("", 255), ("road", 0)])
+
+
+@BACKGROUNDS
+def test_polygons_become_ids(here, name, index):
     (here / "polygons").mkdir()
-    square = lambda low, high: [[low, low], [high, low], [high, high], [low, high]]  # noqa: E731
     shapes = [
         {"label": "road", "shape_type": "polygon", "points": square(0.0, 3.0)},
         {"label": "tree", "shape_type": "polygon", "points": square(2.0, 3.0)},
     ]
-    drawn = {"imageWidth": 6, "imageHeight": 5, "shapes": shapes}
-    (here / "polygons" / "a.json").write_text(json.dumps(drawn))
-    run_block(1, BACKGROUND=str(background))
-    expected = np.full((5, 6), background)
-    expected[:4, :4] = 0
-    expected[2:4, 2:4] = 1  # the later one lies over the earlier one
-    assert ids_of("a.png") == expected.tolist()
 
-    shapes[0]["shape_type"] = "circle"
-    (here / "polygons" / "a.json").write_text(json.dumps(drawn))
-    with pytest.raises(SystemExit, match=r"polygons/a\.json: a circle, not a polygon"):
+    def write() -> None:
+        drawn = {"imageWidth": 6, "imageHeight": 5, "shapes": shapes}
+        (here / "polygons" / "a.json").write_text(json.dumps(drawn))
+
+    write()
+    run_block(1, BACKGROUND=repr(name))
+    assert ids_of("a.png") == two_squares(index)
+    run_block(1, BACKGROUND=repr(name), SPLIT="'val'")
+    assert ids_of("a.png", "val") == two_squares(index)
+    with pytest.raises(SystemExit, match=r"polygons/a\.json: background: not in classes\.txt"):
         run_block(1)
 
+    shapes[0]["shape_type"] = "circle"
+    write()
+    with pytest.raises(SystemExit, match=r"polygons/a\.json: a circle, not a polygon"):
+        run_block(1, BACKGROUND=repr(name))
+    shapes[0]["label"] = "Road"
+    write()
+    with pytest.raises(SystemExit, match=r"polygons/a\.json: Road: not in classes\.txt"):
+        run_block(1, BACKGROUND=repr(name))
 
-def test_turned_photos_get_upright_copies_and_stay(here):
-    folder = here / "images" / "train"
-    folder.mkdir(parents=True)
+
+@BACKGROUNDS
+def test_polygons_of_coco_become_ids(here, name, index):
+    flat = lambda low, high: [x for point in square(low, high) for x in point]  # noqa: E731
+    annotations = [
+        {"image_id": 7, "category_id": 3, "segmentation": [flat(0.0, 3.0)]},
+        {"image_id": 7, "category_id": 1, "segmentation": [flat(2.0, 3.0)]},
+    ]
+    coco = {
+        "images": [
+            {"id": 7, "file_name": "deep/a.JPG", "width": 6, "height": 5},
+            {"id": 8, "file_name": "b.jpg", "width": 2, "height": 1},
+        ],
+        "categories": [{"id": 1, "name": "tree"}, {"id": 3, "name": "road"}],
+        "annotations": annotations,
+    }
+    (here / "annotations.json").write_text(json.dumps(coco))
+    run_block(2, BACKGROUND=repr(name))
+    assert ids_of("deep/a.png") == two_squares(index)
+    assert ids_of("b.png") == [[index, index]]
+
+    coco["categories"][0]["name"] = "bush"
+    (here / "annotations.json").write_text(json.dumps(coco))
+    with pytest.raises(SystemExit, match=r"annotations\.json: bush: not in classes\.txt"):
+        run_block(2, BACKGROUND=repr(name))
+    coco["categories"][0]["name"] = "tree"
+    annotations[1]["segmentation"] = {"counts": [1, 2], "size": [5, 6]}
+    (here / "annotations.json").write_text(json.dumps(coco))
+    with pytest.raises(SystemExit, match=r"deep/a\.JPG: run lengths"):
+        run_block(2, BACKGROUND=repr(name))
+
+
+@pytest.fixture
+def turned() -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    Image.new("RGB", (40, 20)).save(folder / "turned.jpg", exif=exif)
-    Image.new("RGB", (40, 20)).save(folder / "upright.jpg")
-    before = (folder / "turned.jpg").read_bytes()
-    run_block(2)
-    (copy,) = (here / "upright").iterdir()
-    with Image.open(copy) as image:
-        assert copy.name == "turned.jpg" and image.size == (20, 40)
-        assert orientation_of_file(image, copy) == UPRIGHT
-    assert (folder / "turned.jpg").read_bytes() == before
+    return exif
+
+
+def test_turned_photos_get_upright_copies_and_stay(here, turned):
+    for split in ("train", "val", "unlabeled"):
+        folder = here / "images" / split
+        folder.mkdir(parents=True)
+        Image.new("RGB", (40, 20)).save(folder / "turned.JPG", exif=turned)
+        Image.new("RGB", (40, 20)).save(folder / "upright.jpg")
+    before = (here / "images" / "train" / "turned.JPG").read_bytes()
+    run_block(3)
+    copies = [path for path in sorted((here / "upright").rglob("*")) if path.is_file()]
+    names = [path.relative_to(here / "upright").as_posix() for path in copies]
+    assert names == ["train/turned.JPG", "val/turned.JPG"]
+    for copy in copies:
+        with Image.open(copy) as image:
+            assert image.size == (20, 40)
+            assert orientation_of_file(image, copy) == UPRIGHT
+    assert (here / "images" / "train" / "turned.JPG").read_bytes() == before
+
+
+def test_smaller_copies_are_a_data_set(here, turned):
+    for kind in ("images", "labels"):
+        (here / kind / "train").mkdir(parents=True)
+    mask = np.zeros((40, 60), np.uint8)
+    mask[:, 31:], mask[0] = 1, 255
+    photo = np.where(mask == 1, 250, 5).astype(np.uint8)[..., None].repeat(3, axis=2)
+    Image.fromarray(photo).save(here / "images" / "train" / "a.png")
+    Image.fromarray(mask).save(here / "labels" / "train" / "a.png")
+    (here / "images" / "unlabeled").mkdir()
+    Image.new("RGB", (60, 40)).save(here / "images" / "unlabeled" / "b.jpg", exif=turned)
+    Image.new("L", (12, 8)).save(here / "images" / "unlabeled" / "small.png")
+    run_block(4, SHORT_EDGE="20")
+
+    def size(name: str) -> tuple[int, int]:
+        with Image.open(here / "smaller" / "images" / name) as image:
+            assert image.mode == "RGB" and orientation_of_file(image, name) == UPRIGHT
+            return image.size
+
+    assert size("train/a.jpg") == (30, 20)
+    assert size("unlabeled/b.jpg") == (20, 30) and size("unlabeled/small.jpg") == (12, 8)
+    ids = read_ids((here / "smaller" / "labels" / "train" / "a.png").read_bytes(), "a")
+    assert ids.shape == (20, 30) and set(np.unique(ids)) <= {0, 1, 255}
+    assert (ids[1:, :15] == 0).all() and (ids[1:, 16:] == 1).all()
+    assert (here / "smaller" / "classes.txt").read_text() == "road\ntree\n"
