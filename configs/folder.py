@@ -4,9 +4,9 @@
         --config.data.num_classes=NUMBER
 
 `data/folder/folder_dataset_builder.py` says what the folder may hold; unlabelled images may lie
-elsewhere (`data.unlabeled_dir`). Hardware: one GPU; how much memory it takes has not been measured,
-and `accumulate_steps` and `remat` take less. Time: 20,000 steps are 6 hours for every second that a
-step takes. Score: depends on the images.
+elsewhere (`data.unlabeled_dir`); docs/own_images.md says how to go on. Not trained yet on any
+images. Hardware: one GPU; how much memory it takes has not been measured. Time: 20,000 steps are 6
+hours for every second that a step takes. Score: depends on the images.
 """
 
 from ml_collections import ConfigDict
