@@ -30,7 +30,9 @@ def get_config() -> ConfigDict:
     config.init_queries = "first"  # of a MaskFormer with more queries take the first; or "fresh"
     config.matcher = "host"  # "host": scipy in a callback; "device": optax
     config.dtype = "float32"  # "bfloat16": of activations; parameters and losses stay float32
-    config.accumulate_steps = 1  # parts in which each device takes its batch, to save memory
+    # Parts in which each device takes its batch, to save memory. A part's losses are divided by its
+    # own counts: one with a single pseudo segment weighs as much as one with thirty.
+    config.accumulate_steps = 1
     config.remat = False  # True: less memory, more time; see benchmarks/RESULTS.md
     config.optimizer_dtype = "float32"  # "bfloat16": of Adam's first moment
     # Where compiled programs are kept from run to run, on accelerators ("" for nowhere);
