@@ -13,5 +13,6 @@ def get_config() -> ConfigDict:
     config.dtype = "bfloat16"  # [D] for the time it takes
     config.unsup.contrast_denominator = "paper"
     config.unsup.rcc_no_object = False
+    config.pseudo.uncovered = "negative"  # [D] masks of 0 and 1, compared everywhere
     config.unsup.union = "semantic"  # [D] "merging regions with the same class", as [M] infers
     return config

@@ -19,7 +19,10 @@ from configs.studies import camvid
 TABLES = {
     "terms": [*camvid.TABLES["terms"], *camvid.row("supervised", "rc2l", seeds=3)[2:]],
     "alpha": camvid.TABLES["alpha"],
-    "readings": [cell for cell in camvid.TABLES["readings"] if "burn_in" not in cell],
+    "readings": [
+        *(cell for cell in camvid.TABLES["readings"] if "burn_in" not in cell),
+        *camvid.row("threshold_0.9", "threshold_0.9_negative", seeds=2)[2:],
+    ],
 }
 
 
