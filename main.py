@@ -228,21 +228,22 @@ def with_config_of_run(argv: list[str]) -> list[str]:
             fail(f"{given} is a record, not an experiment's file: give its folder as --workdir")
         if name and not Path(name).is_file():
             fail(f"{given}: no such file; the experiments are in configs/")
-        return with_config_first(argv, argv.index(given), 1 if "=" in given else 2)
+        at = argv.index(given)
+        end = at + (1 if "=" in given else 2)
+        return with_config_first(argv[0], argv[at:end], [*argv[1:at], *argv[end:]])
     flags.FLAGS(argv, known_only=True)
     if not _WORKDIR.value or not (run_path(_WORKDIR.value) / "config.json").exists():
         if any(re.match(r"--?(no)?config\.", x) for x in argv):
             fail(no_config())
         return argv
     run_config(run_path(_WORKDIR.value))  # says what is wrong with it in one line
-    argv = [argv[0], f"--config={OF_RUN}:{_WORKDIR.value}", *argv[1:]]
-    return with_config_first(argv, at=1, count=1)
+    return with_config_first(argv[0], [f"--config={OF_RUN}:{_WORKDIR.value}"], argv[1:])
 
 
-def with_config_first(argv: list[str], at: int, count: int) -> list[str]:
-    """Brings --config, `count` arguments from `at` on, to where ml_collections looks for it."""
+def with_config_first(program: str, config: list[str], others: list[str]) -> list[str]:
+    """Puts --config and the other arguments where ml_collections looks for them."""
     # It reads the overrides there, too, and wants none of them before the config.
-    sys.argv = [argv[0], *argv[at : at + count], *argv[1:at], *argv[at + count :]]
+    sys.argv = [program, *config, *others]
     return sys.argv
 
 

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = paper.get_config()
     # [P] COCO for both partitions; [D] that it is COCO-Stuff
     config.init_from = "facebook/maskformer-resnet101-coco-stuff"
-    config.model.num_queries = 50  # [D] Table 5 has VOC only; [M] has 100
+    # [D] The 50 queries of `base.py`: Table 5 has VOC only, and [M] has 100.
     config.unsup_weight = 1.0  # [D] Table 4 has VOC only; this is its value with many labels
     config.data.name = "cityscapes_semseg"
     config.data.num_classes = 19

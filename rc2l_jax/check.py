@@ -216,10 +216,11 @@ def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> 
     """
     for name, count in counts.items():
         absent = [label for label, pixels in zip(class_names, count) if not pixels]
+        void = count[VOID] / max(count.sum(), 1)
         if len(absent) >= len(class_names) - 1:
             shown = counted(len(class_names) - len(absent), "class", "classes")
             raise DataError(
-                f"{name}: the masks show {shown}, and {count[VOID] / max(count.sum(), 1):.1%} of "
+                f"{name}: the masks show {shown}, and {void:.1%} of "
                 f"their pixels are {VOID}, which means void. Is a class missing, or written as "
                 f"{VOID}? Give it an id in the masks."
             )
@@ -230,7 +231,6 @@ def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> 
                 effect = f"{'it' if one else 'they'} cannot be learned"
             kind = "labelled" if name == "labeled" else name
             print(f"warning: no {kind} example shows {', '.join(absent)}: {effect}")
-        void = count[VOID] / max(count.sum(), 1)
         if void > _MUCH_VOID:
             print(
                 f"warning: {name}: {void:.1%} of the masks' pixels are {VOID} (void): nothing is "
