@@ -47,6 +47,7 @@ EXIT_STATUS = {
     StorageError: 5,
     Interrupted: 75,  # EX_TEMPFAIL of sysexits.h: start the same command again
 }
+_CTRL_C = 130  # as shells have it
 OF_RUN = Path(__file__).parent / "configs" / "of_run.py"
 MODES = ("train", "eval", "predict", "export", "check", "prepare")
 
@@ -121,6 +122,9 @@ def main(argv: list[str]) -> None:
         if isinstance(error, StorageError):  # threads that write would have the last word
             leave(f"error: {error}", exit_status(error))
         fail(str(error), exit_status(error))
+    except KeyboardInterrupt:  # training and evaluation make an Interrupted of it where they can
+        hint = ": with --resume the same command goes on" if mode == "predict" else ""
+        leave(f"stopped{hint}", _CTRL_C)
 
 
 def join_others() -> None:

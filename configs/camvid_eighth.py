@@ -42,5 +42,4 @@ def get_config() -> ConfigDict:
     config.data.min_scale = 1.0
     config.data.max_scale = 1.5
     config.data.eval_short_edge = 96
-    config.eval_batch_size = 8
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -53,7 +54,7 @@ class FolderTree:
         self._root = root
         names = []
         for start in folders:
-            for folder, inner, files in os.walk(root / start, followlinks=True):
+            for folder, inner, files in os.walk(root / start, True, _warn_of, followlinks=True):
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
                 names += [(below / name).as_posix() for name in files if not name.startswith(".")]
@@ -79,6 +80,13 @@ class FolderTree:
     def where(self, name: str) -> str:
         """See `Tree`."""
         return str(self._root / name)
+
+
+def _warn_of(error: OSError) -> None:
+    """Names a folder that cannot be listed; what is not there is nobody's mistake here."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        text = f"warning: {error.filename} is left out: cannot be listed ({error.strerror})"
+        print(text, file=sys.stderr)
 
 
 def _is_searched(folder: str, name: str) -> bool:

@@ -41,12 +41,13 @@ def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[st
     return flat
 
 
-def validate(config: ConfigDict, num_devices: int) -> None:
+def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> None:
     """Checks a config against `configs/base.py` and against itself.
 
     Args:
       config: the run's config.
       num_devices: devices of all processes that share the batches.
+      trains: False asks of the batches only that evaluation's can be shared.
 
     Raises:
       ConfigError: with every problem found.
@@ -62,7 +63,21 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     # Nor is a default blamed for what the user did not write.
     problems += [text for key, text in _value_problems(values) if key in given]
     problems += _combination_problems(values)
-    problems += _device_problems(values, num_devices)
+    problems += _device_problems(values, num_devices, trains)
+    if problems:
+        raise ConfigError(problems)
+
+
+def validate_options(config: ConfigDict) -> None:
+    """Checks each value of a config that says how to predict, but of no data set or run.
+
+    Raises:
+      ConfigError: with every problem found.
+    """
+    schema, given = flatten(base.get_config()), flatten(config)
+    problems = _schema_problems(given, schema)
+    if not problems:
+        problems = [text for key, text in _value_problems(given) if key not in NOT_EMPTY]
     if problems:
         raise ConfigError(problems)
 
@@ -176,16 +191,16 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _device_problems(values: dict[str, Any], num_devices: int) -> list[str]:
+def _device_problems(values: dict[str, Any], num_devices: int, trains: bool) -> list[str]:
     """Problems of the batch sizes on `num_devices` devices."""
-    semi, accumulate = values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
+    semi, accumulate = trains and values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
     parts = num_devices * accumulate
-    divisors = {"batch_size": parts, "eval_batch_size": num_devices}
+    divisors = {"eval_batch_size": num_devices} | ({"batch_size": parts} if trains else {})
     divisors |= {"unlabeled_batch_size": parts} if semi else {}
     in_parts = f" times accumulate_steps = {accumulate}" if accumulate > 1 else ""
     problems = [
         f"{key} = {values[key]} is not a multiple of the {num_devices} devices"
-        + (in_parts if divisor == parts else "")
+        + (in_parts if key != "eval_batch_size" else "")
         for key, divisor in divisors.items()
         if values[key] % divisor
     ]

@@ -22,7 +22,7 @@ from rc2l_jax.augment import normalize
 from rc2l_jax.inference import semantic_inference
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.pretrained import WeightsError
-from rc2l_jax.pretrained.files import check_new_folder
+from rc2l_jax.pretrained.files import new_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _PROGRAM, _WEIGHTS, _DESCRIPTION = "inference.stablehlo", "weights.safetensors", "model.json"
@@ -64,9 +64,20 @@ def export_stablehlo(
       size: (H, W) of the images it will take.
 
     Raises:
-      WeightsError: there is something in the folder.
+      WeightsError: there is something in the folder, or it cannot be written.
     """
-    check_new_folder(output)
+    with new_folder(output) as folder:
+        _fill(folder, variables, config, class_names, size)
+    return output
+
+
+def _fill(
+    folder: Path,
+    variables: Any,
+    config: ConfigDict,
+    class_names: tuple[str, ...],
+    size: tuple[int, int],
+) -> None:
     model = build_model(config)
     flat = flatten(variables)
     shapes = {key: jax.ShapeDtypeStruct(x.shape, jnp.float32) for key, x in flat.items()}
@@ -74,12 +85,10 @@ def export_stablehlo(
     images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
     run = jax.jit(lambda weights, images: predict(model, unflatten(weights), images))
     program = export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
-    output.mkdir(parents=True, exist_ok=True)
-    (output / _PROGRAM).write_bytes(program)
-    save_file(flat, output / _WEIGHTS)
+    (folder / _PROGRAM).write_bytes(program)
+    save_file(flat, folder / _WEIGHTS)
     description = {"size": size, "class_names": class_names, "platforms": PLATFORMS}
-    (output / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    return output
+    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 
 def load_exported(

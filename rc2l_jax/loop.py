@@ -265,7 +265,10 @@ def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
 
 
 def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:
-    """Shows the unlabelled images of the first device as the next step would see them."""
+    """Shows the unlabelled images of the first device as the next step would see them.
+
+    With `accumulate_steps` above 1 the step draws CutMix's partners within each part instead.
+    """
     if not run.config.num_pictures or not batch.unlabeled_image.shape[1]:
         return None
     shown = [np.asarray(x.addressable_shards[0].data)[0] for x in run.views(state, batch)]

@@ -67,7 +67,7 @@ def matching_cost(
     )
     dice_cost = mask.pairwise_dice(mask_logits, masks, segments.known)
     cost = class_weight * class_cost + focal_weight * focal_cost + dice_weight * dice_cost
-    return jax.lax.stop_gradient(jnp.where(valid[:, None, :], cost, 0.0))
+    return jnp.where(valid[:, None, :], cost, 0.0)
 
 
 def assign(cost: jax.Array, valid: jax.Array, *, matcher: str) -> tuple[Assignment, jax.Array]:

@@ -26,7 +26,7 @@ from data.host_tf import tf
 from rc2l_jax import exported, input_pipeline
 from rc2l_jax.checkpoints import CheckpointError
 from rc2l_jax.compilation import keep_compiled_programs
-from rc2l_jax.config import ConfigError, flatten, validate
+from rc2l_jax.config import ConfigError, flatten, validate, validate_options
 from rc2l_jax.eval_pipeline import Resize
 from rc2l_jax.inference import predict_pixels
 from rc2l_jax.label_resolution import class_ids, describe_in_strips
@@ -151,6 +151,7 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
     """Opens a whole MaskFormer's weights; see `open_network`."""
     path, description = files.find(name, "--model")
     config = base.get_config() if given is None else given.copy_and_resolve_references()
+    validate_options(config)
     config.init_from = name
     try:
         if description:
@@ -166,7 +167,7 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise WeightsError(f"{path}: describes a network that cannot be built: {error}") from error
-    if report.reinitialized:
+    if report.reinitialized or report.cut:
         raise WeightsError("\n".join([f"{path}: not a whole network", *report.lines()[1:]]))
     return _network(model, variables, config, names, os.path.abspath(path))
 
@@ -206,7 +207,10 @@ def from_program(folder: Path, config: ConfigDict) -> Network:
 
     Raises:
       WeightsError: the folder is not whole.
+      ConfigError: the config asks for what a program cannot do.
     """
+    validate_options(config)
+    _check_plain(config, folder)
     keep_compiled_programs(config.compilation_cache)
     program, weights, description = exported.open_program(folder)
     weights = _on_all_devices(weights)
@@ -219,6 +223,19 @@ def from_program(folder: Path, config: ConfigDict) -> Network:
     names = tuple(description["class_names"])
     sizes = config.eval_batch_size, config.eval.max_shapes
     return Network(os.path.abspath(folder), names, (FitInto(*shape),), shape, *sizes, run)
+
+
+def _check_plain(config: ConfigDict, folder: Path) -> None:
+    """Refuses what a program cannot do: it sees each image once and whole."""
+    given, plain = config.eval, base.get_config().eval
+    if tuple(given.scales) == plain.scales and (given.flip, given.window) == (False, 0):
+        return
+    raise ConfigError(
+        [
+            f"{folder} is a program, which sees each image once and whole: leave out eval.scales, "
+            "eval.flip and eval.window, or give the run itself (--workdir)"
+        ]
+    )
 
 
 def _on_all_devices(variables: Any) -> Any:

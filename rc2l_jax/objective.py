@@ -58,7 +58,7 @@ def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> 
         focal_alpha=config.loss.focal_alpha,
         focal_gamma=config.loss.focal_gamma,
     )
-    return jax.lax.stop_gradient(jax.vmap(cost)(predictions.class_logits, predictions.mask_logits))
+    return jax.vmap(cost)(predictions.class_logits, predictions.mask_logits)
 
 
 def label_terms(

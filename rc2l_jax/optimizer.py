@@ -73,6 +73,11 @@ def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
     return lambda step: poly(step) * jax.numpy.minimum(1.0, (step + 1) / config.warmup_steps)
 
 
+def applied_steps(opt_state: Any) -> jax.Array:
+    """The step of the schedule that comes next: those that were not finite do not count."""
+    return opt_state[-1].count
+
+
 def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Global-norm clip, Adam, decoupled decay and rate by group, schedule (torch's AdamW)."""
     rules = parameter_rules(config)

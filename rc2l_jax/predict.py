@@ -95,6 +95,7 @@ def predict_folder(
         raise PredictError(str(error)) from error
     if not found.photos:
         raise _nothing(found, source)
+    _make(output)
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
     done = _leave_out_written(found, output, probabilities, opened.title) if resume else 0
     try:
@@ -143,7 +144,7 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
 
     def write(result: Result) -> Result:
         photo, error = items[result.position], result.error
-        about = {"image": str(photo.path), "model": network.title}
+        about = {"image": os.path.abspath(photo.path), "model": network.title}
         try:
             if not error:
                 prediction, names = result.prediction, network.class_names
@@ -248,6 +249,18 @@ def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> N
             "another --output would take its overlays and masks for images",
             file=sys.stderr,
         )
+
+
+def _make(output: Path) -> None:
+    """Makes the folder before the network is opened and compiled, which takes long."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PredictError(
+            f"--output={output}: cannot be made ({error.strerror}): choose another folder"
+        ) from error
+    if not os.access(output, os.W_OK):
+        raise PredictError(f"--output={output} may not be written: choose another folder")
 
 
 def _nothing(found: photos.Photos, source: str) -> PredictError:

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from rc2l_jax import visualize
-from rc2l_jax.rundir import write_json
 
 _JPEG_SIDE = 65_500  # pixels; a longer image has its overlay as PNG
 _OVERLAY_QUALITY = 90
@@ -44,7 +43,8 @@ def write_prediction(
 ) -> None:
     """Writes the files of one image; the list of segments last, when all others are whole.
 
-    Until then there is none, not even a former one: see `is_written`.
+    Until then there is none, not even a former one: see `is_written`. Former probabilities are gone
+    then, too: they may be another network's.
 
     Args:
       output: the folder for all images.
@@ -57,7 +57,8 @@ def write_prediction(
     segments = list_path(output, name)
     segments.parent.mkdir(parents=True, exist_ok=True)
     # The longest of an image's names is the first to be used: if it is too long, nothing is left.
-    for former in (segments.with_name(f"{segments.name}.partial"), segments):
+    shares = output / "probabilities" / f"{name}.npz"
+    for former in (_partial(segments), segments, shares):
         former.unlink(missing_ok=True)
     save = visualize.save_image
     save(output / "masks" / f"{name}.png", visualize.indexed(prediction.ids))
@@ -67,8 +68,16 @@ def write_prediction(
     else:
         save(output / "overlays" / f"{name}.jpg", picture, quality=_OVERLAY_QUALITY)
     if prediction.probabilities is not None:
-        _save_probabilities(output / "probabilities" / f"{name}.npz", prediction, class_names)
-    write_json(segments, {**about, **describe_segments(prediction, class_names)})
+        _save_probabilities(shares, prediction, class_names)
+    description = {**about, **describe_segments(prediction, class_names)}
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    _partial(segments).write_text(text, encoding="utf-8")
+    os.replace(_partial(segments), segments)
+
+
+def _partial(path: Path) -> Path:
+    """What a file is called until it is whole; the name does not depend on host or process."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def list_path(output: Path, name: str) -> Path:
@@ -146,7 +155,7 @@ def _ends(used: np.ndarray) -> tuple[int, int]:
 
 def _save_probabilities(path: Path, prediction: Prediction, class_names: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _partial(path)
     with partial.open("wb") as file:
         names = np.array(class_names)
         np.savez(file, probabilities=prediction.probabilities, class_names=names)

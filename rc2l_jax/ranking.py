@@ -108,7 +108,7 @@ def best_and_worst(
     Raises:
       ConfigError, DataError, CheckpointError: see `run_evaluation.evaluate_checkpoint`.
     """
-    start(config)
+    start(config, trains=False)
     model, _, networks, _ = restore_run(config, run_path(workdir), step)
     split, ranking = config.data.eval_split, Ranking(count, config.data.num_classes)
     batches = eval_pipeline.eval_batches(config, split, *topology())

@@ -49,9 +49,9 @@ class Evaluation(NamedTuple):
     picture: np.ndarray | None
 
 
-def start(config: ConfigDict) -> None:
-    """Validates a config, and lets JAX keep what it compiles."""
-    validate(config, jax.device_count())
+def start(config: ConfigDict, *, trains: bool) -> None:
+    """Validates a config (see there), and lets JAX keep what it compiles."""
+    validate(config, jax.device_count(), trains=trains)
     keep_compiled_programs(config.compilation_cache)
 
 
@@ -174,7 +174,7 @@ def evaluate_checkpoint(
       Interrupted: SIGTERM or Ctrl-C; nothing is written.
     """
     workdir = run_path(workdir)
-    start(config)
+    start(config, trains=False)
     model, step, networks, metadata = restore_run(config, workdir, step)
     class_names = input_pipeline.dataset_info(config).class_names
     say(EVALUATION_COMPILES)

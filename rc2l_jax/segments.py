@@ -91,7 +91,7 @@ def pseudo_segments(
 
     Returns:
       The segments, masks bool [B, M, h, w], without gradient, and int32 [B], how many queries'
-      segments found no slot. Pixels that no segment covers are not `known`.
+      segments found no slot.
     """
     no_object = class_logits.shape[-1] - 1
     probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))
@@ -163,8 +163,8 @@ def keep_largest(
       min_area: in pixels of the masks.
 
     Returns:
-      Segments with M slots, whose `known` pixels are the covered ones, and int32 [B], the number
-      of segments that were large enough but found no slot.
+      Segments with M slots, and int32 [B], the number of segments that were large enough but found
+      no slot.
     """
     area = jnp.where(segments.valid, segments.masks.sum((2, 3)), 0)
     area = jnp.where(area >= max(min_area, 1), area, 0)
@@ -173,12 +173,11 @@ def keep_largest(
     masks = jnp.take_along_axis(segments.masks, slot[:, :, None, None], axis=1)
     masks = masks & valid[:, :, None, None]
     take = lambda x: jnp.take_along_axis(x, slot, axis=1)  # noqa: E731
-    kept = Segments(
+    kept = segments.replace(
         classes=jnp.where(valid, take(segments.classes), 0),
         masks=masks,
         valid=valid,
         score=jnp.where(valid, take(segments.score), 0.0),
-        known=masks.any(1) & segments.known,
     )
     spare = max_segments - slot.shape[1]
     if spare:

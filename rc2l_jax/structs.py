@@ -65,7 +65,8 @@ class Segments:
       valid: bool [B, M].
       score: float32 [B, M], the teacher's confidence; 1 for ground truth.
       known: bool, the masks' spatial shape [B, H, W] or [B, h, w]: pixels on which a mask may be
-        compared. Void, padding and pixels no pseudo segment covers are unknown, not negative.
+        compared. Padding never is; void only with `ignore_void = False`, and what no pseudo
+        segment covers only with `pseudo.uncovered = "negative"`: then as background.
     """
 
     classes: jax.Array

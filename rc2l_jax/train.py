@@ -70,7 +70,7 @@ def train_and_evaluate(
     """
     workdir = run_path(workdir)
     with StopRequest() as stop, contextlib.ExitStack() as stack:
-        start(config)
+        start(config, trains=True)
         # What is wrong with the data must show before anything is written.
         data, subsets = input_pipeline.open_subsets(config)
         used = describe_subsets(config, data, subsets)

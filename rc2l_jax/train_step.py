@@ -22,7 +22,7 @@ from rc2l_jax.class_balance import segment_counts, update_shares
 from rc2l_jax.diagnostics import nonfinite_terms, pseudo_label_metrics
 from rc2l_jax.distributed import compiled_together
 from rc2l_jax.models.maskformer import MaskFormer
-from rc2l_jax.optimizer import learning_rate_schedule
+from rc2l_jax.optimizer import applied_steps, learning_rate_schedule
 from rc2l_jax.segments import nearest_downsample
 from rc2l_jax.structs import AXIS, Batch, Mean, Predictions, TrainState
 from rc2l_jax.train_state import ema_decay, ema_update
@@ -84,7 +84,7 @@ def train_step(
     scalars = {f"loss/{name}": value for name, value in losses.items()} | {
         "grad_norm": optax.global_norm(grads),
         "update_norm": optax.global_norm(updates),
-        "learning_rate": learning_rate_schedule(config)(state.step),
+        "learning_rate": learning_rate_schedule(config)(applied_steps(state.opt_state)),
         "unsup_weight": objective.unsup_weight(state.step, config),
     }
     if "pseudo/classes" in metrics:

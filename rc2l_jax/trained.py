@@ -110,7 +110,7 @@ def export_checkpoint(
       WeightsError: the folder is not empty, or the format has no such model.
     """
     workdir, output = run_path(workdir), Path(output).expanduser().absolute()
-    validate(config, jax.device_count())
+    validate(config, num_devices=1)  # no batch is shared
     _, step, networks, _ = restore_run(config, workdir, step)
     class_names = run_classes(workdir, config)
     if file_format == "huggingface":

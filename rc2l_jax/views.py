@@ -144,9 +144,13 @@ def unlabeled_views(
         min_area=config.pseudo.min_area,
         merge=config.pseudo.merge_same_class,
     )
-    if config.pseudo.uncovered == "negative":
-        on_grid = nearest_downsample(batch.unlabeled_valid, grid)
-        segments = segments.replace(known=jnp.where(box, on_grid[partner], on_grid))
+    # What the teacher left open: masks may be compared there or not. An image of which it said
+    # nothing is no evidence in either case.
+    if config.pseudo.uncovered == "unknown":
+        known = segments.masks.any(1)
+    else:
+        known = segments.known & segments.valid.any(1)[:, None, None]
+    segments = segments.replace(known=known)
     return UnlabeledViews(
         weak=weak,
         weak_segments=weak_segments,

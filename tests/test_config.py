@@ -119,6 +119,15 @@ def test_batches_must_fit_the_devices(changes, num_devices, words):
     assert words in problem
 
 
+def test_without_training_only_evaluations_batch_must_fit_the_devices():
+    validate(changed({"batch_size": 12, "unlabeled_batch_size": 0}), num_devices=8, trains=False)
+    with pytest.raises(
+        ConfigError, match="eval_batch_size = 9 is not a multiple of the 8"
+    ) as error:
+        validate(changed({"batch_size": 12, "eval_batch_size": 9}), num_devices=8, trains=False)
+    assert len(error.value.problems) == 1
+
+
 def test_what_supervised_training_does_not_use_is_not_demanded():
     changes = {"unsup_weight": 0.0, "data.unlabeled_split": "", "unlabeled_batch_size": 1}
     validate(changed(changes), num_devices=8)

@@ -203,6 +203,21 @@ def test_version(command_line, capsys):
     assert capsys.readouterr().out == f"rc2l_jax {__version__}\n"
 
 
+def test_ctrl_c_leaves_no_traceback():
+    program = (
+        "import main\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "main.run = interrupted\n"
+        "main.app.run(main.main, flags_parser=main.parse_flags)"
+    )
+    arguments = ["--mode=predict", "--model=x", "--input=.", "--output=o"]
+    command = [sys.executable, "-c", program, *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 130
+    assert result.stderr.endswith("stopped: with --resume the same command goes on\n")
+    assert "Traceback" not in result.stderr
+
+
 def test_check_counts_examples_and_classes(command_line, capsys):
     small = [
         "--config.data.shapes.num_train=130",

@@ -107,8 +107,8 @@ def test_polygons_become_ids(here, name, index):
 def test_polygons_of_coco_become_ids(here, name, index):
     flat = lambda low, high: [x for point in square(low, high) for x in point]  # noqa: E731
     annotations = [
-        {"image_id": 7, "category_id": 3, "segmentation": [flat(0.0, 3.0)]},
-        {"image_id": 7, "category_id": 1, "segmentation": [flat(2.0, 3.0)]},
+        {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [flat(0.0, 3.0)]},
+        {"id": 2, "image_id": 7, "category_id": 1, "segmentation": [flat(2.0, 3.0)]},
     ]
     coco = {
         "images": [
@@ -128,10 +128,23 @@ def test_polygons_of_coco_become_ids(here, name, index):
     with pytest.raises(SystemExit, match=r"annotations\.json: bush: not in classes\.txt"):
         run_block(2, BACKGROUND=repr(name))
     coco["categories"][0]["name"] = "tree"
+    annotations[1]["segmentation"] = []
+    (here / "annotations.json").write_text(json.dumps(coco))
+    with pytest.raises(SystemExit, match=r"annotation 2: a box without a polygon"):
+        run_block(2, BACKGROUND=repr(name))
     annotations[1]["segmentation"] = {"counts": [1, 2], "size": [5, 6]}
     (here / "annotations.json").write_text(json.dumps(coco))
     with pytest.raises(SystemExit, match=r"deep/a\.JPG: run lengths"):
         run_block(2, BACKGROUND=repr(name))
+
+
+@pytest.mark.parametrize("name", ["/photos/a.png", "../images/train/a.png"])
+def test_no_mask_of_coco_takes_a_photos_place(here, name):
+    images = [{"id": 7, "file_name": name, "width": 6, "height": 5}]
+    coco = {"images": images, "categories": [], "annotations": []}
+    (here / "annotations.json").write_text(json.dumps(coco))
+    with pytest.raises(SystemExit, match=r"a\.png: make it relative to images/train"):
+        run_block(2, BACKGROUND="'road'")
 
 
 @pytest.fixture
@@ -170,7 +183,11 @@ def test_smaller_copies_are_a_data_set(here, turned):
     (here / "images" / "unlabeled").mkdir()
     Image.new("RGB", (60, 40)).save(here / "images" / "unlabeled" / "b.jpg", exif=turned)
     Image.new("L", (12, 8)).save(here / "images" / "unlabeled" / "small.png")
+    deep = np.full((8, 12), 250 << 8, np.uint16)
+    Image.fromarray(deep).save(here / "images" / "unlabeled" / "deep.png")
     run_block(4, SHORT_EDGE="20")
+    with Image.open(here / "smaller" / "images" / "unlabeled" / "deep.jpg") as image:
+        assert image.getextrema() == ((250, 250),) * 3
 
     def size(name: str) -> tuple[int, int]:
         with Image.open(here / "smaller" / "images" / name) as image:
@@ -183,3 +200,6 @@ def test_smaller_copies_are_a_data_set(here, turned):
     assert ids.shape == (20, 30) and set(np.unique(ids)) <= {0, 1, 255}
     assert (ids[1:, :15] == 0).all() and (ids[1:, 16:] == 1).all()
     assert (here / "smaller" / "classes.txt").read_text() == "road\ntree\n"
+    Image.new("L", (12, 8)).save(here / "images" / "unlabeled" / "small.jpg")
+    with pytest.raises(SystemExit, match=r"small\.png: another photo is smaller/.*small\.jpg"):
+        run_block(4, SHORT_EDGE="20")

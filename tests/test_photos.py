@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -312,6 +313,22 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
     found = names(photos.find(str(tmp_path / "in"), tmp_path / "out"))
     assert found == ["a/a", "b/other"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
+    for folder in ("in", "in/locked"):
+        save(tmp_path / folder / "a.png", rgb())
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert names(photos.find(str(tmp_path / "in"), tmp_path / "out")) == ["a"]
+    warning = capsys.readouterr().err
+    assert f"{tmp_path}/in/locked is left out: cannot be listed (Permission denied)" in warning
 
 
 @pytest.mark.parametrize("source", ["in", "in/a.png", "in/*.png"])

@@ -28,6 +28,7 @@ from test_evaluate import camvid_network, use_tiny_model
 from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
 
+from configs import base
 from data.errors import DataError
 from rc2l_jax import (
     eval_pipeline,
@@ -41,6 +42,8 @@ from rc2l_jax import (
     visualize,
 )
 from rc2l_jax.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.config import ConfigError
+from rc2l_jax.config_values import CHOICES
 from rc2l_jax.evaluate import evaluate
 from rc2l_jax.exported import export_stablehlo, load_exported
 from rc2l_jax.models import build_model, resnet
@@ -417,7 +420,7 @@ def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
     assert "none: 1 image -> " in capsys.readouterr().out
 
 
-def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, capsys):
+def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, capsys, monkeypatch):
     source, out = folder_of(tmp_path / "in", "ab"), tmp_path / "out"
     predict_folder(str(source), out)
     before = {path: path.read_bytes() for path in out.rglob("[ab].*")}
@@ -442,14 +445,45 @@ def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, c
     ):
         predict_folder(str(other), out, resume=True)
 
+    # However it is named, and from wherever.
+    monkeypatch.chdir(source)
+    write_json(out / "segments" / "b.json", {"image": str(source / "b.bmp")})
+    assert predict_folder("b.bmp", out, resume=True) == 0
+    monkeypatch.chdir(other)
+    with pytest.raises(PredictError, match=r"in/b\.bmp, and not of b\.png"):
+        predict_folder("b.png", out, resume=True)
+
     # What was written before the list told its image is believed.
     old = out / "segments" / "b.json"
     write_json(old, {k: v for k, v in json.loads(old.read_text()).items() if k != "image"})
     assert predict_folder(str(source / "b.bmp"), out, resume=True) == 0
 
 
+@pytest.mark.parametrize("name", ["mine", "mine/deeper"])
+def test_an_output_that_cannot_be_is_said_before_the_network_is_opened(tmp_path, name):
+    (tmp_path / "mine").write_text("keep")
+    source = folder_of(tmp_path / "in", "a")
+    with pytest.raises(PredictError, match=rf"--output={tmp_path}/{name}.*choose .*folder"):
+        predict_folder(str(source), tmp_path / name, model="none", overwrite=True)
+    assert (tmp_path / "mine").read_text() == "keep"
+
+
+def test_no_probabilities_of_another_network_stay(no_network, tmp_path):
+    source, out = folder_of(tmp_path / "in", "ab"), tmp_path / "out"
+    assert predict_folder(str(source), out, probabilities=True) == 2
+    assert stems(out, "probabilities") == ["a", "b"]
+    assert predict_folder(str(source / "a.png"), out, overwrite=True) == 1
+    assert stems(out, "probabilities") == ["b"]
+    assert predict_folder(str(source), out, probabilities=True, resume=True) == 1
+    assert stems(out, "probabilities") == ["a", "b"]
+
+
 def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
-    long = "n" * 243  # of 255 bytes; its list of segments has 13 more while it is written
+    longest = "n" * 242  # of 255 bytes; its list of segments has 13 more while it is written
+    source = folder_of(tmp_path / "longest", [longest])
+    assert predict_folder(str(source), tmp_path / "whole") == 1
+    assert stems(tmp_path / "whole") == [longest]
+    long = longest + "n"
     source = folder_of(tmp_path / "in", ["a", long, "z"])
     assert predict_folder(str(source), tmp_path / "out") == 2
     warning = capsys.readouterr().err
@@ -698,7 +732,7 @@ def test_weights_that_cannot_be_used_say_why(peer, tmp_path, case):
         open_network(altered(peer.folder, tmp_path / "copy", file, **values))
 
 
-def test_weights_alone_need_a_config(peer, tmp_path, run):
+def test_weights_alone_need_a_config(peer, tmp_path, run, monkeypatch):
     file = tmp_path / "weights.safetensors"
     shutil.copy(peer.folder / "model.safetensors", file)
     with pytest.raises(WeightsError, match="lies beside these weights: give --config"):
@@ -707,6 +741,13 @@ def test_weights_alone_need_a_config(peer, tmp_path, run):
     config.model.update(norm="frozen", num_queries=7)
     with pytest.raises(WeightsError, match="does not fit the model"):
         open_network(file, config=config)
+    few = tiny_config(backbone="tiny_bottleneck", norm="frozen", num_queries=4).model
+    config.model.update(few)
+    config.max_segments = 4
+    monkeypatch.setitem(CHOICES, "model.backbone", (few.backbone,))
+    with pytest.raises(WeightsError, match=r"4 of 7 queries \(model.num_queries = 7 takes all\)"):
+        open_network(file, config=config)
+    monkeypatch.undo()
     with pytest.raises(WeightsError, match="--model = 'nothing': no such file or folder"):
         open_network("nothing")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
@@ -728,6 +769,16 @@ def test_an_exported_program_predicts_images_of_any_size(run, tmp_path):
     np.testing.assert_array_equal(predictions[0].ids, ids[0])
     assert predictions[1].ids.shape == (36, 48)
     assert predictions[2].ids.shape == (100, 60)
+    for key, value, message in (
+        ("flip", True, "is a program, which sees each image once and whole"),
+        ("max_shapes", 0, "eval.max_shapes = 0 must be at least 1"),
+        ("flp", True, "did you mean 'eval.flip'"),
+    ):
+        config = base.get_config()
+        with config.unlocked():
+            config.eval[key] = value
+        with pytest.raises(ConfigError, match=message):
+            open_network(tmp_path / "hlo", config=config)
     (tmp_path / "hlo" / "weights.safetensors").write_bytes(b"")
     with pytest.raises(WeightsError, match="damaged"):
         open_network(tmp_path / "hlo")

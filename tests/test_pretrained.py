@@ -494,6 +494,8 @@ def test_what_the_peer_has_not_is_refused_and_nothing_is_overwritten(peer, tmp_p
     with pytest.raises(WeightsError, match="not an empty folder"):
         export_transformers(peer.variables, tiny_config(), CLASS_NAMES, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(WeightsError, match=r"mine\.txt/out: cannot be written \(Not a directory\)"):
+        export_transformers(peer.variables, tiny_config(), CLASS_NAMES, tmp_path / "mine.txt/out")
     for key, value in (("norm", "group"), ("stem", "deeplab"), ("pixel_dim", 40)):
         config = tiny_config()
         config.model[key] = value

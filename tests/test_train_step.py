@@ -188,6 +188,8 @@ def test_a_step_that_is_not_finite_changes_nothing(setup):
     assert after.step == before.step + 1
     assert same(after.teacher_params, before.teacher_params)
     assert same(after.opt_state, before.opt_state)
+    _, (again,) = setup.run(1, state=replicate(after, 1))
+    assert again["learning_rate"] == metrics["learning_rate"] > 0, "the schedule has not moved on"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import tiny
 
+from rc2l_jax import views
 from rc2l_jax.losses.region import semantic_mask_consistency
 from rc2l_jax.segments import label_map
-from rc2l_jax.structs import VOID
+from rc2l_jax.structs import VOID, Segments
 from rc2l_jax.train_state import create_train_state
 from rc2l_jax.views import step_keys, unlabeled_views
 
@@ -27,8 +29,8 @@ def segments_of():
         model, _, state = create_train_state(config)
         batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
         keys = step_keys(state, batch, jnp.int32(0))
-        views = jax.jit(lambda: unlabeled_views(state, batch, keys, model, config))()
-        return jax.tree.map(np.asarray, views.segments)
+        got = jax.jit(lambda: unlabeled_views(state, batch, keys, model, config))()
+        return jax.tree.map(np.asarray, got.segments)
 
     return run
 
@@ -43,6 +45,52 @@ def test_uncovered_pixels_are_unknown_or_negative_and_padding_is_neither(segment
     np.testing.assert_array_equal(negative.known, ~padded)
     for name in ("classes", "masks", "valid", "score"):
         np.testing.assert_array_equal(getattr(unknown, name), getattr(negative, name))
+
+
+@pytest.mark.parametrize("uncovered", ["unknown", "negative"])
+def test_image_segments_and_padding_are_cut_alike(uncovered, monkeypatch):
+    config = tiny.config(data__color=False, pseudo__min_area=1, pseudo__uncovered=uncovered)
+    batch = jax.tree.map(lambda x: np.array(x[0]), tiny.batch(1))
+    for i, plane in enumerate(batch.unlabeled_valid):
+        plane[4 * (i + 1) :] = False  # each image is padded otherwise
+    valid = batch.unlabeled_valid[:, ::4, ::4]
+    labels = np.random.default_rng(0).integers(-1, 3, valid.shape)
+    labels = np.where(valid & (labels >= 0), labels, VOID)
+    count = len(valid)
+    weak = Segments(
+        classes=jnp.tile(jnp.arange(3), (count, 1)),
+        masks=jnp.asarray(labels[:, None] == np.arange(3)[:, None, None]),
+        valid=jnp.ones((count, 3), bool),
+        score=jnp.ones((count, 3)),
+        known=jnp.asarray(valid),
+    )
+    teacher = weak, jnp.zeros(count, jnp.int32), jnp.zeros(tiny.NUM_CLASSES)
+    monkeypatch.setattr(views, "teacher_segments", lambda *_: teacher)
+    batch = jax.tree.map(jnp.asarray, batch)
+    state = SimpleNamespace(key=jax.random.key(0), step=jnp.int32(3))
+    keys = step_keys(state, batch, jnp.int32(0))
+    got = unlabeled_views(state, batch, keys, None, config)
+
+    mine, strong = (np.asarray(x)[:, ::4, ::4] for x in (got.weak, got.strong))
+    source = (strong[:, None] == mine[None]).all(-1)  # whose pixels: each image is noise of its own
+    assert (source.sum(1) == 1).all()
+    assert 0.4 < np.mean([shown[i] for i, shown in enumerate(source)]) < 0.9
+    label, valid = ((source * x[None]).sum(1) for x in (labels, valid))
+    np.testing.assert_array_equal(label_map(got.segments), label)
+    known = valid if uncovered == "negative" else label != VOID
+    np.testing.assert_array_equal(got.segments.known, known)
+
+
+@pytest.mark.parametrize("uncovered", ["unknown", "negative"])
+def test_an_image_of_which_the_teacher_says_nothing_is_no_evidence(uncovered):
+    config = tiny.config(
+        pseudo__source="semantic", pseudo__pixel_threshold=1.0, pseudo__uncovered=uncovered
+    )
+    model, _, state = create_train_state(config)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
+    keys = step_keys(state, batch, jnp.int32(0))
+    got = jax.jit(lambda: unlabeled_views(state, batch, keys, model, config))()
+    assert not got.segments.valid.any() and not got.segments.known.any()
 
 
 def test_a_mask_that_spills_over_is_held_back_where_uncovered_pixels_are_negative(segments_of):

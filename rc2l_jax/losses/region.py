@@ -1,9 +1,9 @@
 """RC²L's losses on unlabelled images (Eqs. 5-10) and the consistency baseline (Table 3, row 1).
 
-Every function takes one decoder layer of the student on the strong views, the pseudo segments of
-those views at the mask grid, and the matching between them, and returns a `Mean`: the sum over
-segments and the number of segments. Dividing, over all devices, is the train step's.
-Only `segments.known` pixels count: not those that no pseudo segment covers, unless
+Every loss takes one decoder layer of the student on the strong views, the pseudo segments of those
+views at the mask grid, and, where it is of single queries, the matching between them. It returns a
+`Mean`: the sum over segments and the number of segments. Dividing, over all devices, is the train
+step's. Only `segments.known` pixels count: not those that no pseudo segment covers, unless
 `pseudo.uncovered` says that these are negative.
 """
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from rc2l_jax.losses.mask import dice_loss, focal_loss, probability_logits
-from rc2l_jax.losses.supervised import class_targets
+from rc2l_jax.losses.supervised import class_targets, weighted_class_loss
 from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
 
 # Keeps square roots and divisions away from zero where a mask or a feature vanishes.
@@ -73,7 +73,7 @@ def region_feature_contrast(
       segments: pseudo segments, masks [B, M, h, w].
       assignment: [B, M].
       temperature: tau_f.
-      denominator: as in `region_mask_contrast`.
+      denominator: as in `region_mask_contrast`; of cosines, "paper" falls to -2 / tau_f.
     """
     known = segments.known[:, None].astype(jnp.float32)
     student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known
@@ -109,10 +109,7 @@ def region_class_consistency(
     targets = class_targets(segments, assignment, num_queries, num_classes)
     masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
     on_known = (masks * segments.known[:, None]).sum((2, 3)) / (masks.sum((2, 3)) + _EPSILON)
-    weight = jnp.where(targets < num_classes, 1.0, no_object_weight * on_known)
-    log_p = jax.nn.log_softmax(class_logits.astype(jnp.float32))
-    cross_entropy = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
-    return (weight * cross_entropy).sum(), weight.sum()
+    return weighted_class_loss(class_logits, targets, no_object_weight * on_known)
 
 
 def semantic_union(
@@ -156,10 +153,7 @@ def semantic_mask_consistency(
     semantic: Segments,
     *,
     union: str,
-    focal_weight: float,
-    dice_weight: float,
-    focal_alpha: float,
-    focal_gamma: float,
+    **mask_loss: float,
 ) -> Mean:
     """SMC, Eq. 10: L_mask between the student's union of a class and the pseudo semantic mask.
 
@@ -168,16 +162,11 @@ def semantic_mask_consistency(
       mask_logits: [B, N, h, w].
       semantic: pseudo segments after `merge_same_class`: one a class present.
       union: see `semantic_union`.
-      focal_weight: inside L_mask.
-      dice_weight: inside L_mask.
-      focal_alpha: of the focal loss.
-      focal_gamma: of the focal loss.
+      mask_loss: weights and focal parameters of L_mask, see `_mask_loss`.
     """
     classes = jnp.where(semantic.valid, semantic.classes, 0)
     logits = probability_logits(semantic_union(class_logits, mask_logits, classes, union))
-    known, target = semantic.known[:, None], _target_masks(semantic)
-    loss = focal_weight * focal_loss(logits, target, known, alpha=focal_alpha, gamma=focal_gamma)
-    loss += dice_weight * dice_loss(logits, target, known)
+    loss = _mask_loss(logits, semantic, **mask_loss)
     return jnp.where(semantic.valid, loss, 0.0).sum(), semantic.valid.sum().astype(jnp.float32)
 
 
@@ -185,11 +174,7 @@ def mask_consistency(
     mask_logits: jax.Array,
     segments: Segments,
     assignment: Assignment,
-    *,
-    focal_weight: float,
-    dice_weight: float,
-    focal_alpha: float,
-    focal_gamma: float,
+    **mask_loss: float,
 ) -> Mean:
     """The baseline of Table 3, row 1: L_mask on matched pairs.
 
@@ -197,15 +182,9 @@ def mask_consistency(
       mask_logits: [B, N, h, w].
       segments: pseudo segments, masks [B, M, h, w].
       assignment: [B, M].
-      focal_weight: inside L_mask.
-      dice_weight: inside L_mask.
-      focal_alpha: of the focal loss.
-      focal_gamma: of the focal loss.
+      mask_loss: weights and focal parameters of L_mask, see `_mask_loss`.
     """
-    logits = gather_queries(mask_logits, assignment)
-    known, target = segments.known[:, None], _target_masks(segments)
-    loss = focal_weight * focal_loss(logits, target, known, alpha=focal_alpha, gamma=focal_gamma)
-    loss += dice_weight * dice_loss(logits, target, known)
+    loss = _mask_loss(gather_queries(mask_logits, assignment), segments, **mask_loss)
     active = _active(segments, assignment)
     return jnp.where(active, loss, 0.0).sum(), _count(segments)
 
@@ -214,6 +193,21 @@ def masked_average(masks: jax.Array, features: jax.Array) -> jax.Array:
     """GAP of Eqs. 6-7: features [B, h, w, C] averaged under masks [B, M, h, w] -> [B, M, C]."""
     total = _einsum("bmhw,bhwc->bmc", masks, features)
     return total / (masks.sum((2, 3)) + _EPSILON)[:, :, None]
+
+
+def _mask_loss(
+    logits: jax.Array,
+    segments: Segments,
+    *,
+    focal_weight: float,
+    dice_weight: float,
+    focal_alpha: float,
+    focal_gamma: float,
+) -> jax.Array:
+    """L_mask of mask logits [B, M, h, w] against each slot's mask: float32 [B, M]."""
+    known, target = segments.known[:, None], _target_masks(segments)
+    focal = focal_loss(logits, target, known, alpha=focal_alpha, gamma=focal_gamma)
+    return focal_weight * focal + dice_weight * dice_loss(logits, target, known)
 
 
 def _contrast(

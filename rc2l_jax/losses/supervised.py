@@ -78,15 +78,15 @@ def class_targets(
 
 
 def weighted_class_loss(
-    class_logits: jax.Array, targets: jax.Array, no_object_weight: float
+    class_logits: jax.Array, targets: jax.Array, no_object_weight: jax.Array | float
 ) -> Mean:
     """Cross-entropy whose mean is weighted, as `torch.nn.CrossEntropyLoss(weight)` takes it.
 
     Args:
       class_logits: [..., N, K+1].
       targets: int32 [..., N], K for no-object.
-      no_object_weight: weight of queries whose target is no-object; all others have 1. With 0 they
-        take no part.
+      no_object_weight: weight of queries whose target is no-object, one for all or one each
+        [..., N]; all others have 1. With 0 they take no part.
 
     Returns:
       float32 scalars: sum of weight x cross-entropy, sum of weights.

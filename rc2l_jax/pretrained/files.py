@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from rc2l_jax.pretrained.errors import WeightsError
 from rc2l_jax.pretrained.unpickle import load_pickle
@@ -91,10 +94,33 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_new_folder(output: Path) -> None:
-    """Raises WeightsError if a folder to be made holds something already."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise WeightsError(f"{output} exists already and is not an empty folder: choose another")
+@contextlib.contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Makes a folder whose files appear when all of them are whole.
+
+    Args:
+      output: does not exist yet, or is empty but for what a killed process left.
+
+    Yields:
+      The folder to write the files to.
+
+    Raises:
+      WeightsError: there is something in it, or it cannot be written.
+    """
+    partial = output / ".partial"  # inside: the folder may be all that may be written
+    try:
+        if output.exists() and (not output.is_dir() or set(output.iterdir()) - {partial}):
+            raise WeightsError(f"{output} is not an empty folder: choose another")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.iterdir():
+            file.replace(output / file.name)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{output}: cannot be written ({reason})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -120,8 +146,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, deserialize
-
     dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}
     dtypes |= {"BF16": ml_dtypes.bfloat16, "I32": np.int32, "BOOL": np.bool_}
     try:

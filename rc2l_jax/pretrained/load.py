@@ -26,6 +26,7 @@ class InitReport:
       family: what it holds.
       loaded: our paths that got their values.
       reinitialized: our paths that keep their random start, and why.
+      cut: our paths that got the first of more rows, and how many.
       waived: names in the file that mean nothing to the model.
     """
 
@@ -34,6 +35,7 @@ class InitReport:
     family: str
     loaded: list[str] = dataclasses.field(default_factory=list)
     reinitialized: dict[str, str] = dataclasses.field(default_factory=dict)
+    cut: dict[str, str] = dataclasses.field(default_factory=dict)
     waived: list[str] = dataclasses.field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -45,6 +47,7 @@ class InitReport:
         for reason, paths in reasons.items():
             modules = sorted({path.split("/")[0] for path in paths})
             lines.append(f"  left random: {', '.join(modules)} ({len(paths)} arrays): {reason}")
+        lines += [f"  in part: {path}: {what}" for path, what in self.cut.items()]
         if self.waived:
             lines.append(f"  not used: {', '.join(self.waived)}")
         return lines
@@ -109,6 +112,10 @@ def fit(
             report.reinitialized[ours] = reason
             continue
         if ours == "query_embed" and given.shape[0] > value.shape[0]:
+            report.cut[ours] = (
+                f"{value.shape[0]} of {given.shape[0]} queries (model.num_queries = "
+                f"{given.shape[0]} takes all)"
+            )
             given = given[: value.shape[0]]
         if given.shape != value.shape:
             problems.append(f"{ours} {value.shape}: {name} in the file gives {given.shape}")

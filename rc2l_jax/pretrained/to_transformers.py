@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from rc2l_jax.augment import PIXEL_MEAN, PIXEL_STD
 from rc2l_jax.models.resnet import BACKBONES
 from rc2l_jax.pretrained.errors import WeightsError
-from rc2l_jax.pretrained.files import check_new_folder
+from rc2l_jax.pretrained.files import new_folder
 from rc2l_jax.pretrained.names import TRANSFORMERS, to_theirs
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -41,14 +41,14 @@ def export_transformers(
       The folder.
 
     Raises:
-      WeightsError: the peer has no such model, or there is something in the folder.
+      WeightsError: the peer has no such model, there is something in the folder, or it cannot be
+        written.
     """
     _check_representable(config)
-    check_new_folder(output)
-    output.mkdir(parents=True, exist_ok=True)
-    save_file(peer_arrays(variables, config), output / "model.safetensors", {"format": "pt"})
-    _write(output / "config.json", peer_config(config, class_names))
-    _write(output / "preprocessor_config.json", image_processor(config))
+    with new_folder(output) as folder:
+        save_file(peer_arrays(variables, config), folder / "model.safetensors", {"format": "pt"})
+        _write(folder / "config.json", peer_config(config, class_names))
+        _write(folder / "preprocessor_config.json", image_processor(config))
     return output
 
 

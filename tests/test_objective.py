@@ -1,0 +1,77 @@
+"""Eq. 2 with its configured numbers: each loss has its own weight, temperature and parameters."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from rc2l_jax import objective
+from rc2l_jax.losses import region
+from rc2l_jax.segments import merge_same_class
+from rc2l_jax.structs import AXIS, Assignment, Predictions, Segments
+
+# All different, so that none can stand for another.
+WEIGHTS = {"rcc": 2.0, "smc": 3.0, "rmc": 5.0, "rfc": 7.0, "consistency": 11.0}
+MASK_LOSS = {"focal_weight": 1.5, "dice_weight": 0.4, "focal_alpha": 0.3, "focal_gamma": 1.0}
+
+
+def drawn() -> tuple[Predictions, Segments, Assignment]:
+    """One layer, two images, six queries, three segments of which classes may repeat."""
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    predictions = Predictions(normal(1, 2, 6, 4), normal(1, 2, 6, 8, 8), normal(2, 8, 8, 5))
+    masks = rng.integers(-1, 3, (2, 1, 8, 8)) == np.arange(3)[:, None, None]
+    classes = jnp.asarray([[0, 1, 1], [2, 0, 1]], jnp.int32)
+    full = np.ones((2, 3), bool)
+    segments = Segments(classes, masks, full, full.astype(np.float32), masks.any(1))
+    query = np.array([[[0, 3, 5], [1, 2, 4]]], np.int32)
+    return predictions, segments, Assignment(query, np.ones((1, 2, 3), bool))
+
+
+@pytest.mark.parametrize(
+    ("union", "denominator", "no_object"),
+    [("normalized", "with_positive", True), ("max", "paper", False)],
+)
+def test_each_term_of_eq_2_has_its_own_numbers(union, denominator, no_object):
+    config = tiny.config(
+        **{f"unsup__{name}_weight": weight for name, weight in WEIGHTS.items()},
+        unsup__rmc_temperature=0.3,
+        unsup__rfc_temperature=0.6,
+        unsup__focal_weight=MASK_LOSS["focal_weight"],
+        unsup__dice_weight=MASK_LOSS["dice_weight"],
+        unsup__union=union,
+        unsup__contrast_denominator=denominator,
+        unsup__rcc_no_object=no_object,
+        loss__no_object_weight=0.2,
+        loss__focal_alpha=MASK_LOSS["focal_alpha"],
+        loss__focal_gamma=MASK_LOSS["focal_gamma"],
+    )
+    predictions, segments, assignment = drawn()
+
+    def total(predictions: Predictions) -> jax.Array:
+        terms = objective.unlabel_terms(predictions, segments, assignment, config)
+        return objective.weighted_total(terms, objective.unlabel_weights(config))
+
+    (got,) = jax.pmap(total, axis_name=AXIS)(jax.tree.map(lambda x: x[None], predictions))
+
+    classes, masks = predictions.class_logits[0], predictions.mask_logits[0]
+    first = jax.tree.map(lambda x: x[0], assignment)
+    contrast = {"denominator": denominator}
+    terms = {
+        "rcc": region.region_class_consistency(
+            classes, masks, segments, first, no_object_weight=0.2 * no_object
+        ),
+        "smc": region.semantic_mask_consistency(
+            classes, masks, merge_same_class(segments), union=union, **MASK_LOSS
+        ),
+        "rmc": region.region_mask_contrast(masks, segments, first, temperature=0.3, **contrast),
+        "rfc": region.region_feature_contrast(
+            masks, predictions.pixel_features, segments, first, temperature=0.6, **contrast
+        ),
+        "consistency": region.mask_consistency(masks, segments, first, **MASK_LOSS),
+    }
+    expected = sum(WEIGHTS[name] * value / count for name, (value, count) in terms.items())
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
