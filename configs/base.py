@@ -58,8 +58,8 @@ def get_config() -> ConfigDict:
     # alpha; 0 is supervised-only. [P] 2 on VOC Train 1/2, 1 on VOC Aug 1/4 (Table 4); [D] the same
     # for the other partitions.
     config.unsup_weight = 2.0
-    # [D] Burn-in: before it the unlabelled terms weigh 0. CamVid 1/8, 6,000 steps from scratch: 0.483
-    # with 0, 0.474 with 1,000, 0.453 with 2,500.
+    # [D] Burn-in: before it the unlabelled terms weigh 0. CamVid 1/8, 6,000 steps from scratch:
+    # 0.483 with 0, 0.474 with 1,000, 0.453 with 2,500.
     config.unsup_start_step = 0
     config.unsup_ramp_steps = 0  # [D] linear ramp of alpha after the burn-in
     # [D] tau of Eq. 4; warmed up as min(tau, 1 - 1 / (step + 1)). CamVid 1/8 (docs/study.md): 0.466

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -234,3 +235,22 @@ assert not [m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tensorf
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_student_sees_the_labelled_images_and_the_strong_views(monkeypatch):
+    class Seen(Exception):
+        """Stops the step where the student's images are known."""
+
+    def student(model: object, params: object, state: object, images: jax.Array, key: object):
+        raise Seen(images)
+
+    config = tiny.config(data__color=False)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
+    shown = jnp.full(batch.unlabeled_image.shape, 7.0)
+    views = SimpleNamespace(weak=shown + 1, strong=shown)
+    monkeypatch.setattr(train_step, "unlabeled_views", lambda *_: views)
+    monkeypatch.setattr(train_step, "student_forward", student)
+    state = SimpleNamespace(key=jax.random.key(0), step=jnp.int32(3))
+    with pytest.raises(Seen) as seen:
+        total_loss(None, state, batch, jnp.int32(0), None, config)
+    np.testing.assert_array_equal(seen.value.args[0], [*batch.image.astype(float), *shown])
