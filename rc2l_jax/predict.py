@@ -95,7 +95,7 @@ def predict_folder(
         raise PredictError(str(error)) from error
     if not found.photos:
         raise _nothing(found, source)
-    _make(output)
+    _check_place(output)
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
     done = _leave_out_written(found, output, probabilities, opened.title) if resume else 0
     try:
@@ -251,16 +251,12 @@ def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> N
         )
 
 
-def _make(output: Path) -> None:
-    """Makes the folder before the network is opened and compiled, which takes long."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PredictError(
-            f"--output={output}: cannot be made ({error.strerror}): choose another folder"
-        ) from error
-    if not os.access(output, os.W_OK):
-        raise PredictError(f"--output={output} may not be written: choose another folder")
+def _check_place(output: Path) -> None:
+    """Refuses a folder that cannot be made, before the network is opened, which takes long."""
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "may not be written" if there.is_dir() else "is a file"
+        raise PredictError(f"--output={output}: {there} {reason}; choose another folder")
 
 
 def _nothing(found: photos.Photos, source: str) -> PredictError:

@@ -67,6 +67,7 @@ def tiny_world():
     with pytest.MonkeyPatch.context() as patch:
         for name, architecture in TINY.items():
             patch.setitem(resnet.BACKBONES, name, architecture)
+        patch.setitem(CHOICES, "model.backbone", (*CHOICES["model.backbone"], *TINY))
         patch.setattr(jax, "local_device_count", lambda: 1)
         patch.setattr(networks, "validate", lambda config, num_devices: None)  # of tiny backbones
         yield
@@ -732,7 +733,7 @@ def test_weights_that_cannot_be_used_say_why(peer, tmp_path, case):
         open_network(altered(peer.folder, tmp_path / "copy", file, **values))
 
 
-def test_weights_alone_need_a_config(peer, tmp_path, run, monkeypatch):
+def test_weights_alone_need_a_config(peer, tmp_path, run):
     file = tmp_path / "weights.safetensors"
     shutil.copy(peer.folder / "model.safetensors", file)
     with pytest.raises(WeightsError, match="lies beside these weights: give --config"):
@@ -744,10 +745,8 @@ def test_weights_alone_need_a_config(peer, tmp_path, run, monkeypatch):
     few = tiny_config(backbone="tiny_bottleneck", norm="frozen", num_queries=4).model
     config.model.update(few)
     config.max_segments = 4
-    monkeypatch.setitem(CHOICES, "model.backbone", (few.backbone,))
     with pytest.raises(WeightsError, match=r"4 of 7 queries \(model.num_queries = 7 takes all\)"):
         open_network(file, config=config)
-    monkeypatch.undo()
     with pytest.raises(WeightsError, match="--model = 'nothing': no such file or folder"):
         open_network("nothing")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")

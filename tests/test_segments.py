@@ -188,7 +188,9 @@ def test_padding_is_in_no_segment():
 def test_no_query_competes():
     sure_of_nothing = log_probabilities(*[[0.1, 0.1, 0.1, 0.7]] * 4)
     got, dropped = pseudo_of(sure_of_nothing, np.full((4, 1, 6), 20.0))
-    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves((got, dropped)))
+    assert got.known.all(), "all of it may be compared, and there is nothing"
+    rest = got.replace(known=np.zeros(1, bool)), dropped
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(rest))
 
 
 def test_queries_that_do_not_compete_take_nothing():

@@ -83,9 +83,7 @@ def test_image_segments_and_padding_are_cut_alike(uncovered, monkeypatch):
 
 @pytest.mark.parametrize("uncovered", ["unknown", "negative"])
 def test_an_image_of_which_the_teacher_says_nothing_is_no_evidence(uncovered):
-    config = tiny.config(
-        pseudo__source="semantic", pseudo__pixel_threshold=1.0, pseudo__uncovered=uncovered
-    )
+    config = tiny.config(pseudo__min_area=1_000_000, pseudo__uncovered=uncovered)
     model, _, state = create_train_state(config)
     batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
     keys = step_keys(state, batch, jnp.int32(0))
