@@ -53,6 +53,8 @@ def main() -> None:
             write(output, folders, runs, arguments)
         except (CheckpointError, ConfigError, DataError) as error:
             raise SystemExit(f"error: {error}") from error
+        except OSError as error:
+            raise SystemExit(f"error: {error.filename or output}: {error.strerror}") from error
 
 
 def parser() -> argparse.ArgumentParser:

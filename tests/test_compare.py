@@ -204,6 +204,8 @@ def test_the_command_writes_its_four_files_and_no_others(runs, tmp_path, monkeyp
     command(monkeypatch, *named, f"--output={output}", "--images=0")  # its own files it replaces
 
     (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match=r"error: .*notes\.txt.*: Not a directory"):
+        command(monkeypatch, *named, f"--output={tmp_path}/notes.txt/out", "--images=0")
     with pytest.raises(SystemExit, match="no empty folder"):
         command(monkeypatch, *named, f"--output={tmp_path}")
     with pytest.raises(SystemExit, match="same name"):
