@@ -108,6 +108,8 @@ def open_network(
     folder = Path(model).expanduser()
     if (folder / "checkpoints").is_dir():
         raise WeightsError(f"--model={model} is a run directory: give it as --workdir")
+    if config is not None:
+        validate_options(config)
     if exported.is_exported(folder):
         return from_program(folder, base.get_config() if config is None else config)
     return from_weights(str(model), config)
@@ -151,7 +153,6 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
     """Opens a whole MaskFormer's weights; see `open_network`."""
     path, description = files.find(name, "--model")
     config = base.get_config() if given is None else given.copy_and_resolve_references()
-    validate_options(config)
     config.init_from = name
     try:
         if description:
@@ -209,7 +210,6 @@ def from_program(folder: Path, config: ConfigDict) -> Network:
       WeightsError: the folder is not whole.
       ConfigError: the config asks for what a program cannot do.
     """
-    validate_options(config)
     _check_plain(config, folder)
     keep_compiled_programs(config.compilation_cache)
     program, weights, description = exported.open_program(folder)

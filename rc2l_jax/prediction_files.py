@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,14 +70,22 @@ def write_prediction(
     if prediction.probabilities is not None:
         _save_probabilities(shares, prediction, class_names)
     description = {**about, **describe_segments(prediction, class_names)}
-    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    _partial(segments).write_text(text, encoding="utf-8")
-    os.replace(_partial(segments), segments)
+    with _whole(segments) as partial:
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+        partial.write_text(text, encoding="utf-8")
 
 
 def _partial(path: Path) -> Path:
     """What a file is called until it is whole; the name does not depend on host or process."""
     return path.with_name(f"{path.name}.partial")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yields the file to write, which becomes `path` when it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield _partial(path)
+    os.replace(_partial(path), path)
 
 
 def list_path(output: Path, name: str) -> Path:
@@ -154,9 +162,6 @@ def _ends(used: np.ndarray) -> tuple[int, int]:
 
 
 def _save_probabilities(path: Path, prediction: Prediction, class_names: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    with partial.open("wb") as file:
+    with _whole(path) as partial, partial.open("wb") as file:
         names = np.array(class_names)
         np.savez(file, probabilities=prediction.probabilities, class_names=names)
-    os.replace(partial, path)

@@ -494,6 +494,12 @@ def test_what_the_peer_has_not_is_refused_and_nothing_is_overwritten(peer, tmp_p
     with pytest.raises(WeightsError, match="not an empty folder"):
         export_transformers(peer.variables, tiny_config(), CLASS_NAMES, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    kept = tmp_path / ".rc2l_jax.partial" / "weights"  # beside mine.txt it is nobody's left-over
+    kept.parent.mkdir()
+    kept.write_text("keep")
+    with pytest.raises(WeightsError, match="not an empty folder"):
+        export_transformers(peer.variables, tiny_config(), CLASS_NAMES, tmp_path)
+    assert kept.read_text() == "keep"
     with pytest.raises(WeightsError, match=r"mine\.txt/out: cannot be written \(Not a directory\)"):
         export_transformers(peer.variables, tiny_config(), CLASS_NAMES, tmp_path / "mine.txt/out")
     for key, value in (("norm", "group"), ("stem", "deeplab"), ("pixel_dim", 40)):

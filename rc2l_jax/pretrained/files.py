@@ -107,20 +107,21 @@ def new_folder(output: Path) -> Iterator[Path]:
     Raises:
       WeightsError: there is something in it, or it cannot be written.
     """
-    partial = output / ".partial"  # inside: the folder may be all that may be written
+    partial = output / ".rc2l_jax.partial"  # inside: the folder may be all that may be written
     try:
         if output.exists() and (not output.is_dir() or set(output.iterdir()) - {partial}):
             raise WeightsError(f"{output} is not an empty folder: choose another")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        yield partial
-        for file in partial.iterdir():
-            file.replace(output / file.name)
+        try:
+            yield partial
+            for file in partial.iterdir():
+                file.replace(output / file.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise WeightsError(f"{output}: cannot be written ({reason})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
