@@ -23,17 +23,20 @@ from ml_collections import ConfigDict, config_flags
 
 from data.errors import DataError
 from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
-from rc2l_jax import __version__, check, distributed, run_evaluation, train
-from rc2l_jax.checkpoints import CheckpointError
-from rc2l_jax.config import ConfigError, is_known, unknown_key
-from rc2l_jax.interruption import Interrupted
-from rc2l_jax.loop import TrainingError
-from rc2l_jax.networks import run_config
-from rc2l_jax.predict import PredictError, predict_folder
-from rc2l_jax.pretrained import WeightsError
-from rc2l_jax.rundir import run_path
-from rc2l_jax.storage import StorageError
-from rc2l_jax.trained import FORMATS, NETWORKS, export_checkpoint
+from rc2l_jax import __version__
+from rc2l_jax.evaluation import evaluate_run
+from rc2l_jax.prediction.network import run_config
+from rc2l_jax.prediction.predict import PredictError, predict_folder
+from rc2l_jax.run import distributed, of_run
+from rc2l_jax.run.checkpoints import CheckpointError
+from rc2l_jax.run.config import ConfigError, is_known, unknown_key
+from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.interruption import Interrupted
+from rc2l_jax.run.restore import FORMATS, NETWORKS, export_checkpoint
+from rc2l_jax.run.storage import StorageError
+from rc2l_jax.training import check, train
+from rc2l_jax.training.loop import TrainingError
+from rc2l_jax.weights import WeightsError
 
 # What a user can mend is said in one line; the exit status tells a scheduler what it was.
 EXIT_STATUS = {
@@ -48,7 +51,7 @@ EXIT_STATUS = {
     Interrupted: 75,  # EX_TEMPFAIL of sysexits.h: start the same command again
 }
 _CTRL_C = 130  # as shells have it
-OF_RUN = Path(__file__).parent / "configs" / "of_run.py"
+OF_RUN = Path(of_run.__file__)
 MODES = ("train", "eval", "predict", "export", "check", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -139,7 +142,7 @@ def run(config: ConfigDict | None, mode: str, workdir: str | None) -> None:
     if mode == "train":
         train.train_and_evaluate(config, workdir, allow_config_change=_ALLOW_CONFIG_CHANGE.value)
     elif mode == "eval":
-        run_evaluation.evaluate_checkpoint(config, workdir, _STEP.value)
+        evaluate_run.evaluate_checkpoint(config, workdir, _STEP.value)
     elif mode == "export":
         export(config, workdir)
     elif mode == "predict":

@@ -23,12 +23,12 @@ from etils import epath
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data.errors import DataError
-from rc2l_jax import compare
-from rc2l_jax.checkpoints import CheckpointError
-from rc2l_jax.config import ConfigError
-from rc2l_jax.report import read_evaluations
-from rc2l_jax.rundir import run_path
-from rc2l_jax.visualize import save_png
+from rc2l_jax.evaluation import compare
+from rc2l_jax.reports.pictures import save_png
+from rc2l_jax.reports.writer import read_evaluations
+from rc2l_jax.run.checkpoints import CheckpointError
+from rc2l_jax.run.config import ConfigError
+from rc2l_jax.run.directory import run_path
 
 NETWORKS = ("student", "teacher")
 FILES = ("table.md", "curves.png", "iou.png", "grid.png")
@@ -143,7 +143,7 @@ def write(
     arguments: argparse.Namespace,
 ) -> None:
     """Writes table and figures; the grid last, for it takes longest."""
-    from rc2l_jax import charts, curves  # a table alone needs no matplotlib
+    from rc2l_jax.reports import class_charts, run_curves  # a table alone needs no matplotlib
 
     network, which = arguments.network, arguments.which
     names = runs if arguments.images > 0 else ()
@@ -153,8 +153,8 @@ def write(
         compare.check_same_classes(opened[0], run)
     output.mkdir(parents=True, exist_ok=True)
     (output / "table.md").write_text(table(runs) + "\n")
-    save_png(output / "curves.png", curves.runs_chart(runs))
-    save_png(output / "iou.png", charts.iou_chart(scores(runs, network, which), network))
+    save_png(output / "curves.png", run_curves.runs_chart(runs))
+    save_png(output / "iou.png", class_charts.iou_chart(scores(runs, network, which), network))
     if opened:
         differing = arguments.choose == "differing"
         picture = compare.comparison_grid(opened, arguments.images, differing=differing)

@@ -65,8 +65,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from benchmarks.generated import generated_batch
-    from rc2l_jax.train_state import create_train_state
-    from rc2l_jax.train_step import parallel_train_step, replicate
+    from rc2l_jax.method.state import create_train_state
+    from rc2l_jax.method.train_step import parallel_train_step, replicate
 
     config = bench.apply_settings(load(Path(arguments.config)), arguments.set)
     config.matcher = arguments.case

@@ -62,8 +62,8 @@ def convert(folder: Path) -> dict[str, float]:
 
     from configs import voc_train_half
     from rc2l_jax.models.maskformer import build_model
-    from rc2l_jax.pretrained import load_pretrained
-    from rc2l_jax.pretrained.to_transformers import export_transformers
+    from rc2l_jax.weights import load_pretrained
+    from rc2l_jax.weights.to_transformers import export_transformers
 
     config = voc_train_half.get_config()
     config.init_from = str(folder / "checkpoint")

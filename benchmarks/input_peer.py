@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch.utils.data import DataLoader, RandomSampler
 
-from rc2l_jax.host_augment import IMAGE_PAD, VOID, Geometry
+from rc2l_jax.input_pipeline.geometry import IMAGE_PAD, VOID, Geometry
 
 Bilinear, Nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 

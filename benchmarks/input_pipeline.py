@@ -165,12 +165,12 @@ def make_config(row: Row, records: str):
 
 
 def our_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator]:
-    """Versions, and batches of `rc2l_jax.input_pipeline`."""
+    """Versions, and batches of `rc2l_jax.input_pipeline.train_batches`."""
     from data.host_tf import tf
-    from rc2l_jax import input_pipeline
+    from rc2l_jax.input_pipeline import train_batches
 
     config = make_config(row, arguments.records)
-    return f"tensorflow {tf.__version__}", input_pipeline.train_batches(config, 0, 1)
+    return f"tensorflow {tf.__version__}", train_batches.train_batches(config, 0, 1)
 
 
 def peer_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator]:
@@ -179,7 +179,7 @@ def peer_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator
     import torch
 
     from benchmarks import input_peer
-    from rc2l_jax.host_augment import Geometry
+    from rc2l_jax.input_pipeline.geometry import Geometry
 
     geometry = Geometry.from_config(make_config(row, arguments.records).data)
     dataset = input_peer.PeerDataset(Path(row.root), geometry, labels=row.labels, jitter=row.jitter)

@@ -81,8 +81,8 @@ def ours(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[s
     import jax
 
     from configs import base
-    from rc2l_jax.matching import assign
-    from rc2l_jax.objective import match_all
+    from rc2l_jax.method.matching import assign
+    from rc2l_jax.method.objective import match_all
     from rc2l_jax.structs import Predictions, Segments
 
     config = base.get_config()
@@ -118,7 +118,7 @@ def layer_costs(predictions: Any, segments: Any, config: Any) -> Any:
     """Cost matrices of all layers and images: float32 [L, B, N, M]."""
     import jax
 
-    from rc2l_jax.matching import matching_cost
+    from rc2l_jax.method.matching import matching_cost
 
     weights = {
         f"{name}_weight": config.match[f"{name}_weight"] for name in ("class", "focal", "dice")

@@ -56,7 +56,7 @@ def export(arguments: argparse.Namespace) -> None:
 
     from configs import base
     from rc2l_jax.models import build_model
-    from rc2l_jax.pretrained.to_transformers import export_transformers
+    from rc2l_jax.weights.to_transformers import export_transformers
 
     config = base.get_config()
     config.model.backbone, config.data.num_classes = arguments.backbone, _CLASSES

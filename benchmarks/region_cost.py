@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rc2l_jax.losses import region
+from rc2l_jax.method.losses import region
 from rc2l_jax.structs import Assignment, Segments
 
 QUERIES, SLOTS, CLASSES, CHANNELS = 50, 21, 21, 256

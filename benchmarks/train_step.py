@@ -100,8 +100,8 @@ class Ours:
         import jax
 
         from benchmarks.generated import generated_batch
-        from rc2l_jax.train_state import create_train_state
-        from rc2l_jax.train_step import parallel_train_step, replicate
+        from rc2l_jax.method.state import create_train_state
+        from rc2l_jax.method.train_step import parallel_train_step, replicate
 
         model, optimizer, state = create_train_state(config)
         self._state = replicate(state, 1)

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.remat = False  # True: less memory, more time; see benchmarks/RESULTS.md
     config.optimizer_dtype = "float32"  # "bfloat16": of Adam's first moment
     # Where compiled programs are kept from run to run, on accelerators ("" for nowhere);
-    # JAX_COMPILATION_CACHE_DIR, if set, wins. See `rc2l_jax.compilation` for what is kept.
+    # JAX_COMPILATION_CACHE_DIR, if set, wins. See `rc2l_jax.run.startup` for what is kept.
     config.compilation_cache = "~/.cache/rc2l_jax/xla"
     config.profile = False  # leave a trace of a few steps in the run directory
     # A training image that breaks after it was prepared (a bad disk, a cut copy). "error" ends the

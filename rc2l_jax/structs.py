@@ -26,7 +26,7 @@ AXIS = "batch"
 # Of the coarsest features, res5. Images in a batch are padded to multiples of it.
 STRIDE = 32
 
-# Scalars that are averaged once, at report time: (sum, count). See `rc2l_jax.metrics`.
+# Scalars that are averaged once, at report time: (sum, count). See `rc2l_jax.evaluation.confusion`.
 Mean = tuple[jax.Array, jax.Array]
 
 

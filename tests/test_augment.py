@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rc2l_jax import augment
-from rc2l_jax.segments import nearest_downsample
+from rc2l_jax.method import color
+from rc2l_jax.method.segments import nearest_downsample
 
-color_augment = jax.jit(augment.color_augment)
-distort_color = jax.jit(augment.distort_color)
-cutmix_boxes = jax.jit(augment.cutmix_boxes, static_argnames="size")
-image_keys = jax.jit(augment.image_keys, static_argnums=1)
+color_augment = jax.jit(color.color_augment)
+distort_color = jax.jit(color.distort_color)
+cutmix_boxes = jax.jit(color.cutmix_boxes, static_argnames="size")
+image_keys = jax.jit(color.image_keys, static_argnums=1)
 
 
 def test_normalize():
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3)).astype(np.uint8)
     mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # Detectron's, RGB
     for x in (images, images.astype(np.float32)):
-        got = augment.normalize(x)
+        got = color.normalize(x)
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, (images - np.array(mean)) / np.array(std), atol=1e-6)
 
@@ -193,7 +193,7 @@ def test_chance_of_a_box():
 
 @pytest.mark.parametrize("number", [2, 3, 8])
 def test_the_partner_is_never_the_image_itself(number):
-    draw = jax.jit(jax.vmap(lambda key: augment.cutmix_partners(key, number)))
+    draw = jax.jit(jax.vmap(lambda key: color.cutmix_partners(key, number)))
     partners = np.asarray(draw(jax.random.split(jax.random.PRNGKey(0), 100)))
     assert (partners != np.arange(number)).all()
     assert (np.sort(partners, axis=1) == np.arange(number)).all()  # everyone is someone's partner
@@ -201,7 +201,7 @@ def test_the_partner_is_never_the_image_itself(number):
 
 
 def test_a_single_image_is_its_own_partner():
-    assert augment.cutmix_partners(jax.random.PRNGKey(0), 1).tolist() == [0]
+    assert color.cutmix_partners(jax.random.PRNGKey(0), 1).tolist() == [0]
 
 
 def test_images_and_labels_are_cut_by_the_same_box():
@@ -211,7 +211,7 @@ def test_images_and_labels_are_cut_by_the_same_box():
     keys = image_keys(jax.random.PRNGKey(5), 3, 0)
     box = np.asarray(cutmix_boxes(keys, size=(4, 6), **BOXES))
     partner = np.array([2, 0, 1], np.int32)
-    cut = functools.partial(augment.cutmix_images, box=box, partner=partner)
+    cut = functools.partial(color.cutmix_images, box=box, partner=partner)
     expected_image, expected_label = images.copy(), labels.copy()
     for b, (row, column) in itertools.product(range(3), np.ndindex(16, 24)):
         if box[b, row // 4, column // 4]:
@@ -236,7 +236,7 @@ def test_jitter_changes_colours_only_with_its_probability_and_keeps_padding_grey
     valid = np.ones((4, 8, 8), bool)
     valid[:, :, 6:] = False
     keys = jax.random.split(jax.random.PRNGKey(0), 4)
-    jitter = jax.jit(augment.color_jitter)
+    jitter = jax.jit(color.color_jitter)
     never = np.asarray(jitter(keys, images, valid, probability=0.0, grayscale=0.0, **JITTER))
     np.testing.assert_array_equal(never[:, :, :6], images[:, :, :6])
     always = np.asarray(jitter(keys, images, valid, probability=1.0, grayscale=0.0, **JITTER))
@@ -252,6 +252,6 @@ def test_a_greyscale_image_has_pillows_luminance():
     image = np.random.default_rng(1).integers(0, 256, (1, 6, 5, 3), dtype=np.uint8)
     keys = jax.random.split(jax.random.PRNGKey(0), 1)
     valid = np.ones((1, 6, 5), bool)
-    gray = augment.color_jitter(keys, image, valid, probability=0.0, grayscale=1.0, **JITTER)
+    gray = color.color_jitter(keys, image, valid, probability=0.0, grayscale=1.0, **JITTER)
     expected = np.asarray(Image.fromarray(image[0]).convert("L"), np.float32)
     np.testing.assert_allclose(gray[0], np.repeat(expected[..., None], 3, -1), atol=1.0)

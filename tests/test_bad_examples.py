@@ -1,4 +1,4 @@
-"""Examples that break while a run trains: rc2l_jax/bad_examples.py and what uses it."""
+"""Examples that break while a run trains: input_pipeline/bad_examples.py and what uses it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from test_data import folder_config, shapes_config, write_folder
 
 from data import DataError
 from data.records import Records
-from rc2l_jax import eval_pipeline, input_pipeline
-from rc2l_jax.bad_examples import BadExamples
+from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline.bad_examples import BadExamples
 
 NUM_TRAIN = 12
 
@@ -52,7 +52,7 @@ def spoil(monkeypatch):
 
 
 def take(config, count, start=0, devices=1, **processes):
-    batches = input_pipeline.train_batches(config, start, devices, **processes)
+    batches = train_batches.train_batches(config, start, devices, **processes)
     return list(itertools.islice(batches, count)), batches.bad
 
 
@@ -69,7 +69,7 @@ def test_the_epochs_next_example_takes_the_place_of_a_bad_one(config, spoil, cap
     assert bad.count == 0
     views = seen(whole)
     assert len(set(views)) == NUM_TRAIN
-    order = input_pipeline.Order(tuple(range(NUM_TRAIN)), config.seed * 2)
+    order = train_batches.Order(tuple(range(NUM_TRAIN)), config.seed * 2)
     first, second = order.keys_at(np.array([2, 3]))
     spoil({first: content, second: content})
     skipped, bad = take(config, 6)
@@ -134,7 +134,7 @@ def test_an_epoch_without_a_good_example_is_an_error(config, spoil):
 def test_unlabelled_images_are_replaced_too(prepared, spoil):
     config = shapes_config(prepared)
     config.on_bad_example = "skip"
-    unlabeled = input_pipeline.open_subsets(config)[1].unlabeled
+    unlabeled = train_batches.open_subsets(config)[1].unlabeled
     spoil({index: b"" for _, index in unlabeled[1:]})
     batches, bad = take(config, 6)
     assert bad.count == len(unlabeled) - 1 == 7
@@ -159,7 +159,7 @@ def test_evaluation_never_skips(config, spoil, content):
     config.eval_batch_size = 3
     spoil({1: content})
     with pytest.raises(DataError, match=r"^val/val_000001"):
-        list(eval_pipeline.eval_batches(config, "val", 1))
+        list(eval_batches.eval_batches(config, "val", 1))
 
 
 def test_a_disk_that_changed_some_bytes(tmp_path):
@@ -168,7 +168,7 @@ def test_a_disk_that_changed_some_bytes(tmp_path):
     config = folder_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight, config.on_bad_example = 0.0, "skip"
     whole, _ = take(config, 4)
-    (path,) = {input_pipeline.open_subsets(config)[0].records("train").path}
+    (path,) = {train_batches.open_subsets(config)[0].records("train").path}
     (shard,) = path.glob("*.array_record-*")
     stored = (root / "images" / "train" / "train5.png").read_bytes()
     content = bytearray(shard.read_bytes())

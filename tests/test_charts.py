@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from rc2l_jax import charts, curves
-from rc2l_jax.evaluate import score
+from rc2l_jax.evaluation.evaluate import score
+from rc2l_jax.reports import class_charts, run_curves
 
 CONFUSION = np.array([[6, 2, 0], [0, 0, 0], [1, 0, 3]])
 
@@ -27,12 +27,14 @@ def lines_of(axes) -> dict[str, tuple[list, list]]:
 
 def test_cells_are_shares_of_the_true_class():
     expected = [[0.75, 0.25, 0.0], [np.nan] * 3, [0.25, 0.0, 0.75]]
-    np.testing.assert_array_equal(charts.normalized(CONFUSION), expected)
-    figure = charts.confusion_figure({"student": CONFUSION.T, "teacher": CONFUSION}, "abc", "x")
+    np.testing.assert_array_equal(class_charts.normalized(CONFUSION), expected)
+    figure = class_charts.confusion_figure(
+        {"student": CONFUSION.T, "teacher": CONFUSION}, "abc", "x"
+    )
     student, teacher = figure.axes[:2]
     assert (student.get_title(), teacher.get_title()) == ("student", "teacher")
     np.testing.assert_array_equal(shades(teacher), expected)
-    np.testing.assert_array_equal(shades(student), charts.normalized(CONFUSION.T))
+    np.testing.assert_array_equal(shades(student), class_charts.normalized(CONFUSION.T))
     written = {text.get_position(): text.get_text() for text in teacher.texts}
     # A class's row is its y: what is "a" and predicted as "b" stands at (1, 0).
     assert written == {(0, 0): ".75", (1, 0): ".25", (0, 2): ".25", (2, 2): ".75"}
@@ -42,13 +44,13 @@ def test_cells_are_shares_of_the_true_class():
 
 
 def test_a_matrix_of_one_class_and_one_of_150():
-    figure = charts.confusion_figure({"student": np.array([[5]])}, ["only"])
+    figure = class_charts.confusion_figure({"student": np.array([[5]])}, ["only"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00"]
     names = [f"class {i}" for i in range(150)]
     counts = np.diag(np.arange(1, 151))
-    figure = charts.confusion_figure({"student": counts, "teacher": counts}, names)
+    figure = class_charts.confusion_figure({"student": counts, "teacher": counts}, names)
     assert not figure.axes[0].texts, "numbers would overlap"
-    picture = charts.render(figure)
+    picture = class_charts.render(figure)
     labels = figure.axes[0].get_yticklabels()
     boxes = [label.get_window_extent() for label in labels]
     assert len(boxes) == 150
@@ -59,7 +61,7 @@ def test_a_matrix_of_one_class_and_one_of_150():
 
 def test_a_matrix_of_other_classes_is_refused():
     with pytest.raises(ValueError, match=r"teacher: \(3, 3\) is no matrix of 2 classes"):
-        charts.confusion_figure({"teacher": CONFUSION}, ["a", "b"])
+        class_charts.confusion_figure({"teacher": CONFUSION}, ["a", "b"])
 
 
 # By hand: IoU 6 / 9, 0 / 2 (predicted, never true), 3 / 4.
@@ -70,7 +72,7 @@ SCORES = {
 
 
 def test_bars_are_as_long_as_the_iou():
-    figure = charts.iou_figure(SCORES, by_id=True)
+    figure = class_charts.iou_figure(SCORES, by_id=True)
     (axes,) = figure.axes
     student, teacher = ([bar.get_width() for bar in bars] for bars in axes.containers)
     assert student == pytest.approx([6 / 9, 0, 3 / 4])
@@ -91,7 +93,7 @@ def test_the_best_class_comes_first_and_one_without_pixels_last():
         "one": {"miou": 0.3, "iou": {"a": 0.1, "none": None, "c": 0.5, "d": 0.0}},
         "other": {"miou": None, "iou": {"a": None, "none": None, "c": 0.3, "d": 0.0}},
     }
-    (axes,) = charts.iou_figure(scores).axes
+    (axes,) = class_charts.iou_figure(scores).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["c", "a", "d", "none"]  # means 0.4, 0.1, 0
     assert [bar.get_width() for bar in axes.containers[0]] == [0.5, 0.1, 0, 0]
@@ -104,12 +106,14 @@ def test_the_best_class_comes_first_and_one_without_pixels_last():
 
 def test_bars_of_one_and_of_150_classes_do_not_overlap():
     single = {"iou": {"only": 0.25}, "miou": 0.25}
-    assert charts.iou_chart({"student": single}).shape[2] == 3
+    assert class_charts.iou_chart({"student": single}).shape[2] == 3
     classes = {f"class {i}": i / 150 for i in range(150)}
-    figure = charts.iou_figure({n: {"miou": 0.5, "iou": classes} for n in ("student", "teacher")})
+    figure = class_charts.iou_figure(
+        {n: {"miou": 0.5, "iou": classes} for n in ("student", "teacher")}
+    )
     (axes,) = figure.axes
     assert not axes.texts
-    charts.render(figure)
+    class_charts.render(figure)
     boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
     assert all(a.y0 >= b.y1 - 1 for a, b in itertools.pairwise(boxes)), "names overlap"
     edges = sorted((bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches)
@@ -119,7 +123,7 @@ def test_bars_of_one_and_of_150_classes_do_not_overlap():
 def test_scores_of_other_classes_are_refused():
     other = {"miou": 1.0, "iou": {"a": 1.0, "z": 1.0}}
     with pytest.raises(ValueError, match=r"two and one have other classes: \['z'\]"):
-        charts.iou_figure({"one": {"miou": 1.0, "iou": {"a": 1.0}}, "two": other})
+        class_charts.iou_figure({"one": {"miou": 1.0, "iou": {"a": 1.0}}, "two": other})
 
 
 def evaluation(step: int, miou: float | None, **metrics: float | None) -> dict:
@@ -133,7 +137,7 @@ def test_curves_pass_through_every_evaluation():
         evaluation(20, None, loss__total=2.0, loss__label=None, pseudo__coverage=0.75),
     ]
     history[1]["metrics"]["loss/unlabel_smc"] = 4.0  # before the first step there was none
-    panels = {x.get_title(): lines_of(x) for x in curves.curves_figure(history).axes}
+    panels = {x.get_title(): lines_of(x) for x in run_curves.curves_figure(history).axes}
     both = [10, 20]
     nan = pytest.approx(np.nan, nan_ok=True)
     assert panels == {
@@ -146,22 +150,26 @@ def test_curves_pass_through_every_evaluation():
 
 def test_a_supervised_run_has_no_curves_of_unlabelled_images():
     history = [evaluation(5, 0.1, loss__total=3.0, loss__unlabel=0.0, loss__unlabel_smc=0.0)]
-    figure = curves.curves_figure(history)
+    figure = run_curves.curves_figure(history)
     assert [axes.get_title() for axes in figure.axes] == ["validation mIoU", "loss"]
     assert lines_of(figure.axes[1]) == {"total": ([5], [3.0])}
     # One point makes no line: it must be seen all the same.
-    picture = charts.render(figure)
-    assert (picture == matplotlib.colors.to_rgba_array(charts.COLORS[0])[0, :3] * 255).all(-1).any()
+    picture = class_charts.render(figure)
+    assert (
+        (picture == matplotlib.colors.to_rgba_array(class_charts.COLORS[0])[0, :3] * 255)
+        .all(-1)
+        .any()
+    )
 
 
 def test_pseudo_labels_that_are_always_wrong_are_shown():
-    panels = curves.curves_figure([evaluation(5, 0.1, pseudo__accuracy=0.0)]).axes
+    panels = run_curves.curves_figure([evaluation(5, 0.1, pseudo__accuracy=0.0)]).axes
     assert lines_of(panels[-1]) == {"segments right": ([5], [0.0])}
 
 
 def test_runs_have_a_colour_and_networks_a_style_each():
     runs = {"supervised": [evaluation(1, 0.1), evaluation(3, 0.2)], "RC²L": [evaluation(2, None)]}
-    (axes,) = curves.runs_figure(runs).axes
+    (axes,) = run_curves.runs_figure(runs).axes
     lines = {x.get_label(): x for x in axes.lines}
     assert list(lines["supervised, student"].get_ydata()) == [0.1, 0.2]
     assert list(lines["supervised, teacher"].get_xdata()) == [1, 3]
@@ -173,7 +181,7 @@ def test_runs_have_a_colour_and_networks_a_style_each():
 
 def test_a_notebooks_settings_neither_change_a_chart_nor_are_changed(recwarn):
     names = ["a$x$", "Straße №5"]  # no formula, and no letter that the font lacks
-    chart = lambda: charts.confusion_chart({"m": np.eye(2, dtype=int)}, names, "α$1$")  # noqa: E731
+    chart = lambda: class_charts.confusion_chart({"m": np.eye(2, dtype=int)}, names, "α$1$")  # noqa: E731
     expected = chart()
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
         np.testing.assert_array_equal(chart(), expected)

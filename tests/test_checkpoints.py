@@ -13,8 +13,8 @@ import pytest
 
 from configs import base
 from rc2l_jax import __version__
-from rc2l_jax.checkpoints import CheckpointError, Checkpoints
-from rc2l_jax.rundir import (
+from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.run.directory import (
     check_run_config,
     check_same_model,
     stored_class_names,

@@ -11,7 +11,7 @@ from test_data import folder_config
 
 from data import DataError, catalog, masks
 from data.cityscapes_semseg import cityscapes_semseg_dataset_builder as cityscapes
-from rc2l_jax import input_pipeline
+from rc2l_jax.input_pipeline import train_batches
 
 COUNTS = {"train": 8, "val": 5, "train_extra": 6}
 IDS = replicas.cityscapes_ids(COUNTS)
@@ -72,13 +72,13 @@ def test_every_layout_gives_the_same_data_set(layout, tmp_path):
 def test_train_extra_serves_as_unlabelled_images(tmp_path):
     root = folders(tmp_path / "city")
     config = city_config(root, tmp_path / "prepared", unlabeled_split="train#rest2@0+train_extra")
-    _, subsets = input_pipeline.open_subsets(config)
+    _, subsets = train_batches.open_subsets(config)
     assert len(subsets.unlabeled) == COUNTS["train"] - 2 + COUNTS["train_extra"]
-    assert next(input_pipeline.train_batches(config, 0, 1)).unlabeled_image.shape[1] == 2
+    assert next(train_batches.train_batches(config, 0, 1)).unlabeled_image.shape[1] == 2
     config.data.labeled_split = "train_extra"
     config.data.unlabeled_split = "train"
     with pytest.raises(DataError, match=r"train_extra/troisdorf/.*_labelIds\.png: missing mask"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 def test_published_lines_name_the_images(tmp_path):
@@ -93,7 +93,7 @@ def test_published_lines_name_the_images(tmp_path):
     )
     config = city_config(root, tmp_path / "prepared")
     config.data.labeled_split, config.data.unlabeled_split = str(tmp_path / "labeled.txt"), "train"
-    _, subsets = input_pipeline.open_subsets(config)
+    _, subsets = train_batches.open_subsets(config)
     assert subsets.labeled == tuple(("train", i) for i in range(4))
 
 
@@ -113,7 +113,7 @@ def test_ids_that_are_no_label_ids_are_refused(tmp_path, bad):
     with pytest.raises(
         DataError, match=rf"{name}_gtFine_labelIds\.png: ids \[{bad}\] are no label"
     ):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 def test_label_ids_named_as_train_ids_are_refused(tmp_path):
@@ -123,7 +123,7 @@ def test_label_ids_named_as_train_ids_are_refused(tmp_path):
     config = city_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"ids \[19, .* 33\] are neither classes 0\.\.18 nor 255"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 def test_missing_parts_are_named(tmp_path):
@@ -157,4 +157,4 @@ def test_a_damaged_file_in_a_zip_file(tmp_path):
     content[start : start + 40] = b"\xff" * 40
     (root / "gtFine_trainvaltest.zip").write_bytes(content)
     with pytest.raises(DataError, match=r"gtFine_trainvaltest\.zip: damaged or cut off"):
-        input_pipeline.open_subsets(city_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(city_config(root, tmp_path / "prepared"))

@@ -13,13 +13,14 @@ from test_data import folder_config, write_folder
 
 from benchmarks import compare_runs
 from data.errors import DataError
-from rc2l_jax import compare, eval_pipeline
-from rc2l_jax.checkpoints import Checkpoints
-from rc2l_jax.config import ConfigError
-from rc2l_jax.eval_pipeline import eval_batches
-from rc2l_jax.evaluate import evaluate
+from rc2l_jax.evaluation import compare
+from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.input_pipeline import eval_batches as eval_pipeline
+from rc2l_jax.input_pipeline.eval_batches import eval_batches
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.run.checkpoints import Checkpoints
+from rc2l_jax.run.config import ConfigError
 from rc2l_jax.structs import VOID
-from rc2l_jax.train_state import create_train_state
 
 CLASSES = 11
 

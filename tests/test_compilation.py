@@ -8,10 +8,10 @@ import jax
 import pytest
 import tiny
 
-from rc2l_jax.compilation import MAX_BYTES, keep_compiled_programs
+from rc2l_jax.method.optimizer import create_optimizer
+from rc2l_jax.method.state import initial_state
 from rc2l_jax.models.maskformer import build_model
-from rc2l_jax.optimizer import create_optimizer
-from rc2l_jax.train_state import initial_state
+from rc2l_jax.run.startup import MAX_BYTES, keep_compiled_programs
 
 NAMES = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
 

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from rc2l_jax.config import ConfigError, flatten, nearest_key, validate
+from rc2l_jax.run.config import ConfigError, flatten, nearest_key, validate
 
 
 def runnable() -> ConfigDict:

@@ -14,11 +14,11 @@ import replicas
 from shared import shared
 from test_main import ROOT, command_line  # noqa: F401 (a fixture)
 
-from rc2l_jax import input_pipeline
-from rc2l_jax.config import validate
+from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.models.maskformer import build_model
+from rc2l_jax.run.config import validate
 
-BASES = ("__init__", "base", "of_run", "paper", "small")
+BASES = ("__init__", "base", "paper", "small")
 FILES = {
     file.relative_to(ROOT).as_posix(): file
     for file in sorted((ROOT / "configs").rglob("*.py"))
@@ -120,7 +120,7 @@ def test_check_model_and_batch(command_line, capsys, data, name):  # noqa: F811
         assert f"labeled: {config.data.num_labeled} examples (" in printed
 
     config.update_from_flattened_dict(overrides)
-    batch = next(input_pipeline.train_batches(config, 0, 1))
+    batch = next(train_batches.train_batches(config, 0, 1))
     crop = config.data.crop_size
     semi = config.unlabeled_batch_size if config.unsup_weight else 0
     assert batch.image.shape == (1, config.batch_size, crop, crop, 3)

@@ -11,7 +11,8 @@ from shared import shared
 from configs import base
 from data import DataError, catalog, layout, masks
 from data.shapes import drawing
-from rc2l_jax import check, eval_pipeline, input_pipeline
+from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.training import check
 
 
 def folder_config(root, prepared, **data):
@@ -95,16 +96,16 @@ def test_a_bad_mask_fails_where_it_is_read_and_only_there(folder, tmp_path, kind
     listed.write_text("train3\ntrain4\n")
     config.data.labeled_split, config.data.unlabeled_split = str(listed), "train"
     with pytest.raises(DataError, match=message) as caught:
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
     assert "train3.png" in str(caught.value)
     listed.write_text("train0\ntrain1\n")  # now it is unlabelled
-    assert next(input_pipeline.train_batches(config, 0, 1)).image.shape == (1, 2, 32, 32, 3)
+    assert next(train_batches.train_batches(config, 0, 1)).image.shape == (1, 2, 32, 32, 3)
 
 
 def test_a_bad_mask_fails_evaluation(folder, tmp_path):
     spoil(folder / "labels" / "val" / "val1.png", BAD_MASKS["rgb"][0])
     with pytest.raises(DataError, match=r"eval_split: .*val1\.png: the mask has mode RGB"):
-        eval_pipeline.eval_batches(folder_config(folder, tmp_path / "prepared"), "val", 1)
+        eval_batches.eval_batches(folder_config(folder, tmp_path / "prepared"), "val", 1)
 
 
 def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tmp_path):
@@ -114,17 +115,17 @@ def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tm
     (folder / "images" / "train" / "train1.jpg").write_bytes(whole)
     config = folder_config(folder, tmp_path / "prepared")
     with pytest.raises(DataError, match=r"train1\.png: has the same name as train1\.jpg"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     (folder / "images" / "train" / "train1.jpg").unlink()
     with pytest.raises(DataError) as caught:
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     first, second = caught.value.problems
     assert "train0.png: not a readable image" in first
     assert "train2.png: not a readable image" in second
     assert [f for f in (tmp_path / "prepared").rglob("*") if f.is_file()] == []
     (folder / "images" / "train" / "train0.png").write_bytes(whole)
     (folder / "images" / "train" / "train2.png").write_bytes(whole + b" ")
-    _, subsets = input_pipeline.open_subsets(config)
+    _, subsets = train_batches.open_subsets(config)
     assert {name: len(keys) for name, keys in subsets.named().items()} == {
         "labeled": 2, "unlabeled": 3, "evaluation": 3,
     }  # fmt: skip
@@ -149,7 +150,7 @@ def test_a_damaged_image_is_named_and_tensorflow_is_silent(
     (folder / "images" / "train" / "train0.png").unlink()
     file.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        input_pipeline.open_subsets(folder_config(folder, tmp_path / "prepared"))
+        train_batches.open_subsets(folder_config(folder, tmp_path / "prepared"))
     assert message in str(caught.value)
     assert capfd.readouterr().err == ""
 
@@ -202,7 +203,7 @@ def test_fetch_gives_the_records_asked_for_in_any_order(folder, tmp_path):
 
 def test_camvid_has_its_published_counts(tmp_path):
     config = folder_config(shared("camvid"), tmp_path, labeled_split="train", unlabeled_split="")
-    info = input_pipeline.dataset_info(config)
+    info = train_batches.dataset_info(config)
     assert info.num_examples == {"train": 367, "val": 101}
     assert info.class_names[0] == "sky"
     assert info.class_names[10] == "bicyclist"

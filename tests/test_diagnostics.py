@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from rc2l_jax import diagnostics
+from rc2l_jax.method import step_metrics
 from rc2l_jax.structs import Segments
 
-metrics = jax.jit(diagnostics.pseudo_label_metrics, static_argnames="num_classes")
+metrics = jax.jit(step_metrics.pseudo_label_metrics, static_argnames="num_classes")
 
 # Two images of eight pixels. Slots: digits, dots are covered by none.
 SLOTS = np.array(["0000112.", "1111...."])

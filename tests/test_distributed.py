@@ -6,8 +6,8 @@ import jax
 import pytest
 from etils import epath
 
-from rc2l_jax import distributed
-from rc2l_jax.rundir import progress, write_json
+from rc2l_jax.run import distributed
+from rc2l_jax.run.directory import progress, write_json
 
 WORKDIR = epath.Path("/shared/run")
 

@@ -17,11 +17,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_profiling import steps_in_trace
 
-from rc2l_jax import visualize
-from rc2l_jax.evaluate import score
-from rc2l_jax.exported import load_exported
-from rc2l_jax.pseudo_labels import read_labels
-from rc2l_jax.report import iou_table, read_confusions
+from rc2l_jax.evaluation.evaluate import score
+from rc2l_jax.reports import pictures as visualize
+from rc2l_jax.reports.writer import iou_table, read_confusions
+from rc2l_jax.training.pseudo_label_history import read_labels
+from rc2l_jax.weights.stablehlo import load_exported
 
 SETTINGS = RC2L | {
     "num_steps": 12,

@@ -1,4 +1,4 @@
-"""rc2l_jax/eval_pipeline.py: every example once, in a few shapes, equally on every process."""
+"""input_pipeline/eval_batches.py: every example once, in a few shapes, equally on every process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_data import folder_config, shapes_config, write_folder
 
-from rc2l_jax import eval_pipeline, input_pipeline
+from rc2l_jax.input_pipeline import eval_batches, train_batches
 from rc2l_jax.structs import EvalBatch
 
 
@@ -47,7 +47,7 @@ def test_evaluation_covers_the_split_once_and_fills_the_last_batch(tmp_path):
     config = folder_config(root, tmp_path / "prepared", eval_short_edge=30)
     config.eval_batch_size = 4
     config.eval.max_shapes = 1
-    batches = list(eval_pipeline.eval_batches(config, "val", 2))
+    batches = list(eval_batches.eval_batches(config, "val", 2))
     assert len(batches) == 2
     flat = jax.tree.map(
         lambda *x: np.concatenate([y.reshape(-1, *y.shape[2:]) for y in x]), *batches
@@ -68,7 +68,7 @@ def test_evaluation_covers_the_split_once_and_fills_the_last_batch(tmp_path):
     assert (flat.label[5:] == 255).all()
     assert {str(view.image.dtype), str(flat.label.dtype)} == {"uint8"}
     assert {str(x.dtype) for x in (view.size, flat.label_size, flat.index)} == {"int32"}
-    assert input_pipeline.split_ids(config, "val")[0] == "tall"
+    assert train_batches.split_ids(config, "val")[0] == "tall"
 
 
 def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
@@ -76,7 +76,7 @@ def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
     config.eval_batch_size = 2
     indices = []
     for process in (0, 1):
-        batches = list(eval_pipeline.eval_batches(config, "val", 1, process, 2))
+        batches = list(eval_batches.eval_batches(config, "val", 1, process, 2))
         indices.append([batch.index.ravel().tolist() for batch in batches])
     assert indices == [[[0], [2]], [[1], [-1]]]
 
@@ -84,14 +84,14 @@ def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
 def test_evaluation_without_resizing_keeps_the_pixels(tmp_path):
     root = write_folder(tmp_path / "data", size=(24, 32))
     config = folder_config(root, tmp_path / "prepared", eval_short_edge=0)
-    batch = next(eval_pipeline.eval_batches(config, "val", 1))
+    batch = next(eval_batches.eval_batches(config, "val", 1))
     assert batch.views[0].image.shape == (1, 2, 32, 32, 3)
     stored = np.asarray(Image.open(root / "images" / "val" / "val1.png"))
     np.testing.assert_array_equal(batch.views[0].image[0, 1, :24, :32], stored)
 
 
 def local_batches(config, **where) -> list[EvalBatch]:
-    return list(eval_pipeline.eval_batches(config, "val", 1, **where))
+    return list(eval_batches.eval_batches(config, "val", 1, **where))
 
 
 def shapes_of(batch: EvalBatch) -> tuple:
@@ -115,7 +115,7 @@ def test_mixed_sizes_come_in_a_few_shapes_and_every_image_once(mixed):
     for batch in batches:
         for at in zip(*np.nonzero(batch.index >= 0)):
             seen[int(batch.index[at])] = jax.tree.map(lambda x, at=at: x[at], batch)
-    ids = input_pipeline.split_ids(mixed, "val")
+    ids = train_batches.split_ids(mixed, "val")
     assert sorted(seen) == list(range(len(ids))) == list(range(11))
     for i, size in enumerate(SIZES):
         example = seen[ids.index(f"x{i}")]
@@ -135,7 +135,7 @@ def test_mixed_sizes_come_in_a_few_shapes_and_every_image_once(mixed):
 def test_two_processes_make_the_halves_of_the_same_batches(mixed):
     config = mixed.copy_and_resolve_references()
     config.eval_batch_size = 4
-    whole = list(eval_pipeline.eval_batches(config, "val", 2))
+    whole = list(eval_batches.eval_batches(config, "val", 2))
     halves = [local_batches(config, process_index=p, process_count=2) for p in (0, 1)]
     assert [shapes_of(b) for b in halves[0]] == [shapes_of(b) for b in halves[1]]
     joined = [jax.tree.map(lambda *x: np.concatenate(x), *pair) for pair in zip(*halves)]
@@ -167,7 +167,7 @@ def padded_area(shapes, counts, group_of, batch_size) -> int:
 def test_landscapes_and_portraits_are_not_padded_to_squares():
     shapes = np.array([[[64, 96]], [[64, 64]], [[96, 64]]])
     counts = np.array([50, 1, 45])
-    merge = eval_pipeline.merge_shapes
+    merge = eval_batches.merge_shapes
     # The square one fills up the last batch of the portraits, for nothing.
     for most in (2, 3):
         assert len(set(merge(shapes, counts, 10, most)[[0, 2]])) == 2
@@ -185,11 +185,11 @@ def test_few_shapes_of_a_large_split_waste_little_and_are_found_quickly():
     shapes = np.stack([images, labels], axis=1)
     counts = rng.multinomial(1500, np.full(len(shapes), 1 / len(shapes)))
     start = time.perf_counter()
-    group_of = eval_pipeline.merge_shapes(shapes, counts, 8, 4)
+    group_of = eval_batches.merge_shapes(shapes, counts, 8, 4)
     assert time.perf_counter() - start < 2
     assert len(set(group_of)) == 4
     ideal, one = (shapes.prod(-1).sum(-1) * counts).sum(), np.zeros(len(shapes))
     four, one = (padded_area(shapes, counts, x, 8) / ideal for x in (group_of, one))
     assert four < 1.4  # 1.33, and 2.36 with one shape
     assert one > 2
-    np.testing.assert_array_equal(group_of, eval_pipeline.merge_shapes(shapes, counts, 8, 4))
+    np.testing.assert_array_equal(group_of, eval_batches.merge_shapes(shapes, counts, 8, 4))

@@ -22,9 +22,10 @@ from test_models import TINY, random_variables
 from test_padding import randomized
 
 from configs import base
-from rc2l_jax import eval_pipeline, input_pipeline, metrics
-from rc2l_jax.evaluate import better, build_results, evaluate, score
-from rc2l_jax.inference import predict_labels
+from rc2l_jax.evaluation import confusion as metrics
+from rc2l_jax.evaluation.class_scores import predict_labels
+from rc2l_jax.evaluation.evaluate import better, build_results, evaluate, score
+from rc2l_jax.input_pipeline import eval_batches, train_batches
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.structs import VOID, EvalBatch, EvalView, Predictions
 
@@ -202,13 +203,13 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
     use_tiny_model(config)
     config.eval_batch_size = 1
     weights = camvid_network(config)
-    ids = input_pipeline.split_ids(config, "val")
+    ids = train_batches.split_ids(config, "val")
     assert len(ids) == 101
     confusion = np.zeros((11, 11), np.int64)
     with jax.enable_x64(True):
         model = build_model(config).clone(dtype=jnp.float64)
         jitted = jax.jit(lambda weights, x: model.apply(weights, x, train=False))
-        for batch in eval_pipeline.eval_batches(config, "val", 1):
+        for batch in eval_batches.eval_batches(config, "val", 1):
             name = ids[batch.index.item()]
             image = Image.open(shared("camvid") / "images" / "val" / f"{name}.jpg").resize(
                 (96, 72), _BILINEAR
@@ -229,7 +230,7 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
 def evaluated(camvid: types.SimpleNamespace, model: nn.Module, batch_size: int, devices: int):
     config = camvid.config.copy_and_resolve_references()
     config.eval_batch_size = batch_size
-    batches = eval_pipeline.eval_batches(config, "val", devices)
+    batches = eval_batches.eval_batches(config, "val", devices)
     return evaluate(model, {"student": camvid.weights}, batches, config)["student"]
 
 
@@ -282,11 +283,11 @@ def test_mixed_sizes_compile_a_few_times_and_count_as_one_by_one(tmp_path, monke
         shapes.append((batch.views[0].image.shape[1:3], batch.label.shape[1:3]))
         return predict_labels(model, variables, batch, options)
 
-    monkeypatch.setattr("rc2l_jax.evaluate.predict_labels", traced)
+    monkeypatch.setattr("rc2l_jax.evaluation.evaluate.predict_labels", traced)
 
     def count(batch_size: int, devices: int, max_shapes: int) -> np.ndarray:
         config.eval_batch_size, config.eval.max_shapes = batch_size, max_shapes
-        batches = eval_pipeline.eval_batches(config, "val", devices)
+        batches = eval_batches.eval_batches(config, "val", devices)
         return evaluate(model, {"student": weights}, batches, config)["student"]
 
     together = count(4, 2, 2)

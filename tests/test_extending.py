@@ -88,9 +88,9 @@ def test_a_new_data_set(tmp_path):
 
 BACKBONE = """
 import jax, jax.numpy as jnp, numpy as np, tiny
-from rc2l_jax.config_values import CHOICES
+from rc2l_jax.run.config_values import CHOICES
 from rc2l_jax.models import build_model, convnext
-from rc2l_jax.optimizer import parameter_groups, parameter_rules
+from rc2l_jax.method.optimizer import parameter_groups, parameter_rules
 
 assert "convnext_t" in CHOICES["model.backbone"]
 convnext.BACKBONES["convnext_t"] = (1, 1, 1, 1)  # which compiles sooner
@@ -134,9 +134,9 @@ def test_a_new_backbone(tmp_path):
 
 LOSS = """
 import jax, jax.numpy as jnp, numpy as np, tiny
-from rc2l_jax.metrics import summarize
-from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step, replicate
+from rc2l_jax.evaluation.confusion import summarize
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.method.train_step import parallel_train_step, replicate
 
 alone = {f"unsup__{name}_weight": 0.0 for name in ("rcc", "smc", "rmc", "rfc")}
 alone |= {"unsup__boundary_weight": 1.0, "unsup_start_step": 1, "data__color": False}
@@ -161,7 +161,7 @@ assert abs(change) > 1e-4, change
 print(with_it["loss/unlabel_boundary"], change)
 
 # On masks that are right it is nothing, and what is unknown changes nothing.
-from rc2l_jax.losses.region import boundary_consistency
+from rc2l_jax.method.losses.region import boundary_consistency
 from rc2l_jax.structs import Assignment, Segments
 masks = jnp.zeros((1, 1, 6, 6), bool).at[:, :, 1:4, 2:5].set(True)
 known = jnp.ones((1, 6, 6), bool).at[:, :, 5].set(False)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny
 
-from rc2l_jax.checkpoints import CheckpointError, Checkpoints
-from rc2l_jax.pretrained import WeightsError
-from rc2l_jax.train_state import create_train_state, pretrained_state
-from rc2l_jax.trained import teacher_of_run
+from rc2l_jax.method.state import create_train_state, pretrained_state
+from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.run.restore import teacher_of_run
+from rc2l_jax.weights import WeightsError
 
 
 @pytest.fixture(scope="module")

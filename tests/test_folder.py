@@ -15,8 +15,9 @@ from test_data import folder_config
 from data import DataError, catalog, masks
 from data.images import decode, is_jpeg
 from data.orientation import orientation_of
-from rc2l_jax import check, input_pipeline
-from rc2l_jax.host_loader import check_labels
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.loading import check_labels
+from rc2l_jax.training import check
 
 CLASSES = ("background", "cat", "dog")
 IMAGES = ("train/a/1.jpg", "train/a/2.PNG", "train/b/1.jpeg", "val/x.jpg", "val/my photo é.png")
@@ -73,31 +74,31 @@ def test_unlabelled_images_may_lie_anywhere(root, tmp_path):
         write_image(photos / name, 100 + seed)
     texts = {"unlabeled_split": "unlabeled+train", "unlabeled_dir": str(photos)}
     config = own_config(root, tmp_path / "prepared", **texts)
-    _, subsets = input_pipeline.open_subsets(config)
+    _, subsets = train_batches.open_subsets(config)
     assert len(subsets.unlabeled) == 3 + 1
-    batch = next(input_pipeline.train_batches(config, 0, 1))
+    batch = next(train_batches.train_batches(config, 0, 1))
     assert batch.unlabeled_image.shape == (1, 2, 32, 32, 3)
     assert (batch.unlabeled_label == 255).all()
     config.data.unlabeled_dir = ""
     with pytest.raises(
         DataError, match=r"'unlabeled': .*_dir is not set.* --config.unsup_weight=0"
     ):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     config.data.unlabeled_dir = str(tmp_path / "none")
     with pytest.raises(DataError, match=r"none: no such folder; correct config.data.unlabeled_dir"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     (root / "images" / "unlabeled").mkdir()
     write_image(root / "images" / "unlabeled" / "z.png", 200)
     config.data.unlabeled_dir = str(photos)
     with pytest.raises(DataError, match="has a split 'unlabeled' of its own; rename"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     config.data.unlabeled_dir = ""
-    assert len(input_pipeline.open_subsets(config)[1].unlabeled) == 1 + 1
+    assert len(train_batches.open_subsets(config)[1].unlabeled) == 1 + 1
     (root / "images" / "unlabeled" / "z.png").unlink()
     config.data.unlabeled_dir = str(tmp_path / "none")
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: holds no \.jpg or \.png images"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
 
 
 def test_copies_of_labelled_photos_are_not_unlabelled_and_of_validation_photos_an_error(
@@ -118,7 +119,7 @@ def test_copies_of_labelled_photos_are_not_unlabelled_and_of_validation_photos_a
     )
     (photos / "leak.png").write_bytes((root / "images" / "val" / "my photo é.png").read_bytes())
     with pytest.raises(DataError, match="unlabeled/leak is a copy of val/my photo é"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
 
 
 def test_images_in_no_folder_are_one_split(root, tmp_path):
@@ -135,7 +136,7 @@ def test_images_in_no_folder_are_one_split(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split=str(tmp_path / "train.txt"))
     config.data.eval_split, config.data.unlabeled_split = str(tmp_path / "val.txt"), ""
     config.unsup_weight = 0.0
-    dataset, subsets = input_pipeline.open_subsets(config)
+    dataset, subsets = train_batches.open_subsets(config)
     assert list(dataset.ids.splits) == ["all"]
     assert len(subsets.labeled) == len(subsets.evaluation) == 2
 
@@ -146,9 +147,9 @@ def test_a_name_in_two_folders_needs_its_folder(root, tmp_path):
     config.data.unlabeled_split = "train"
     listed.write_text("1.jpg\n")
     with pytest.raises(DataError, match=r"several images: 1.jpg \(train/a/1 or train/b/1\); write"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     listed.write_text("images\\train\\b\\1.jpeg\ntrain/a/1\n")
-    _, subsets = input_pipeline.open_subsets(config)
+    _, subsets = train_batches.open_subsets(config)
     assert subsets.labeled == (("train", 0), ("train", 2))
 
 
@@ -159,7 +160,7 @@ def test_lines_with_spaces_name_one_image(root, tmp_path):
     for line in lines:
         listed.write_text(line, encoding="utf-8")
         config = own_config(root, tmp_path / "prepared", eval_split=str(listed))
-        assert input_pipeline.open_subsets(config)[1].evaluation == (("val", 0),)
+        assert train_batches.open_subsets(config)[1].evaluation == (("val", 0),)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_a_photo_turned_by_its_exif_data_is_explained(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"is 20x24 and its image 24x20 .*EXIF"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 # What is damaged, mixed up or turned.
@@ -265,7 +266,7 @@ def test_a_changed_mask_changes_what_a_run_says_of_its_images(root, tmp_path):
     def used():
         config = own_config(root, tmp_path / "prepared", labeled_split="train")
         config.unsup_weight = 0.0
-        return check.describe_subsets(config, *input_pipeline.open_subsets(config))
+        return check.describe_subsets(config, *train_batches.open_subsets(config))
 
     before = used()
     mask = root / "labels" / "train" / "a" / "1.png"
@@ -352,7 +353,7 @@ def test_a_split_that_is_not_there_is_explained(root, tmp_path, now):
     why = "holds no .jpg or .png" if now == "empty" else "does not exist"
     there = "train, validation" if now == "validation" else "train"
     with pytest.raises(DataError) as caught:
-        input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(own_config(root, tmp_path / "prepared"))
     assert str(caught.value) == (
         f"config.data.eval_split = 'val': {folder} {why}: put photos with masks there, or name "
         f"another split ({there}), or hold some of 'train' back: "
@@ -391,9 +392,9 @@ def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"1\.jpg: is stored turned or mirrored \(EXIF"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
     config.data.labeled_split, config.data.unlabeled_split = "train#1@0", "train"
-    assert len(input_pipeline.open_subsets(config)[1].labeled) == 1
+    assert len(train_batches.open_subsets(config)[1].labeled) == 1
 
 
 @pytest.mark.parametrize("suffix", ["TIF", "HEIC", "heif", "Avif", "jfif", "webp"])
@@ -419,27 +420,27 @@ def test_masks_of_few_bits_and_capital_suffixes(root, tmp_path):
     mask.rename(mask.with_suffix(".PNG"))
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
-    next(input_pipeline.train_batches(config, 0, 1))
+    next(train_batches.train_batches(config, 0, 1))
     black_and_white = bytearray(replicas.encode(mask_of(0)))
     black_and_white[24] = 4
     header = bytes(black_and_white[12:29])
     black_and_white[29:33] = zlib.crc32(header).to_bytes(4, "big")
     mask.with_suffix(".PNG").write_bytes(black_and_white)
     with pytest.raises(DataError, match=r"1\.PNG: (has fewer than 8 bits|cannot be read)"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 def test_a_link_that_leads_nowhere_is_named(root, tmp_path):
     (root / "images" / "train" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be opened .*remove the link"):
-        input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(own_config(root, tmp_path / "prepared"))
 
 
 def test_a_pipe_is_named_and_never_waited_for(root, tmp_path):
     os.mkfifo(root / "labels" / "train" / "a" / "pipe.png")
     os.mkfifo(root / "images" / "train" / "a" / "pipe.jpg")
     with pytest.raises(DataError, match=r"pipe\.jpg: is a pipe or a device"):
-        input_pipeline.open_subsets(own_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(own_config(root, tmp_path / "prepared"))
 
 
 def test_a_jpeg_called_png_is_no_mask(root, tmp_path):
@@ -449,7 +450,7 @@ def test_a_jpeg_called_png_is_no_mask(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"1\.png: cannot be read as an image \(not a PNG\)"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 def test_an_orientation_that_exif_does_not_know_turns_nothing(root, tmp_path):
@@ -459,7 +460,7 @@ def test_an_orientation_that_exif_does_not_know_turns_nothing(root, tmp_path):
     Image.open(file).save(file, exif=exif)
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
-    next(input_pipeline.train_batches(config, 0, 1))
+    next(train_batches.train_batches(config, 0, 1))
 
 
 def test_an_entry_for_a_missing_file_is_never_another_file(root, tmp_path):
@@ -467,7 +468,7 @@ def test_an_entry_for_a_missing_file_is_never_another_file(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", eval_split=str(listed))
     listed.write_text("x.jpg\nx (2).jpg")
     with pytest.raises(DataError, match=r"1 of 2 entries are not in the data set: x \(2\)\.jpg"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     listed.write_text("siteA/x.jpg\nsiteB/x.jpg")
     with pytest.raises(DataError, match=r"name one image: siteA/x\.jpg and siteB/x\.jpg"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)

@@ -1,4 +1,4 @@
-"""rc2l_jax/host_decode.py: what is decoded in part equals what is decoded whole."""
+"""rc2l_jax/input_pipeline/decode.py: what is decoded in part equals what is decoded whole."""
 
 import io
 
@@ -10,8 +10,9 @@ from test_data import folder_config, write_folder
 from data import DataError
 from data.dataset import Dataset
 from data.host_tf import tf
-from rc2l_jax import host_augment, host_decode, input_pipeline
-from rc2l_jax.host_augment import Crop
+from rc2l_jax.input_pipeline import decode as host_decode
+from rc2l_jax.input_pipeline import geometry, train_batches
+from rc2l_jax.input_pipeline.geometry import Crop
 
 KINDS = {
     "444": {"subsampling": 0},
@@ -46,11 +47,11 @@ def random_crop(rng, size, shrink):
 
 
 def in_part(encoded, size, crop):
-    return host_augment.resample_encoded(tf.constant(encoded), tf.constant(size), crop).numpy()
+    return geometry.resample_encoded(tf.constant(encoded), tf.constant(size), crop).numpy()
 
 
 def from_whole(encoded, crop):
-    return host_augment.resample_image(host_decode.decode_image(encoded), *crop).numpy()
+    return geometry.resample_image(host_decode.decode_image(encoded), *crop).numpy()
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_resampling_by_axis_equals_the_op_for_both_axes(shape, scale):
         antialias=True,
     )[0]
     expected = np.clip(np.round(expected.numpy()), 0, 255).astype(np.uint8)
-    actual = host_augment.resample_image(
+    actual = geometry.resample_image(
         *(tf.constant(part) for part in (image, resized, offset, window))
     )
     np.testing.assert_array_equal(actual, expected)
@@ -197,7 +198,7 @@ def test_a_jpeg_that_ends_early_is_an_error_where_it_is_seen(tmp_path, monkeypat
         images, masks = fetch(self, keys, labels=labels)
         return [whole[: int(0.7 * len(whole))] for _ in images], masks
 
-    batches = input_pipeline.train_batches(config, 0, 1)
+    batches = train_batches.train_batches(config, 0, 1)
     monkeypatch.setattr(Dataset, "fetch", damaged)
     with pytest.raises(DataError, match=r"^train/train\d cannot be decoded"):
         next(batches)

@@ -13,14 +13,14 @@ import torch
 from test_models import TINY, converted, peer_model, peer_predictions, randomize, tiny_config
 from transformers import MaskFormerForInstanceSegmentation, MaskFormerImageProcessor
 
-from rc2l_jax.inference import (
+from rc2l_jax.evaluation.class_scores import (
     InferenceOptions,
     label_scores,
     predict_labels,
     semantic_inference,
     view_logits,
 )
-from rc2l_jax.label_resolution import resize_valid_part
+from rc2l_jax.evaluation.label_resolution import resize_valid_part
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.structs import EvalBatch, EvalView
 

@@ -1,4 +1,4 @@
-"""rc2l_jax/input_pipeline.py and host_augment.py: determinism, geometry, sharding."""
+"""rc2l_jax/input_pipeline/train_batches.py and host_augment.py: determinism, geometry, sharding."""
 
 import itertools
 import subprocess
@@ -15,9 +15,10 @@ from test_data import folder_config, shapes_config, spoil, write_folder
 from data import DataError
 from data.dataset import Dataset
 from data.host_tf import tf
-from rc2l_jax import host_augment, input_pipeline
-from rc2l_jax.host_augment import Geometry
-from rc2l_jax.host_loader import Order, batched
+from rc2l_jax.input_pipeline import geometry as host_augment
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.geometry import Geometry
+from rc2l_jax.input_pipeline.loading import Order, batched
 
 UNLIMITED = 10**6
 
@@ -32,7 +33,7 @@ def shapes(tmp_path_factory):
 
 def take(config, count, start=0, devices=1, **processes):
     return list(
-        itertools.islice(input_pipeline.train_batches(config, start, devices, **processes), count)
+        itertools.islice(train_batches.train_batches(config, start, devices, **processes), count)
     )
 
 
@@ -142,13 +143,13 @@ def test_what_cannot_be_run_fails_before_the_first_batch(shapes):
     config = shapes.copy_and_resolve_references()
     config.data.unlabeled_split = ""
     with pytest.raises(DataError, match=r"unlabeled_split is empty, but config.unsup_weight"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
     with pytest.raises(ValueError, match="batch_size = 4 cannot be divided over 3 devices"):
-        input_pipeline.train_batches(shapes, 0, 3)
+        train_batches.train_batches(shapes, 0, 3)
     config = shapes.copy_and_resolve_references()
     config.data.eval_split = "train"
     with pytest.raises(DataError, match=r"labeled_split and config.data.eval_split share 4"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 def test_a_damaged_record_is_named(shapes, monkeypatch):
@@ -158,7 +159,7 @@ def test_a_damaged_record_is_named(shapes, monkeypatch):
         images, encoded = fetch(self, keys, labels=labels)
         return [image[:40] for image in images], encoded
 
-    batches = input_pipeline.train_batches(shapes, 0, 1)
+    batches = train_batches.train_batches(shapes, 0, 1)
     monkeypatch.setattr(Dataset, "fetch", damaged)
     with pytest.raises(DataError, match=r"^train/train_0000\d\d cannot be .* --mode=prepare"):
         next(batches)
@@ -315,9 +316,9 @@ def test_a_program_that_fails_while_batches_are_made_ends(shapes):
     """With Python inside tf.data, every few such programs hung for ever at exit."""
     code = (
         "import sys, ml_collections\n"
-        "from rc2l_jax import input_pipeline\n"
+        "from rc2l_jax.input_pipeline.train_batches import train_batches\n"
         "config = ml_collections.ConfigDict(__import__('json').loads(sys.argv[1]))\n"
-        "batches = input_pipeline.train_batches(config, 0, 1)\n"
+        "batches = train_batches(config, 0, 1)\n"
         "next(batches)\n"
         "raise SystemExit(7)\n"
     )

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers.models.maskformer import modeling_maskformer as hf
 
-from rc2l_jax import matching
-from rc2l_jax.losses import mask, matched, supervised
+from rc2l_jax.method import matching
+from rc2l_jax.method.losses import mask, matched, supervised
 from rc2l_jax.structs import Assignment, Segments
 
 FOCAL = {"alpha": 0.25, "gamma": 2.0}

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from transformers.models.maskformer import modeling_maskformer as hf
 
-from rc2l_jax import matching
+from rc2l_jax.method import matching
 from rc2l_jax.structs import Segments
 
 NUM_CLASSES = 6
@@ -231,7 +231,7 @@ EIGHT_DEVICES = """
 import faulthandler
 faulthandler.dump_traceback_later(240, exit=True)
 import jax, jax.numpy as jnp, numpy as np
-from rc2l_jax.matching import assign
+from rc2l_jax.method.matching import assign
 
 assert jax.device_count() == 8
 

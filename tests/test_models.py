@@ -16,14 +16,14 @@ from transformers import (
 )
 
 from configs import base
-from rc2l_jax.inference import semantic_inference
+from rc2l_jax.evaluation.class_scores import semantic_inference
 from rc2l_jax.models import build_model, normalization, resnet
 from rc2l_jax.models.pixel_decoder import upsample_nearest
 from rc2l_jax.models.position import sine_position
 from rc2l_jax.models.transformer import Dropout, TransformerDecoder
-from rc2l_jax.pretrained import names
-from rc2l_jax.pretrained.load import InitReport, fit
 from rc2l_jax.structs import Predictions
+from rc2l_jax.weights import names
+from rc2l_jax.weights.load import InitReport, fit
 
 TINY = {
     "tiniest": resnet.Architecture(bottleneck=False, depths=(1, 1, 1, 1)),

@@ -20,8 +20,8 @@ from nbformat import NotebookNode
 from PIL import ExifTags, Image
 from test_models import peer_model, randomize
 
-from rc2l_jax import charts, curves
-from rc2l_jax.report import read_confusions, read_evaluations
+from rc2l_jax.reports import class_charts, run_curves
+from rc2l_jax.reports.writer import read_confusions, read_evaluations
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("quickstart", "own_images", "evaluate", "huggingface")
@@ -186,7 +186,9 @@ def test_quickstart(quickstart, checkout):
     height, width, _ = quickstart.picture("differing").shape
     assert width == 4 + 4 * (192 + 4) and 20 + 4 * (192 + 4) < height < 20 + 4 * (192 + 4) + 60
     histories = {"supervised": "supervised", "RC²L": "rc2l"}
-    chart = curves.runs_chart({name: read_evaluations(runs / x) for name, x in histories.items()})
+    chart = run_curves.runs_chart(
+        {name: read_evaluations(runs / x) for name, x in histories.items()}
+    )
     np.testing.assert_array_equal(quickstart.picture("curve"), chart)
 
 
@@ -280,9 +282,9 @@ def test_evaluate(quickstart, checkout):
         assert executed.data(cell, "image/png"), cell
     scores = {name: results[name] for name in ("student", "teacher")}
     drawn = {
-        "bars": charts.iou_chart(scores),
-        "confusion": charts.confusion_chart(*read_confusions(workdir, results["step"])),
-        "curve": curves.curves_chart(read_evaluations(workdir)),
+        "bars": class_charts.iou_chart(scores),
+        "confusion": class_charts.confusion_chart(*read_confusions(workdir, results["step"])),
+        "curve": run_curves.curves_chart(read_evaluations(workdir)),
         "history": np.asarray(Image.open(workdir / "figures" / "pseudo_labels.png")),
     }
     for cell, picture in drawn.items():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from rc2l_jax import objective
-from rc2l_jax.losses import region
-from rc2l_jax.segments import merge_same_class
+from rc2l_jax.method import objective
+from rc2l_jax.method.losses import region
+from rc2l_jax.method.segments import merge_same_class
 from rc2l_jax.structs import AXIS, Assignment, Predictions, Segments
 
 # All different, so that none can stand for another.

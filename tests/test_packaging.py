@@ -19,9 +19,10 @@ PACKAGES = ("configs", "data", "rc2l_jax")
 IMPORTS = """
 import importlib.util, site, sys
 site.addsitedir(sys.argv[1])
-from rc2l_jax.config import validate
+from rc2l_jax.run.config import validate
 import configs.ablations.voc_aug_quarter_smc
-for name in ("data.catalog", "data.voc_semseg.sbd", "rc2l_jax.losses.region", "configs.shapes"):
+names = "data.catalog", "data.voc_semseg.sbd", "rc2l_jax.method.losses.region", "configs.shapes"
+for name in names:
     print(importlib.util.find_spec(name).origin)
 """
 

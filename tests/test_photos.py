@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from rc2l_jax import photos
-from rc2l_jax.open_frames import OpenFrames
-from rc2l_jax.photos import Photo, PhotoError
+from rc2l_jax.prediction import photos
+from rc2l_jax.prediction.frames import OpenFrames
+from rc2l_jax.prediction.photos import Photo, PhotoError
 
 SIZE = (20, 30)
 

@@ -30,32 +30,27 @@ from test_models import TINY, peer_model, peer_predictions, randomize, tiny_conf
 
 from configs import base
 from data.errors import DataError
-from rc2l_jax import (
-    eval_pipeline,
-    input_pipeline,
-    label_resolution,
-    networks,
-    photos,
-    predict,
-    prediction_stream,
-    trained,
-    visualize,
-)
-from rc2l_jax.checkpoints import CheckpointError, Checkpoints
-from rc2l_jax.config import ConfigError
-from rc2l_jax.config_values import CHOICES
-from rc2l_jax.evaluate import evaluate
-from rc2l_jax.exported import export_stablehlo, load_exported
+from rc2l_jax.evaluation import label_resolution
+from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.method.optimizer import create_optimizer
+from rc2l_jax.method.state import initial_state, start_from
 from rc2l_jax.models import build_model, resnet
-from rc2l_jax.networks import Network, open_network
-from rc2l_jax.open_frames import OpenFrames
-from rc2l_jax.optimizer import create_optimizer
-from rc2l_jax.predict import PredictError, predict_folder, predict_images
-from rc2l_jax.pretrained import WeightsError
-from rc2l_jax.rundir import run_path, write_json
+from rc2l_jax.prediction import network as networks
+from rc2l_jax.prediction import photos, predict, stream
+from rc2l_jax.prediction.frames import OpenFrames
+from rc2l_jax.prediction.network import Network, open_network
+from rc2l_jax.prediction.predict import PredictError, predict_folder, predict_images
+from rc2l_jax.reports import pictures
+from rc2l_jax.run import restore
+from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.run.config import ConfigError
+from rc2l_jax.run.config_values import CHOICES
+from rc2l_jax.run.directory import run_path, write_json
+from rc2l_jax.run.restore import export_checkpoint
 from rc2l_jax.structs import EvalBatch
-from rc2l_jax.train_state import initial_state, start_from
-from rc2l_jax.trained import export_checkpoint
+from rc2l_jax.weights import WeightsError
+from rc2l_jax.weights.stablehlo import export_stablehlo, load_exported
 
 NUM_CLASSES = 11
 DOCUMENT = Path(__file__).parents[1] / "docs" / "predict.md"
@@ -113,7 +108,7 @@ def run(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
         weights=weights,
         images=root / "images" / "val",
         network=open_network(workdir=workdir),
-        class_names=input_pipeline.dataset_info(config).class_names,
+        class_names=train_batches.dataset_info(config).class_names,
     )
 
 
@@ -142,9 +137,9 @@ def test_masks_are_what_evaluation_counts(run, output):
                 seen[int(batch.index[at])] = predictions["teacher"][at][:height, :width]
         return True
 
-    batches = eval_pipeline.eval_batches(run.config, "val", 1)
+    batches = eval_batches.eval_batches(run.config, "val", 1)
     evaluate(build_model(run.config), {"teacher": run.weights}, batches, run.config, observe)
-    ids = input_pipeline.split_ids(run.config, "val")
+    ids = train_batches.split_ids(run.config, "val")
     assert len(seen) == len(ids) == 5
     said = set()
     for position, name in enumerate(ids):
@@ -165,7 +160,7 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         image = Image.open(file)
         mask = read_mask(output / "masks" / f"{file.stem}.png")
         assert mask.shape == image.size[::-1] and mask.max() < NUM_CLASSES
-        expected = visualize.overlay(np.asarray(image), mask)
+        expected = pictures.overlay(np.asarray(image), mask)
         with Image.open(output / "overlays" / f"{file.stem}.jpg") as overlay:
             assert overlay.size == image.size
             error = np.abs(np.asarray(overlay, int) - expected).mean()
@@ -183,9 +178,9 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         assert described["model"] == f"{run.workdir}, step 0, teacher"
     with Image.open(output / "masks" / f"{file.stem}.png") as image:
         colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-    np.testing.assert_array_equal(colors, visualize.palette())
+    np.testing.assert_array_equal(colors, pictures.palette())
     legend = np.asarray(Image.open(output / "legend.png"))
-    for color in visualize.palette()[:NUM_CLASSES]:
+    for color in pictures.palette()[:NUM_CLASSES]:
         assert (legend == color).all(-1).sum() >= 300
 
 
@@ -240,7 +235,7 @@ def test_devices_share_the_work_and_change_nothing(run, monkeypatch):
 def test_mixed_sizes_share_a_few_shapes_and_huge_images_have_small_batches(run):
     sizes = np.random.default_rng(0).integers(20, 200, (50, 2)).tolist()
     network = dataclasses.replace(run.network, batch_size=8, max_shapes=3)
-    jobs = prediction_stream._plan(network, sizes, False)
+    jobs = stream._plan(network, sizes, False)
     assert sorted(i for job in jobs for i in job.positions) == list(range(50))
     for job in jobs:
         assert len(job.positions) <= job.size <= 8
@@ -248,11 +243,11 @@ def test_mixed_sizes_share_a_few_shapes_and_huge_images_have_small_batches(run):
             assert all(np.less_equal(sizes[i], job.group.label))
     # The network is compiled once for each of these.
     assert 1 < len({(job.group.views, job.group.label, job.size) for job in jobs}) <= 3
-    (job,) = prediction_stream._plan(network, [(4000, 5000)], False)
+    (job,) = stream._plan(network, [(4000, 5000)], False)
     assert job.size == 1
-    assert {job.size for job in prediction_stream._plan(network, [(4000, 5000)] * 9, False)} == {1}
-    assert {job.size for job in prediction_stream._plan(network, [(1000, 1000)] * 9, False)} == {8}
-    assert {job.size for job in prediction_stream._plan(network, [(1000, 1000)] * 9, True)} == {4}
+    assert {job.size for job in stream._plan(network, [(4000, 5000)] * 9, False)} == {1}
+    assert {job.size for job in stream._plan(network, [(1000, 1000)] * 9, False)} == {8}
+    assert {job.size for job in stream._plan(network, [(1000, 1000)] * 9, True)} == {4}
 
 
 def test_strips_are_the_whole(monkeypatch):
@@ -291,7 +286,7 @@ def test_images_are_read_when_they_are_due(run, tmp_path, monkeypatch):
 
     original = photos.read
     monkeypatch.setattr(photos, "read", read)
-    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 1)
+    monkeypatch.setattr("rc2l_jax.input_pipeline.loading._num_cores", lambda: 1)
     assert predict_folder(str(tmp_path), tmp_path / "out", workdir=run.workdir) == 60
     assert largest <= 20, "batches of 2: 3 ahead, 2 on the device, 3 images being written"
 
@@ -308,7 +303,7 @@ def no_network(monkeypatch, tiny_world) -> Network:
         halves = np.full((*shape[:2], 2, *shape[2:]), 0.5, np.float16)
         return np.ones(shape, np.uint8), halves[:, :, 0], *([halves] if shares else [])
 
-    resizes = (eval_pipeline.Resize(32, 64, 1.0),)
+    resizes = (eval_batches.Resize(32, 64, 1.0),)
     network = Network("none", ("field", "wood"), resizes, None, 1, 2, run)
     monkeypatch.setattr(predict, "open_network", lambda *_, **__: network)
     return network
@@ -342,12 +337,12 @@ def test_on_many_cores_little_waits_in_memory(no_network, tmp_path, monkeypatch,
         write(output, name, *rest)
         written.append(name)
 
-    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 8)
+    monkeypatch.setattr("rc2l_jax.input_pipeline.loading._num_cores", lambda: 8)
     monkeypatch.setattr(photos, "read", count_read)
     monkeypatch.setattr(predict, "write_prediction", count_written)
     assert predict_folder(str(source), tmp_path / "free", probabilities=probabilities) == 25
     assert largest > 8
-    for module in (predict, prediction_stream):
+    for module in (predict, stream):
         monkeypatch.setattr(module, "WAITING_BYTES", 1)
     begun, written, largest = [], [], 0
     predict_folder(str(source), tmp_path / "tight", probabilities=probabilities)
@@ -368,20 +363,20 @@ def test_a_huge_result_is_gone_before_the_next_is_made(no_network, tmp_path, mon
 
     network = dataclasses.replace(no_network, run=run)
     monkeypatch.setattr(predict, "open_network", lambda *_, **__: network)
-    for module in (predict, prediction_stream):
+    for module in (predict, stream):
         monkeypatch.setattr(module, "WAITING_BYTES", 1)
     assert predict_folder(str(source), tmp_path / "out") == 4
     assert len(alive) == 8
 
 
 def test_what_waits_is_weighed(no_network):
-    for job in prediction_stream._plan(no_network, [(4000, 5000)] * 3, True):
+    for job in stream._plan(no_network, [(4000, 5000)] * 3, True):
         ((height, width),) = job.group.views
         assert job.weight == 6 * 4000 * 5000 + 3 * height * width  # decoded, twice; and resized
     (image,) = images_of((30, 40))
     read = lambda _: image  # noqa: E731
     for probabilities, pixel in ((False, 6), (True, 10)):  # colours, id, float16 each
-        (result,) = prediction_stream.predict_stream(no_network, [(30, 40)], read, probabilities)
+        (result,) = stream.predict_stream(no_network, [(30, 40)], read, probabilities)
         assert result.weight == 30 * 40 * pixel
 
 
@@ -390,7 +385,7 @@ def test_a_moving_image_is_opened_once_a_thread(no_network, tmp_path, monkeypatc
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
     opened, original = [], Image.open
     monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
-    monkeypatch.setattr("rc2l_jax.host_loader._num_cores", lambda: 4)
+    monkeypatch.setattr("rc2l_jax.input_pipeline.loading._num_cores", lambda: 4)
     assert predict_folder(str(tmp_path / "clip.gif"), tmp_path / "out") == 40
     assert len(opened) <= 1 + 4, "measured once, then read"
     assert stems(tmp_path / "out") == [f"clip_{i:06}" for i in range(40)]
@@ -546,7 +541,7 @@ def test_a_list_of_segments_is_there_only_if_all_is_new(no_network, tmp_path, mo
     def fail(path: Path, *_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(visualize, "save_image", fail)
+    monkeypatch.setattr(pictures, "save_image", fail)
     with pytest.raises(PredictError, match=r"masks/a\.png: No space left"):
         predict_folder(str(source), out, overwrite=True)
     assert stems(out) == []
@@ -657,9 +652,9 @@ def test_a_runs_class_names_outlive_its_data(run, tmp_path, monkeypatch):
     assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
 
     given = {}
-    monkeypatch.setattr(trained, "validate", lambda config, num_devices: None)  # of tiny backbones
+    monkeypatch.setattr(restore, "validate", lambda config, num_devices: None)  # of tiny backbones
     monkeypatch.setattr(
-        trained, "export_stablehlo", lambda *arguments: given.update(names=arguments[2])
+        restore, "export_stablehlo", lambda *arguments: given.update(names=arguments[2])
     )
     config = networks.run_config(run_path(tmp_path / "copy"))
     to = tmp_path / "program"

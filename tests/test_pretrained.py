@@ -26,11 +26,10 @@ from transformers import (
     pipeline,
 )
 
-from rc2l_jax import exported
+from rc2l_jax.method.state import initial_state, pretrained_state
 from rc2l_jax.models import build_model, resnet
-from rc2l_jax.pretrained import WeightsError, load_pretrained, names
-from rc2l_jax.pretrained.to_transformers import export_transformers
-from rc2l_jax.train_state import initial_state, pretrained_state
+from rc2l_jax.weights import WeightsError, load_pretrained, names, stablehlo
+from rc2l_jax.weights.to_transformers import export_transformers
 
 CLASS_NAMES = ("sky", "road", "car", "tree", "pole")
 DETECTRON2 = next(f for f in names.FAMILIES if f.title == "MaskFormer of detectron2")
@@ -513,12 +512,12 @@ def test_what_the_peer_has_not_is_refused_and_nothing_is_overwritten(peer, tmp_p
 def test_the_stablehlo_program_is_the_models_inference_for_any_batch(peer, tmp_path):
     config = tiny_config()
     folder = tmp_path / "hlo"
-    exported.export_stablehlo(peer.variables, config, CLASS_NAMES, folder, (48, 64))
-    run, description = exported.load_exported(folder)
+    stablehlo.export_stablehlo(peer.variables, config, CLASS_NAMES, folder, (48, 64))
+    run, description = stablehlo.load_exported(folder)
     assert description["class_names"] == list(CLASS_NAMES) and description["size"] == [48, 64]
     model = build_model(config)
     x = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
-    want_ids, want = jax.jit(lambda x: exported.predict(model, peer.variables, x))(x)
+    want_ids, want = jax.jit(lambda x: stablehlo.predict(model, peer.variables, x))(x)
     for batch in (3, 1):
         ids, shares = run(x[:batch])
         assert ids.dtype == np.uint8 and ids.shape == (batch, 48, 64)
@@ -528,10 +527,10 @@ def test_the_stablehlo_program_is_the_models_inference_for_any_batch(peer, tmp_p
 
     (folder / "weights.safetensors").write_bytes(b"short")
     with pytest.raises(WeightsError, match="damaged"):
-        exported.load_exported(folder)
+        stablehlo.load_exported(folder)
     (folder / "inference.stablehlo").write_bytes(b"short")
     with pytest.raises(WeightsError, match="damaged"):
-        exported.load_exported(folder)
+        stablehlo.load_exported(folder)
     (folder / "inference.stablehlo").unlink()
     with pytest.raises(WeightsError, match=r"has no inference\.stablehlo"):
-        exported.load_exported(folder)
+        stablehlo.load_exported(folder)

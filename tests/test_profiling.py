@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rc2l_jax.profiling import ProfiledStep, traced_steps
+from rc2l_jax.training.profiling import ProfiledStep, traced_steps
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import tiny
 from test_data import folder_config, write_folder
 
 from data.errors import DataError
-from rc2l_jax import input_pipeline, pseudo_labels, visualize
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.method.train_step import replicate
+from rc2l_jax.reports import pictures as visualize
 from rc2l_jax.structs import VOID
-from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import replicate
+from rc2l_jax.training import pseudo_label_history
 
 
 @pytest.fixture(scope="module")
@@ -42,51 +44,51 @@ def trained(config):
 
 
 def test_the_images_are_the_first_of_training_whatever_the_batch_size(config):
-    image, label, valid = input_pipeline.first_unlabeled(config, 8)
+    image, label, valid = train_batches.first_unlabeled(config, 8)
     assert len(image) == 3, "there are no more unlabelled images"
     changed = config.copy_and_resolve_references()
     changed.unlabeled_batch_size = 3
-    batch = next(input_pipeline.train_batches(changed, 0, 1).batches)
+    batch = next(train_batches.train_batches(changed, 0, 1).batches)
     np.testing.assert_array_equal(image, batch.unlabeled_image[0])
     np.testing.assert_array_equal(label, batch.unlabeled_label[0])
     np.testing.assert_array_equal(valid, batch.unlabeled_valid[0])
     assert (label != VOID).any()
-    two = input_pipeline.first_unlabeled(config, 2)[0]
+    two = train_batches.first_unlabeled(config, 2)[0]
     np.testing.assert_array_equal(two, image[:2])
 
 
 @pytest.mark.slow
 def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_path):
     model, states = trained
-    whole = pseudo_labels.of_run(tmp_path / "whole", model, config, 0)
+    whole = pseudo_label_history.of_run(tmp_path / "whole", model, config, 0)
     pictures = [whole.picture(state) for state in states]
     assert pictures[0].shape[1] < pictures[1].shape[1] < pictures[2].shape[1]
-    kept = pseudo_labels.read_labels(tmp_path / "whole")
+    kept = pseudo_label_history.read_labels(tmp_path / "whole")
     assert list(kept) == [10, 20, 30]
     columns = [np.stack([*labels.values()]) for labels in kept.values()]
     assert columns[0].shape == (3, 8, 8) and (columns[0] != columns[2]).any()
 
     # Killed after step 30, newest checkpoint of step 10: the other columns must come again.
     again = tmp_path / "again"
-    first = pseudo_labels.of_run(again, model, config, 0)
+    first = pseudo_label_history.of_run(again, model, config, 0)
     for state in states:
         first.picture(state.replace(teacher_params=states[0].teacher_params))
-    resumed = pseudo_labels.of_run(again, model, config, 10)
-    assert list(pseudo_labels.read_labels(again)) == [10]
+    resumed = pseudo_label_history.of_run(again, model, config, 10)
+    assert list(pseudo_label_history.read_labels(again)) == [10]
     np.testing.assert_array_equal(resumed.picture(states[1]), pictures[1])
     np.testing.assert_array_equal(resumed.picture(states[2]), pictures[2])
 
     # Fewer images than before: their rows are those of before, and the others' are left out.
     fewer = config.copy_and_resolve_references()
     fewer.num_pictures = 1
-    image, truth, _ = input_pipeline.first_unlabeled(config, 1)
+    image, truth, _ = train_batches.first_unlabeled(config, 1)
     labels = {step: column[:1] for step, column in zip(kept, columns)}
     expected = visualize.pseudo_label_picture(image, truth, labels)
-    found = pseudo_labels.of_run(again, model, fewer, 30).picture(states[2])
+    found = pseudo_label_history.of_run(again, model, fewer, 30).picture(states[2])
     np.testing.assert_array_equal(found, expected)
 
     # Images that nobody labelled at a step have an empty place there; other images no column.
-    pseudo_labels.write_labels(again, 40, {"of another data set": columns[0][0]})
+    pseudo_label_history.write_labels(again, 40, {"of another data set": columns[0][0]})
     picture = resumed.picture(states[2])
     np.testing.assert_array_equal(picture[20:196, :-4], pictures[2][20:196, :-4])
 
@@ -95,8 +97,8 @@ def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monk
     def broken(*_):
         raise DataError("photo 7 is broken")
 
-    monkeypatch.setattr(input_pipeline, "first_unlabeled", broken)
-    shown = pseudo_labels.PseudoLabels(tmp_path, None, config, 0)
+    monkeypatch.setattr(train_batches, "first_unlabeled", broken)
+    shown = pseudo_label_history.PseudoLabels(tmp_path, None, config, 0)
     assert shown.picture(None) is None
     assert "no picture of pseudo labels: photo 7 is broken" in capsys.readouterr().out
 
@@ -106,19 +108,19 @@ def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monk
 )
 def test_no_picture_where_there_is_nothing_to_show(config, tmp_path, monkeypatch, key, value):
     changed = config.copy_and_resolve_references()
-    assert pseudo_labels.of_run(tmp_path, None, changed, 0) is not None
+    assert pseudo_label_history.of_run(tmp_path, None, changed, 0) is not None
     if key == "process":
         monkeypatch.setattr(jax, "process_index", lambda: value)
     else:
         changed[key] = value
-    assert pseudo_labels.of_run(tmp_path, None, changed, 0) is None
+    assert pseudo_label_history.of_run(tmp_path, None, changed, 0) is None
 
 
 def test_columns_are_thinned_evenly():
     steps = list(range(100, 2500, 100))  # as many as the paper's runs have
-    shown = pseudo_labels.thinned(steps)
+    shown = pseudo_label_history.thinned(steps)
     assert len(shown) == 8 and shown[0] == 100 and shown[-1] == 2400
     gaps = np.diff(shown)
     assert gaps.min() >= 300 and gaps.max() <= 400
-    assert pseudo_labels.thinned([5, 7]) == [5, 7]
-    assert pseudo_labels.thinned([]) == []
+    assert pseudo_label_history.thinned([5, 7]) == [5, 7]
+    assert pseudo_label_history.thinned([]) == []

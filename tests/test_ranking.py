@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rc2l_jax.ranking import Ranking
+from rc2l_jax.evaluation.ranking import Ranking
 from rc2l_jax.structs import VOID, EvalBatch, EvalView
 
 NUM_IMAGES = 6

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rc2l_jax.losses import region
-from rc2l_jax.segments import merge_same_class
+from rc2l_jax.method.losses import region
+from rc2l_jax.method.segments import merge_same_class
 from rc2l_jax.structs import Assignment, Segments
 
 NUM_CLASSES, NUM_QUERIES, NUM_SLOTS, WIDTH, GRID = 3, 6, 4, 5, (6, 7)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from rc2l_jax import report
+from rc2l_jax.reports import writer as report
 
 
 class Writer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rc2l_jax import seeds
+from rc2l_jax.reports import seed_curves
 
 SUPERVISED = [{10: 0.1, 20: 0.3}, {10: 0.3, 20: 0.5}, {10: 0.2, 20: None, 30: 0.9}]
 RC2L = [{10: 0.2, 20: 0.6}]
@@ -17,19 +17,19 @@ def lines_of(axes) -> dict[str, tuple[list, list]]:
 
 
 def test_means_and_deviations_are_those_of_the_runs_that_have_a_number():
-    spread = seeds.spread_of(SUPERVISED)
+    spread = seed_curves.spread_of(SUPERVISED)
     np.testing.assert_array_equal(spread.x, [10, 20, 30])
     np.testing.assert_allclose(spread.mean, [0.2, 0.4, 0.9])
     # With n - 1: of three numbers 0.1 apart it is 0.1, of two that are 0.2 apart 0.1 * sqrt(2).
     np.testing.assert_allclose(spread.deviation, [0.1, 0.1 * 2**0.5, np.nan])
     np.testing.assert_array_equal(spread.runs, [3, 2, 1])
-    assert len(seeds.spread_of([{}, {10: None}]).x) == 0
+    assert len(seed_curves.spread_of([{}, {10: None}]).x) == 0
 
 
 def test_a_panel_has_a_line_and_a_band_a_method_in_one_style_everywhere():
     even = [{10: 0.1, 20: 0.3, 30: 0.5}, {10: 0.3, 20: 0.5}]
     panels = {"mIoU": {"supervised": even, "rc2l": RC2L}, "gain": {"rc2l": [{10: -0.1, 20: 0.3}]}}
-    figure = seeds.bands_figure(panels, "supervised")
+    figure = seed_curves.bands_figure(panels, "supervised")
     miou, gain = figure.axes
     assert (miou.get_ylabel(), gain.get_ylabel(), gain.get_xlabel()) == ("mIoU", "gain", "step")
     lines = lines_of(miou)
@@ -50,29 +50,29 @@ def test_a_panel_has_a_line_and_a_band_a_method_in_one_style_everywhere():
 def test_panels_of_one_quantity_have_one_scale():
     panels = {"a": {"x": [{1: 0.1, 2: 0.2}]}, "b": {"x": [{1: 0.8, 2: 0.9}]}}
     for one_scale in (True, False):
-        one, other = seeds.bands_figure(panels, one_scale=one_scale).axes
+        one, other = seed_curves.bands_figure(panels, one_scale=one_scale).axes
         assert (one.get_ylim() == other.get_ylim()) == one_scale
 
 
 def test_a_difference_of_nothing_does_not_look_large():
-    (axes,) = seeds.bands_figure({"covered": {"rc2l": [{1: 0.996, 2: 0.998}]}}).axes
+    (axes,) = seed_curves.bands_figure({"covered": {"rc2l": [{1: 0.996, 2: 0.998}]}}).axes
     low, high = axes.get_ylim()
     assert high - low == pytest.approx(0.05) and low < 0.996 < 0.998 < high
 
 
 def test_no_two_of_seventeen_methods_look_the_same():
     methods = {f"method {i}": [{1: i / 10, 2: i / 20}] for i in range(17)}
-    figure = seeds.bands_figure({"mIoU": methods}, "method 3")
+    figure = seed_curves.bands_figure({"mIoU": methods}, "method 3")
     looks = {(x.get_color(), x.get_linestyle()) for x in figure.axes[0].lines}
     assert len(looks) == 17
-    seeds.render(figure)
+    seed_curves.render(figure)
     box = figure.legends[0].get_window_extent()
     assert box.y0 >= 0 and box.y1 <= figure.bbox.height, "names are cut off"
 
 
 def test_miou_over_labels_passes_through_the_means_and_shows_every_run():
     methods = {"supervised": [{23: 0.1, 46: 0.3}, {46: 0.5}], "rc2l": [{23: 0.4}, {46: None}]}
-    figure = seeds.labels_figure(methods, "supervised", "camvid")
+    figure = seed_curves.labels_figure(methods, "supervised", "camvid")
     (axes,) = figure.axes
     line = axes.containers[0].lines[0]
     np.testing.assert_allclose(line.get_ydata(), [0.1, 0.4])
@@ -87,4 +87,4 @@ def test_miou_over_labels_passes_through_the_means_and_shows_every_run():
     ]
     assert ticks == [("23", 23), ("46", 46)]
     assert figure.get_suptitle() == "camvid"
-    assert seeds.labels_chart(methods).dtype == np.uint8
+    assert seed_curves.labels_chart(methods).dtype == np.uint8

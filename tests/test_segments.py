@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rc2l_jax import segments as sg
+from rc2l_jax.method import segments as sg
 from rc2l_jax.structs import VOID, Segments
 
 ground_truth = jax.jit(

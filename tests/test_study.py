@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import study, study_report
 from configs import camvid_eighth
 from configs.studies import camvid, camvid_continued, camvid_longer, camvid_resnet50
-from rc2l_jax.config import validate
+from rc2l_jax.run.config import validate
+from studies import study, study_report
 
 ROOT = Path(__file__).parents[1]
 CELLS = study_report.names_of(camvid.TABLES)

@@ -14,11 +14,11 @@ import optax
 import pytest
 import tiny
 
-from rc2l_jax import train_step
-from rc2l_jax.metrics import summarize
+from rc2l_jax.evaluation.confusion import summarize
+from rc2l_jax.method import train_step
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.method.train_step import parallel_train_step, replicate, total_loss
 from rc2l_jax.structs import AXIS
-from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step, replicate, total_loss
 
 ROOT = Path(__file__).parents[1]
 WHOLE = {
@@ -233,7 +233,7 @@ def test_the_step_imports_no_tensorflow_and_opens_no_connection():
 import socket, sys
 def refuse(*args, **kwargs): raise AssertionError("a connection was opened")
 socket.socket.connect = refuse
-import rc2l_jax.train_step, configs.base
+import rc2l_jax.method.train_step, configs.base
 assert not [m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tensorflow_datasets")]
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

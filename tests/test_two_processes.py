@@ -23,9 +23,9 @@ if count > 1:
     jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
 import numpy as np
 import tiny
-from rc2l_jax.metrics import summarize
-from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step
+from rc2l_jax.evaluation.confusion import summarize
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.method.train_step import parallel_train_step
 
 config = tiny.config(model__norm="batch", model__num_decoder_layers=1, unsup_weight=0.0)
 model, optimizer, state = create_train_state(config)
@@ -80,7 +80,7 @@ import sys, time
 from pathlib import Path
 import jax
 import numpy as np
-from rc2l_jax import distributed
+from rc2l_jax.run import distributed
 port, index, marker = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 distributed.initialize(f"localhost:{port}", 2, index)
 traces = []

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tiny
 
-from rc2l_jax import views
-from rc2l_jax.losses.region import semantic_mask_consistency
-from rc2l_jax.segments import label_map
+from rc2l_jax.method import views
+from rc2l_jax.method.losses.region import semantic_mask_consistency
+from rc2l_jax.method.segments import label_map
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.method.views import step_keys, unlabeled_views
 from rc2l_jax.structs import VOID, Segments
-from rc2l_jax.train_state import create_train_state
-from rc2l_jax.views import step_keys, unlabeled_views
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rc2l_jax import visualize
+from rc2l_jax.reports import pictures as visualize
 from rc2l_jax.structs import VOID, EvalBatch, EvalView
 
 
@@ -231,5 +231,5 @@ def test_all_figures_are_found_through_one_door_and_training_needs_no_matplotlib
             assert name in dir(visualize)
     with pytest.raises(AttributeError, match="has no attribute 'curves_charts'"):
         visualize.curves_charts  # noqa: B018
-    program = "import sys, rc2l_jax.visualize; sys.exit('matplotlib' in sys.modules)"
+    program = "import sys, rc2l_jax.reports.pictures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

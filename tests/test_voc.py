@@ -13,7 +13,7 @@ from test_data import folder_config
 from data import DataError, catalog, masks
 from data.voc_semseg import sbd
 from data.voc_semseg import voc_semseg_dataset_builder as voc
-from rc2l_jax import eval_pipeline, input_pipeline
+from rc2l_jax.input_pipeline import eval_batches, train_batches
 
 COUNTS = {"train": 14, "val": 9, "aug": 20}
 IDS = replicas.voc_ids(COUNTS)
@@ -79,7 +79,7 @@ def test_every_layout_gives_the_same_data_set(layout, tmp_path):
 
 def test_a_batch_comes_out_of_the_archives(tmp_path):
     config = voc_config(archives(tmp_path / "voc"), tmp_path / "prepared")
-    batch = next(input_pipeline.train_batches(config, 0, 1))
+    batch = next(train_batches.train_batches(config, 0, 1))
     assert batch.image.shape == batch.unlabeled_image.shape == (1, 2, 32, 32, 3)
     assert set(np.unique(batch.label)) > {0, 255}
     assert len(np.unique(batch.label)) >= 3
@@ -93,7 +93,7 @@ def test_runs_without_aug_need_no_sbd(tmp_path):
     (root / "benchmark.tgz").unlink()
     config = voc_config(root, tmp_path / "prepared")
     with pytest.raises(DataError, match=r"unlabeled_split = 'aug': .*no masks of SBD") as error:
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     assert sbd.ARCHIVE.urls[0] in str(error.value)
 
 
@@ -101,13 +101,13 @@ def test_without_the_official_lists_the_runs_splits_are_list_files(tmp_path):
     root = unpacked(tmp_path / "voc", lists=False)
     config = voc_config(root, tmp_path / "prepared", labeled_split="train#4@0")
     with pytest.raises(DataError, match=r"'train#4@0': .* has no train.txt and val.txt, so all"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
     for split, names in IDS.items():
         lines = [f"JPEGImages/{n}.jpg SegmentationClass/{n}.png\n" for n in names]
         (tmp_path / f"{split}.txt").write_text("".join(lines))
     texts = {f"{kind}_split": str(tmp_path / f"{split}.txt") for kind, split in
              (("labeled", "train"), ("unlabeled", "aug"), ("eval", "val"))}  # fmt: skip
-    _, subsets = input_pipeline.open_subsets(voc_config(root, tmp_path / "prepared", **texts))
+    _, subsets = train_batches.open_subsets(voc_config(root, tmp_path / "prepared", **texts))
     counts = [len(keys) for keys in subsets.named().values()]
     assert counts == [COUNTS["train"], COUNTS["aug"], COUNTS["val"]]
 
@@ -115,15 +115,15 @@ def test_without_the_official_lists_the_runs_splits_are_list_files(tmp_path):
 def test_a_prepared_copy_needs_no_files(tmp_path):
     root = archives(tmp_path / "voc")
     config = voc_config(root, tmp_path / "prepared")
-    first = next(input_pipeline.train_batches(config, 0, 1))
-    next(eval_pipeline.eval_batches(config, "val", 1))
+    first = next(train_batches.train_batches(config, 0, 1))
+    next(eval_batches.eval_batches(config, "val", 1))
     shutil.rmtree(root)
     config.data.dir = ""
-    again = next(input_pipeline.train_batches(config, 0, 1))
+    again = next(train_batches.train_batches(config, 0, 1))
     np.testing.assert_array_equal(again.image, first.image)
     config.data.labeled_split = "extra#2@0"
     with pytest.raises(DataError, match="no split 'extra'; use one of: aug, train, val, trainaug"):
-        input_pipeline.open_subsets(config)
+        train_batches.open_subsets(config)
 
 
 # Bad input.
@@ -135,12 +135,12 @@ def test_another_archive_under_the_official_name(tmp_path):
     with pytest.raises(
         DataError, match=r"is not VOCtrainval.*VOCdevkit/VOC2007/ImageSets"
     ) as caught:
-        input_pipeline.open_subsets(voc_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
     assert voc.VOC.md5 in str(caught.value)
     archives(root)
     replicas.write_tar(root / "benchmark.tgz", [("a", b"")], "benchmark_RELEASE/code")
     with pytest.raises(DataError, match=r"benchmark.tgz: is not SBD's"):
-        input_pipeline.open_subsets(voc_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
 
 
 @pytest.mark.parametrize("name", [voc.VOC.name, "benchmark.tgz"])
@@ -149,11 +149,11 @@ def test_an_archive_that_is_cut_off(tmp_path, name):
     whole = (root / name).read_bytes()
     (root / name).write_bytes(whole[: len(whole) // 3])
     with pytest.raises(DataError, match=f"{name}: damaged or cut off .*download or copy it again"):
-        input_pipeline.open_subsets(voc_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
     assert not list((tmp_path / "prepared").rglob("*.partial"))
     (root / name).write_bytes(b"<html>Sorry</html>")
     with pytest.raises(DataError, match=f"{name}: damaged or cut off"):
-        input_pipeline.open_subsets(voc_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
 
 
 def test_an_archive_unpacked_only_in_part(tmp_path):
@@ -161,13 +161,13 @@ def test_an_archive_unpacked_only_in_part(tmp_path):
     for name in IDS["train"][3:10]:
         (root / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{name}.jpg").unlink()
     with pytest.raises(DataError) as caught:
-        input_pipeline.open_subsets(voc_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
     (problem,) = caught.value.problems
     assert "7 of the 14 images of 'train' are there (missing: " in problem
     assert ", ".join(IDS["train"][3:8]) + ", ..." in problem
     shutil.rmtree(root / "benchmark_RELEASE" / "dataset" / "cls")
     with pytest.raises(DataError, match="7 of the 14 images"):
-        input_pipeline.open_subsets(voc_config(root, tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
 
 
 def test_missing_and_rgb_masks_are_named_where_they_are_used(tmp_path):
@@ -179,7 +179,7 @@ def test_missing_and_rgb_masks_are_named_where_they_are_used(tmp_path):
     )
     config = voc_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="aug")
     with pytest.raises(DataError) as caught:
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
     missing, rgb = caught.value.problems
     assert f"{IDS['train'][1]}.png: missing mask" in missing
     assert f"{IDS['train'][2]}.png: the mask has mode RGB" in rgb
@@ -191,7 +191,7 @@ def test_a_broken_mat_file_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     config = voc_config(root, tmp_path / "prepared", labeled_split="aug", unlabeled_split="train")
     with pytest.raises(DataError, match=rf"{IDS['aug'][0]}\.mat: cannot be read as one of SBD's"):
-        input_pipeline.train_batches(config, 0, 1)
+        train_batches.train_batches(config, 0, 1)
 
 
 def test_an_empty_folder_says_what_to_put_there(tmp_path):
@@ -199,7 +199,7 @@ def test_an_empty_folder_says_what_to_put_there(tmp_path):
     with pytest.raises(
         DataError, match=r"holds neither VOCtrainval_11-May-2012.tar nor a folder"
     ) as e:
-        input_pipeline.open_subsets(voc_config(tmp_path / "voc", tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config(tmp_path / "voc", tmp_path / "prepared"))
     assert voc.VOC.urls[0] in str(e.value)
 
 
@@ -224,10 +224,10 @@ def test_without_a_folder_the_archives_are_downloaded_once(tmp_path, monkeypatch
     served = archives(tmp_path / "served")
     serve(monkeypatch, served)
     config = voc_config("", tmp_path / "prepared")
-    _, subsets = input_pipeline.open_subsets(config)
+    _, subsets = train_batches.open_subsets(config)
     assert len(subsets.unlabeled) == COUNTS["train"] + COUNTS["aug"] - 4
     shutil.rmtree(served)
-    input_pipeline.open_subsets(config)
+    train_batches.open_subsets(config)
     assert sorted(f.name for f in voc.downloads(config.data).iterdir()) == [
         voc.VOC.name,
         "benchmark.tgz",
@@ -239,14 +239,14 @@ def test_a_download_that_fails_says_where_to_get_the_file(tmp_path, monkeypatch)
     serve(monkeypatch, served)
     (served / voc.VOC.name).write_bytes(b"<html>404</html>")
     with pytest.raises(DataError, match="could not be downloaded") as caught:
-        input_pipeline.open_subsets(voc_config("", tmp_path / "prepared"))
+        train_batches.open_subsets(voc_config("", tmp_path / "prepared"))
     for words in (*voc.VOC.urls, voc.VOC.md5, "config.data.dir"):
         assert words in str(caught.value)
 
 
 def test_a_failed_download_does_not_hide_prepared_records(tmp_path, monkeypatch):
     config = voc_config(archives(tmp_path / "voc"), tmp_path / "prepared")
-    input_pipeline.open_subsets(config)
+    train_batches.open_subsets(config)
     config.data.dir = ""
     voc.downloads(config.data).mkdir(parents=True)  # what an attempt without a network leaves
-    assert len(input_pipeline.open_subsets(config)[1].labeled) == 4
+    assert len(train_batches.open_subsets(config)[1].labeled) == 4

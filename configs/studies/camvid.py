@@ -2,8 +2,8 @@
 
     python main.py --config=configs/studies/camvid.py --workdir=runs/one  # or camvid.py:CELL
     STUDY=configs/studies/camvid.py
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid --tables=partitions --jobs=2
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid --report
+    python studies/study.py --study=$STUDY --output=runs/camvid --tables=partitions --jobs=2
+    python studies/study.py --study=$STUDY --output=runs/camvid --report
 
 A cell is METHOD-PARTITION-SEED. The seed draws the labelled images, the same for every method, and
 the initial parameters and the order. All cells have the network, steps and learning rate of

@@ -2,8 +2,8 @@
 
     python main.py --config=configs/studies/camvid_continued.py --workdir=runs/one  # or ...py:CELL
     STUDY=configs/studies/camvid_continued.py
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid_continued --jobs=2
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid_continued --report
+    python studies/study.py --study=$STUDY --output=runs/camvid_continued --jobs=2
+    python studies/study.py --study=$STUDY --output=runs/camvid_continued --report
 
 All cells start from the teacher of the cell supervised-eighth-0 of `camvid.py`, which must be there
 (`-- --config.init_from=RUN` says where). So a cell takes a quarter of the steps that it takes from

@@ -2,8 +2,8 @@
 
     python main.py --config=configs/studies/camvid_longer.py --workdir=runs/one  # or ...py:CELL
     STUDY=configs/studies/camvid_longer.py
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid_longer --jobs=2
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid_longer --report
+    python studies/study.py --study=$STUDY --output=runs/camvid_longer --jobs=2
+    python studies/study.py --study=$STUDY --output=runs/camvid_longer --report
 
 With 46 labelled images the supervised run has learnt all it will by step 3,000, and RC²L still
 rises at step 6,000, where the cells of `camvid.py` end. All else is as there.

@@ -2,8 +2,8 @@
 
     python main.py --config=configs/studies/camvid_resnet50.py --workdir=runs/one  # or ...py:CELL
     STUDY=configs/studies/camvid_resnet50.py
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid_resnet50
-    python benchmarks/study.py --study=$STUDY --output=runs/camvid_resnet50 --report
+    python studies/study.py --study=$STUDY --output=runs/camvid_resnet50
+    python studies/study.py --study=$STUDY --output=runs/camvid_resnet50 --report
 
 Cells and tables are those of `camvid.py`. From scratch; `-- --config.init_from=microsoft/resnet-50
 --config.model.norm=frozen --config.backbone_lr_multiplier=0.1` starts from ImageNet. It has not

@@ -23,8 +23,8 @@ import numpy as np
 import tiny
 from ml_collections import ConfigDict
 
-from rc2l_jax.checkpoints import Checkpoints
-from rc2l_jax.train_state import create_train_state
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.run.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 300  # seconds, of anything that is waited for; a busy machine is ten times slower
@@ -54,7 +54,7 @@ RC2L = {
 # A patch of a run whose steps take their time, so that it does not end before the test does.
 SLOW = """
 import time
-from rc2l_jax import loop
+from rc2l_jax.training import loop
 accumulate = loop.accumulate
 loop.accumulate = lambda *arguments: (time.sleep({seconds}), accumulate(*arguments))[1]
 """

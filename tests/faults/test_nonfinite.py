@@ -12,10 +12,10 @@ import pytest
 import tiny
 from faults.runs import SLOW, newest_state, same_bits
 
-from rc2l_jax import objective, train_step
-from rc2l_jax.alarms import collapse_warning, nonfinite_counts, nonfinite_warning
-from rc2l_jax.metrics import accumulate, summarize
-from rc2l_jax.train_state import create_train_state
+from rc2l_jax.evaluation.confusion import accumulate, summarize
+from rc2l_jax.method import objective, train_step
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.training.alarms import collapse_warning, nonfinite_counts, nonfinite_warning
 
 # Where the NaN comes from, by the step in which it does.
 IMAGE, TERM, GRADIENT, PARAMETER = 1, 2, 3, 4
@@ -105,7 +105,7 @@ def test_nan_from_anywhere_changes_no_bit_and_is_named(poisoned_step):
 
 BREAKS = """
 import jax.numpy as jnp
-from rc2l_jax import train_step
+from rc2l_jax.method import train_step
 gradients = train_step.batch_gradients
 def broken(state, *arguments):
     grads, (stats, losses, metrics) = gradients(state, *arguments)

@@ -32,13 +32,13 @@ import json, sys
 import jax
 port, index, count, output = *map(int, sys.argv[1:4]), sys.argv[4]
 if count > 1:
-    from rc2l_jax import distributed
+    from rc2l_jax.run import distributed
     distributed.initialize(f"localhost:{{port}}", count, index)
 import numpy as np
 import tiny
-from rc2l_jax.metrics import summarize
-from rc2l_jax.train_state import create_train_state
-from rc2l_jax.train_step import parallel_train_step, replicate
+from rc2l_jax.evaluation.confusion import summarize
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.method.train_step import parallel_train_step, replicate
 
 config = tiny.config(
     model__norm="batch", cutmix__probability=0.0, num_steps={STEPS}, pseudo__source="semantic",

@@ -25,7 +25,7 @@ Dataset.fetch = slow
 """
 STEP = """
 import pathlib, time
-from rc2l_jax import loop
+from rc2l_jax.training import loop
 accumulate, calls = loop.accumulate, []
 def noted(*arguments):
     calls.append(0)
@@ -37,18 +37,18 @@ loop.accumulate = noted
 """
 EVALUATION = """
 import pathlib, time
-from rc2l_jax import eval_pipeline
-eval_batches = eval_pipeline.eval_batches
+from rc2l_jax.input_pipeline import eval_batches as module
+eval_batches = module.eval_batches
 def slow(*arguments):
     for batch in eval_batches(*arguments):
         pathlib.Path({there!r}).touch()
         time.sleep(1_000)  # a disk that does not answer
         yield batch
-eval_pipeline.eval_batches = slow
+module.eval_batches = slow
 """
 SAVE = """
 import os, pathlib, time
-from rc2l_jax import checkpoints
+from rc2l_jax.run import checkpoints
 save = checkpoints.Checkpoints.save
 def noted(self, state, metadata):
     save(self, state, metadata)
@@ -99,7 +99,7 @@ def test_stopped_at_every_moment_a_run_comes_to_the_same_bits(runs, undisturbed)
 
 RESTORE = """
 import pathlib, time
-from rc2l_jax import checkpoints
+from rc2l_jax.run import checkpoints
 item_metadata = checkpoints.ocp.CheckpointManager.item_metadata
 def slow(self, *arguments):
     pathlib.Path({there!r}).touch()

@@ -15,8 +15,8 @@ import pytest
 from etils import epath
 from faults.runs import RC2L, SLOW, Run, assert_same_run, newest_state, saved_steps
 
-from rc2l_jax.rundir import only_job
-from rc2l_jax.storage import StorageError
+from rc2l_jax.run.directory import only_job
+from rc2l_jax.run.storage import StorageError
 
 STOPPED, NOT_WRITABLE = 75, 5  # exit statuses, as the README says
 
@@ -122,7 +122,7 @@ def test_a_lock_goes_even_if_nothing_can_be_written(tmp_path, monkeypatch):
 
 
 BREAKS_EVALUATION = """
-from rc2l_jax import loop
+from rc2l_jax.training import loop
 def broken(*arguments):
     raise MemoryError("an image too large")
 loop.evaluate_run = broken

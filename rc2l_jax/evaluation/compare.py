@@ -1,0 +1,241 @@
+"""Several runs beside each other: mIoU over their steps, and what they predict on the same images.
+
+The images and masks are those that the first run evaluates on. Each network sees them as its own
+run's evaluation does, so that a mask shown is a mask counted, whatever the runs differ in.
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rc2l_jax.evaluation.evaluate import better, evaluate
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.eval_batches import eval_batches
+from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.prediction.network import run_config
+from rc2l_jax.reports.pictures import cells, grid, with_key
+from rc2l_jax.reports.writer import read_evaluations
+from rc2l_jax.run.checkpoints import CheckpointError
+from rc2l_jax.run.config import ConfigError, validate
+from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.restore import restore_run
+from rc2l_jax.structs import VOID, EvalBatch
+
+# Of `config.data`: what decides which images are evaluated on, but not how they are resized.
+_SAME_DATA = (
+    "name", "dir", "unlabeled_dir", "prepared_dir", "eval_split", "num_classes", "shapes"
+)  # fmt: skip
+
+Evaluations = Sequence[Mapping[str, Any]]
+
+
+class Opened(NamedTuple):
+    """A run's network, ready to predict.
+
+    Attributes:
+      name: as the comparison calls it.
+      config: of the run.
+      model, variables: the network.
+    """
+
+    name: str
+    config: ConfigDict
+    model: MaskFormer
+    variables: Any
+
+
+class Example(NamedTuple):
+    """An image with its mask.
+
+    Attributes:
+      position: in the split.
+      image: uint8 [H, W, 3], as the network sees it.
+      label: uint8 [Hl, Wl], the ground truth, class ids or 255.
+    """
+
+    position: int
+    image: np.ndarray
+    label: np.ndarray
+
+
+class Masks:
+    """Label maps of a whole split by position, uint8 [Hl, Wl], compressed."""
+
+    def __init__(self) -> None:
+        """Holds none."""
+        self._kept: dict[int, tuple[tuple[int, ...], bytes]] = {}
+
+    def __setitem__(self, position: int, label: np.ndarray) -> None:
+        # Some percent of its size; a split of Cityscapes has a gigabyte of them.
+        self._kept[position] = label.shape, zlib.compress(label.tobytes(), 1)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        shape, content = self._kept[position]
+        return np.frombuffer(zlib.decompress(content), np.uint8).reshape(shape)
+
+
+def evaluation_of(evaluations: Evaluations, which: str) -> Mapping[str, Any]:
+    """Returns a run's "newest" or "best" evaluation, see `evaluate.better`."""
+    if which == "newest":
+        return evaluations[-1]
+    best: dict[str, Any] | None = None
+    for line in evaluations:
+        scores = {name: {"miou": line[f"{name}_miou"]} for name in ("student", "teacher")}
+        best = better(best, line["step"], scores)
+    return next(line for line in evaluations if line["step"] == best["step"])
+
+
+def open_run(
+    name: str,
+    workdir: epath.PathLike,
+    network: str = "teacher",
+    which: str = "newest",
+    data_dir: str = "",
+) -> Opened:
+    """Opens a run's network.
+
+    Args:
+      name: what to call it.
+      workdir: the run directory.
+      network: "teacher" or "student".
+      which: "newest", the newest checkpoint; or "best", that of the best evaluation.
+      data_dir: where the data set lies, if not where it lay when the run was trained.
+
+    Raises:
+      CheckpointError: there is no such checkpoint.
+      ConfigError: the run's config cannot be used any more.
+    """
+    workdir = run_path(workdir)
+    config, step = run_config(workdir), None
+    validate(config, num_devices=1)
+    if data_dir:
+        config.data.dir = data_dir
+    if which == "best":
+        evaluations = read_evaluations(workdir)
+        if not evaluations:
+            raise CheckpointError(f"{workdir} has no evaluation, and so no best one")
+        step = evaluation_of(evaluations, which)["step"]
+    model, _, networks, _ = restore_run(config, workdir, step)
+    return Opened(name, config, model, networks[network])
+
+
+def comparison_grid(
+    runs: Sequence[Opened], count: int = 4, *, differing: bool = False
+) -> np.ndarray:
+    """Shows image, ground truth and each run's prediction, a row an image; classes below.
+
+    Args:
+      runs: one or more; the first one's evaluation split is shown.
+      count: images.
+      differing: the images on which the runs differ at most pixels (a single run: from the ground
+        truth), the most different first; otherwise the first ones of the split.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      ConfigError: the runs do not have the same classes.
+      DataError: the split cannot be read.
+    """
+    data = runs[0].config
+    names = train_batches.dataset_info(data).class_names
+    for run in runs[1:]:
+        check_same_classes(runs[0], run)
+    number = None if differing else count
+    masks = [predict_split(run, data, number) for run in runs]
+    if differing:
+        examples = most_different(split_examples(data, None), masks, count)
+    else:
+        examples = sorted(split_examples(data, count), key=lambda example: example.position)
+    rows, seen = [], set()
+    for position, image, label in examples:
+        labels = [label, *(of_run[position] for of_run in masks)]
+        seen.update(*(np.unique(x).tolist() for x in labels))
+        rows.append(cells(image, labels))
+    captions = ["image", "ground truth", *(run.name for run in runs)]
+    return with_key(grid(rows, captions), names, seen)
+
+
+def check_same_classes(one: Opened, other: Opened) -> None:
+    """Raises ConfigError if two runs were trained on other classes."""
+    for key in ("name", "num_classes"):
+        first, second = one.config.data[key], other.config.data[key]
+        if first != second:
+            differing = f"{one.name} has data.{key} = {first!r} and {other.name} {second!r}"
+            remedy = "runs are compared on one data set's images; leave one of them out"
+            raise ConfigError([f"{differing}: {remedy}"])
+
+
+def predict_split(run: Opened, data: ConfigDict, count: int | None = None) -> Masks:
+    """Predicts an evaluation split as the run's own evaluation would.
+
+    Args:
+      run: whose network, sizes and options of evaluation are used.
+      data: config of the run whose split it is.
+      count: only the batches of the first so many examples; all if None.
+
+    Returns:
+      Masks by position in the split.
+    """
+    config, masks = run.config.copy_and_resolve_references(), Masks()
+    config.data.update({key: data.data[key] for key in _SAME_DATA})
+
+    def observe(batch: EvalBatch, predictions: dict[str, np.ndarray]) -> bool:
+        for at, position in _real(batch):
+            masks[position] = predictions[run.name][at][_extent(batch.label_size[at])]
+        return True
+
+    batches = eval_batches(config, config.data.eval_split, 1, first=count)
+    evaluate(run.model, {run.name: run.variables}, batches, config, observe)
+    return masks
+
+
+def split_examples(data: ConfigDict, count: int | None = None) -> Iterator[Example]:
+    """Yields the first `count` examples of a run's evaluation split, or all; in any order."""
+    for batch in eval_batches(data, data.data.eval_split, 1, first=count):
+        for at, position in _real(batch):
+            if count is None or position < count:
+                image = batch.views[0].image[at][_extent(batch.views[0].size[at])]
+                yield Example(position, image, batch.label[at][_extent(batch.label_size[at])])
+
+
+def most_different(
+    examples: Iterator[Example], masks: Sequence[Masks], count: int
+) -> list[Example]:
+    """Returns the examples on which the runs differ at the largest share of annotated pixels."""
+    share: Callable[[Example], float] = lambda example: difference(  # noqa: E731
+        example.label, [of_run[example.position] for of_run in masks]
+    )
+    # Of equals the first in the split. Only `count` images are in memory.
+    return heapq.nlargest(count, examples, key=lambda x: (share(x), -x.position))
+
+
+def difference(label: np.ndarray, predictions: Sequence[np.ndarray]) -> float:
+    """The share of annotated pixels on which predictions are not all the same.
+
+    Args:
+      label: uint8 [H, W], class ids or 255, which is not counted.
+      predictions: uint8 [H, W] each; one alone is compared with `label`.
+    """
+    known = label != VOID
+    first, *others = [*predictions, *([label] if len(predictions) == 1 else [])]
+    differs = np.any([first != other for other in others], axis=0)
+    return float((differs & known).sum() / max(known.sum(), 1))
+
+
+def _real(batch: EvalBatch) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Place and position of each example that does not only fill up the batch."""
+    for at in np.ndindex(batch.index.shape):
+        if batch.index[at] >= 0:
+            yield at, int(batch.index[at])
+
+
+def _extent(size: np.ndarray) -> tuple[slice, ...]:
+    return tuple(map(slice, size))

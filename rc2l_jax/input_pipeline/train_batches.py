@@ -1,0 +1,258 @@
+"""Host side of training: example -> decode -> geometry -> uint8 batches.
+
+The training batch of a step is a pure function of (config, seed, step, process, number of
+processes). Step s covers the example positions s * batch .. (s + 1) * batch - 1 of an endless
+sequence; a position gives the epoch, the example (a permutation keyed by seed and epoch) and the
+seed of its geometry. Starting at any step is therefore exact and costs nothing. With
+`config.on_bad_example = "skip"`, where an example cannot be used the next one of the epoch that can
+takes its place, under the position's seed: that, too, follows from the position and the files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data import splits
+from data.catalog import open_dataset
+from data.dataset import Dataset
+from data.errors import DataError
+from data.host_tf import tf
+from data.splits import Key
+from rc2l_jax.input_pipeline import geometry as host_augment
+from rc2l_jax.input_pipeline.bad_examples import BadExamples
+from rc2l_jax.input_pipeline.geometry import Geometry
+from rc2l_jax.input_pipeline.loading import (
+    Arrays,
+    Instead,
+    Order,
+    ahead,
+    batched,
+    check_labels,
+    load,
+    local_size,
+    split_devices,
+)
+from rc2l_jax.structs import Batch
+
+# Streams draw from separate random numbers.
+_LABELED, _UNLABELED = 0, 1
+_NUM_STREAMS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What the rest of the program must know about the data.
+
+    Attributes:
+      name: of the data set.
+      class_names: K names, in the order of their ids.
+      num_examples: split of the data set -> its number of examples.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    num_examples: dict[str, int]
+
+
+def dataset_info(config: ConfigDict) -> DatasetInfo:
+    """Describes the data set.
+
+    Raises:
+      DataError: the data cannot be used.
+    """
+    dataset = open_dataset(config.data)
+    counts = {split: len(ids) for split, ids in dataset.ids.splits.items()}
+    return DatasetInfo(dataset.name, dataset.class_names, counts)
+
+
+def split_ids(config: ConfigDict, split: str) -> list[str]:
+    """Ids of a split's examples: entry i belongs to `EvalBatch.index == i`."""
+    dataset = open_dataset(config.data)
+    return [dataset.ids.id(key) for key in splits.resolve(split, dataset.ids, "split")]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatches(Iterator[Batch]):
+    """Endless training batches.
+
+    Attributes:
+      batches: of NumPy arrays [D, B / D, ...].
+      bad: the examples that could not be used so far.
+    """
+
+    batches: Iterator[Batch]
+    bad: BadExamples
+
+    def __next__(self) -> Batch:
+        return next(self.batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """One process's part of the labelled or the unlabelled examples.
+
+    Attributes:
+      dataset: of the examples.
+      order: of the examples.
+      view: see `_training_view`.
+      labels: whether their masks are read.
+      size: examples a batch.
+      bad: where those that cannot be used are counted.
+      key: of the config, names the examples.
+    """
+
+    dataset: Dataset
+    order: Order
+    view: Callable[..., tuple[tf.Tensor, ...]]
+    labels: bool
+    size: int
+    bad: BadExamples
+    key: str
+
+    def batch(self, part: int) -> Arrays:
+        """(image, label, valid) of the positions part * size .. (part + 1) * size - 1."""
+        positions = part * self.size + np.arange(self.size)
+        keys = self.order.keys_at(positions)
+        seeds = np.stack([np.full(self.size, self.order.seed), positions], axis=1)
+
+        def instead(place: int, error: DataError) -> Arrays:
+            return self._replacement(keys[place], error, seeds[place])
+
+        return self._load(keys, seeds, instead)
+
+    def _replacement(self, key: Key, error: DataError, seed: np.ndarray) -> Arrays:
+        """(image, label, valid) of the epoch's next example that can be used, [1, ...] each."""
+        self.bad.add(key, error)
+        for other in self.order.others(int(seed[1])):
+            try:
+                return self._load([other], seed[None])
+            except DataError as error:
+                self.bad.add(other, error)
+        raise self.bad.failure(f"{self.key}: none of its examples can be used:")
+
+    def _load(
+        self, keys: Sequence[Key], seeds: np.ndarray, instead: Instead | None = None
+    ) -> Arrays:
+        return load(self.view, self.dataset, keys, [seeds], labels=self.labels, instead=instead)
+
+
+def train_batches(
+    config: ConfigDict,
+    start_step: int,
+    num_devices: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> TrainBatches:
+    """Endless training batches of one process.
+
+    Args:
+      config: the run's.
+      start_step: step of the first batch.
+      num_devices: D, local devices.
+      process_index, process_count: which contiguous part of each global batch to make.
+
+    Returns:
+      Batches of NumPy arrays [D, B / D, ...]. With `config.unsup_weight == 0` the unlabelled
+      fields hold 0 images.
+
+    Raises:
+      DataError: files, masks or splits that cannot be used; also while iterating, for an example
+        that broke after it was prepared (see `config.on_bad_example`).
+      ValueError: batch sizes that devices and processes do not divide, or wrong geometry.
+    """
+    # Only the batches are lazy: whatever can be checked fails here and now.
+    dataset, subsets = open_subsets(config)
+    check_labels(dataset, subsets.labeled, "config.data.labeled_split")
+    view = _training_view(Geometry.from_config(config.data))
+    bad = BadExamples(config.on_bad_example, config.max_bad_examples, process_index)
+
+    def stream(size: str, number: int, split: str, keys: Sequence[Key], labels: bool) -> _Stream:
+        local = local_size(config, size, num_devices, process_count)
+        order = Order(tuple(keys), config.seed * _NUM_STREAMS + number)
+        return _Stream(dataset, order, view, labels, local, bad, f"config.data.{split}")
+
+    labeled = stream("batch_size", _LABELED, "labeled_split", subsets.labeled, True).batch
+    unlabeled = _no_images(config.data.crop_size)
+    if config.unsup_weight > 0:
+        split, read = "unlabeled_split", config.data.diagnostic_labels
+        unlabeled = stream("unlabeled_batch_size", _UNLABELED, split, subsets.unlabeled, read).batch
+
+    def make(step: int) -> Batch:
+        part = step * process_count + process_index
+        arrays = [split_devices(a, num_devices) for a in (*labeled(part), *unlabeled(part))]
+        fields = ("image", "label", "valid")
+        return Batch(**dict(zip((*fields, *(f"unlabeled_{f}" for f in fields)), arrays)))
+
+    return TrainBatches(ahead(make, itertools.count(start_step)), bad)
+
+
+def first_unlabeled(config: ConfigDict, count: int) -> Arrays:
+    """The first unlabelled images of a run as its first epoch shows them, whatever step it is at.
+
+    Args:
+      config: the run's.
+      count: how many; fewer if there are no more.
+
+    Returns:
+      Image uint8 [B, S, S, 3], label uint8 [B, S, S] (255 everywhere without
+      `data.diagnostic_labels`) and valid bool [B, S, S], with S the crop size.
+
+    Raises:
+      DataError: see `train_batches`.
+    """
+    dataset, subsets = open_subsets(config)
+    order = Order(tuple(subsets.unlabeled), config.seed * _NUM_STREAMS + _UNLABELED)
+    view = _training_view(Geometry.from_config(config.data))
+    bad = BadExamples(config.on_bad_example, config.max_bad_examples)
+    labels, size = config.data.diagnostic_labels, min(count, len(order.keys))
+    key = "config.data.unlabeled_split"
+    return _Stream(dataset, order, view, labels, size, bad, key).batch(0)
+
+
+def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
+    """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
+
+    Raises:
+      DataError: see `splits.resolve_all`; also if `config.unsup_weight` is not 0 and no unlabelled
+        split is named, or if an image is evaluated on whose copy is trained on.
+    """
+    data, semi = config.data, config.unsup_weight > 0
+    if semi and not data.unlabeled_split:
+        raise DataError(
+            "config.data.unlabeled_split is empty, but config.unsup_weight is not 0; name the "
+            "unlabelled images, or set config.unsup_weight = 0."
+        )
+    dataset = open_dataset(data)
+    unlabeled = data.unlabeled_split if semi else ""
+    texts = (data.labeled_split, unlabeled, data.eval_split)
+    subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
+    # A photo may lie in two folders, or under two names.
+    return dataset, splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
+
+
+@functools.lru_cache(maxsize=4)  # tracing takes a second
+def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """(encoded images, encoded labels, sizes [B, 2], seeds [B, 2]) -> (image, label, valid)."""
+
+    def view(
+        image: tf.Tensor, label: tf.Tensor, size: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        return host_augment.training_view(image, label, size, seed, geometry)
+
+    return batched(view)
+
+
+def _no_images(crop: int) -> Callable[[int], Arrays]:
+    """The unlabelled stream of a supervised run."""
+    shape = (0, crop, crop)
+    return lambda step: (
+        np.zeros((*shape, 3), np.uint8),
+        np.zeros(shape, np.uint8),
+        np.zeros(shape, bool),
+    )

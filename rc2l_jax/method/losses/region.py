@@ -1,0 +1,259 @@
+"""RC²L's losses on unlabelled images (Eqs. 5-10) and the consistency baseline (Table 3, row 1).
+
+Every loss takes one decoder layer of the student on the strong views, the pseudo segments of those
+views at the mask grid, and, where it is of single queries, the matching between them. It returns a
+`Mean`: the sum over segments and the number of segments. Dividing, over all devices, is the train
+step's. Only `segments.known` pixels count: not those that no pseudo segment covers, unless
+`pseudo.uncovered` says that these are negative.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rc2l_jax.method.losses.mask import dice_loss, focal_loss, probability_logits
+from rc2l_jax.method.losses.supervised import class_targets, weighted_class_loss
+from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
+
+# Keeps square roots and divisions away from zero where a mask or a feature vanishes.
+_EPSILON = 1e-6
+
+# In full float32: accelerators multiply float32 matrices in fewer bits by default, and similarities
+# are divided by a temperature next.
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+def region_mask_contrast(
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    temperature: float,
+    denominator: str,
+) -> Mean:
+    """RMC, Eq. 5: each pseudo mask is closest to the mask of the query matched to it.
+
+    Args:
+      mask_logits: [B, N, h, w].
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      temperature: tau_m.
+      denominator: "paper" leaves the positive pair out, as Eq. 5 is printed: it falls to
+        -1 / tau_m, and pulls a pair that agrees as hard as one that does not; "with_positive" has
+        it in (InfoNCE), and is at least 0.
+    """
+    known = segments.known[:, None].astype(jnp.float32)
+    student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known  # [B, M, h, w]
+    target = _target_masks(segments) * known
+    # d(m^s_j, m^t_i) = 2 |m_j n m_i| / (|m_j| + |m_i|), for all pairs: [B, j, i]. The paper prints
+    # a union for the sum; Dice has the sum, here of soft masks, which have a gradient.
+    shared = _einsum("bjhw,bihw->bji", student, target)
+    size = student.sum((2, 3))[:, :, None] + target.sum((2, 3))[:, None, :]
+    similarity = 2.0 * shared / jnp.maximum(size, _EPSILON)
+    return _contrast(similarity, segments, assignment, temperature, denominator)
+
+
+def region_feature_contrast(
+    mask_logits: jax.Array,
+    pixel_features: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    temperature: float,
+    denominator: str,
+) -> Mean:
+    """RFC, Eqs. 6-8: the same on features averaged under the student's and the pseudo masks.
+
+    Args:
+      mask_logits: [B, N, h, w].
+      pixel_features: F^s [B, h, w, C], the student's, for both sides (the paper, below Eq. 7).
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      temperature: tau_f.
+      denominator: as in `region_mask_contrast`; of cosines, "paper" falls to -2 / tau_f.
+    """
+    known = segments.known[:, None].astype(jnp.float32)
+    student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known
+    region = _unit(masked_average(student, pixel_features))  # Eq. 6: r^s [B, M, C]
+    target = _unit(masked_average(_target_masks(segments) * known, pixel_features))  # Eq. 7: r^t
+    cosine = _einsum("bjc,bic->bji", region, target)
+    return _contrast(cosine, segments, assignment, temperature, denominator)
+
+
+def region_class_consistency(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    no_object_weight: float,
+) -> Mean:
+    """RCC, Eq. 9: the query matched to a pseudo segment predicts its class.
+
+    Args:
+      class_logits: [B, N, K+1].
+      mask_logits: [B, N, h, w].
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      no_object_weight: of queries without a segment, which are pushed to no-object as in Eq. 1;
+        0 is Eq. 9 as printed. Such a query counts by the share of its mask that lies on known
+        pixels: what the teacher left open is no evidence of no object.
+
+    Returns:
+      Sum and weight: with `no_object_weight` 0 the weight is the number of matched segments.
+    """
+    num_queries, num_classes = class_logits.shape[1], class_logits.shape[2] - 1
+    targets = class_targets(segments, assignment, num_queries, num_classes)
+    masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
+    on_known = (masks * segments.known[:, None]).sum((2, 3)) / (masks.sum((2, 3)) + _EPSILON)
+    return weighted_class_loss(class_logits, targets, no_object_weight * on_known)
+
+
+def semantic_union(
+    class_logits: jax.Array, mask_logits: jax.Array, classes: jax.Array, union: str
+) -> jax.Array:
+    """Union({m_i}, c) of Eq. 10: what the student as a whole says about a class.
+
+    Args:
+      class_logits: [B, N, K+1].
+      mask_logits: [B, N, h, w].
+      classes: int32 [B, M].
+      union: "semantic": sum_i p_i(c) m_i, MaskFormer's semantic inference, at most 1;
+        "normalized": the same, divided by the sum over all classes where that exceeds 1. Where
+        "semantic" reaches 1 its gradient ends, and a pixel that is confidently of a wrong class
+        is not corrected; here the classes go on competing for it;
+        "max": the largest mask among the queries whose best class is c (0 if there is none).
+
+    Returns:
+      Probabilities [B, M, h, w].
+    """
+    probabilities = jax.nn.softmax(class_logits.astype(jnp.float32))
+    masks = jax.nn.sigmoid(mask_logits)
+    if union in ("semantic", "normalized"):
+        index = jnp.broadcast_to(classes[:, None, :], probabilities.shape[:2] + classes.shape[1:])
+        of_class = jnp.take_along_axis(probabilities, index, axis=2)  # [B, N, M]
+        total = _einsum("bnm,bnhw->bmhw", of_class, masks)
+        if union == "semantic":
+            return jnp.minimum(total, 1.0)
+        of_any = _einsum("bn,bnhw->bhw", probabilities[..., :-1].sum(-1), masks)
+        return total / jnp.maximum(of_any, 1.0)[:, None]
+    predicted = probabilities.argmax(-1)  # [B, N]
+    has_class = predicted[:, :, None] == classes[:, None, :]  # [B, N, M]
+    return jax.vmap(
+        lambda has: jnp.where(has[:, :, None, None], masks, 0.0).max(1), in_axes=2, out_axes=1
+    )(has_class)
+
+
+def semantic_mask_consistency(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    semantic: Segments,
+    *,
+    union: str,
+    **mask_loss: float,
+) -> Mean:
+    """SMC, Eq. 10: L_mask between the student's union of a class and the pseudo semantic mask.
+
+    Args:
+      class_logits: [B, N, K+1].
+      mask_logits: [B, N, h, w].
+      semantic: pseudo segments after `merge_same_class`: one a class present.
+      union: see `semantic_union`.
+      mask_loss: weights and focal parameters of L_mask, see `_mask_loss`.
+    """
+    classes = jnp.where(semantic.valid, semantic.classes, 0)
+    logits = probability_logits(semantic_union(class_logits, mask_logits, classes, union))
+    loss = _mask_loss(logits, semantic, **mask_loss)
+    return jnp.where(semantic.valid, loss, 0.0).sum(), semantic.valid.sum().astype(jnp.float32)
+
+
+def mask_consistency(
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    **mask_loss: float,
+) -> Mean:
+    """The baseline of Table 3, row 1: L_mask on matched pairs.
+
+    Args:
+      mask_logits: [B, N, h, w].
+      segments: pseudo segments, masks [B, M, h, w].
+      assignment: [B, M].
+      mask_loss: weights and focal parameters of L_mask, see `_mask_loss`.
+    """
+    loss = _mask_loss(gather_queries(mask_logits, assignment), segments, **mask_loss)
+    active = _active(segments, assignment)
+    return jnp.where(active, loss, 0.0).sum(), _count(segments)
+
+
+def masked_average(masks: jax.Array, features: jax.Array) -> jax.Array:
+    """GAP of Eqs. 6-7: features [B, h, w, C] averaged under masks [B, M, h, w] -> [B, M, C]."""
+    total = _einsum("bmhw,bhwc->bmc", masks, features)
+    return total / (masks.sum((2, 3)) + _EPSILON)[:, :, None]
+
+
+def _mask_loss(
+    logits: jax.Array,
+    segments: Segments,
+    *,
+    focal_weight: float,
+    dice_weight: float,
+    focal_alpha: float,
+    focal_gamma: float,
+) -> jax.Array:
+    """L_mask of mask logits [B, M, h, w] against each slot's mask: float32 [B, M]."""
+    known, target = segments.known[:, None], _target_masks(segments)
+    focal = focal_loss(logits, target, known, alpha=focal_alpha, gamma=focal_gamma)
+    return focal_weight * focal + dice_weight * dice_loss(logits, target, known)
+
+
+def _contrast(
+    similarity: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    temperature: float,
+    denominator: str,
+) -> Mean:
+    """-log of the positive pair's share among the pairs with the image's matched queries.
+
+    Args:
+      similarity: [B, j (matched query of slot j), i (pseudo segment)].
+      segments: for validity.
+      assignment: for which slots are matched.
+      temperature: tau.
+      denominator: "paper" or "with_positive".
+    """
+    active = _active(segments, assignment)
+    slots = similarity.shape[-1]
+    logits = similarity / temperature
+    other = active[:, :, None] & ~jnp.eye(slots, dtype=bool)  # [B, j, i]
+    has_negative = active & other.any(1)  # [B, i]; a single segment has nothing to contrast with
+    # Where there is nothing to sum, sum over everything instead and drop the result below: the
+    # gradient of logsumexp over an empty set is NaN.
+    negatives = jnp.where(has_negative[:, None, :], other, True)
+    positive = jnp.diagonal(logits, axis1=1, axis2=2)
+    loss = jax.nn.logsumexp(logits, axis=1, where=negatives) - positive
+    if denominator == "with_positive":
+        # log((e^p + sum e^n) / e^p) = log(1 + e^loss): never below 0, not even by rounding.
+        loss = jax.nn.softplus(loss)
+    return jnp.where(has_negative, loss, 0.0).sum(), _count(segments)
+
+
+def _active(segments: Segments, assignment: Assignment) -> jax.Array:
+    return segments.valid & assignment.matched
+
+
+def _count(segments: Segments) -> jax.Array:
+    return segments.valid.sum().astype(jnp.float32)
+
+
+def _target_masks(segments: Segments) -> jax.Array:
+    """Masks as float32 [B, M, h, w], zero in empty slots whatever those hold."""
+    return jnp.where(segments.valid[:, :, None, None], segments.masks, 0).astype(jnp.float32)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt((x * x).sum(-1, keepdims=True) + _EPSILON**2)

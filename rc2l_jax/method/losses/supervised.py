@@ -1,0 +1,98 @@
+"""The supervised loss of every decoder layer (Eq. 1), as MaskFormer defines it.
+
+Sources: Eq. 1 of the RC²L paper; `mask_former/modeling/criterion.py`. Every term is a
+(sum, count) pair: sums and counts are added over devices and hosts before the one division, so a
+batch split over devices gives the loss of the whole batch. (MaskFormer takes the class term's mean
+on each device and averages the means.)
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from rc2l_jax.method.losses.matched import matched_mask_losses
+from rc2l_jax.structs import Assignment, Mean, Segments
+
+
+def supervised_loss(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    segments: Segments,
+    assignment: Assignment,
+    *,
+    no_object_weight: float,
+    focal_alpha: float,
+    focal_gamma: float,
+) -> dict[str, Mean]:
+    """The three terms of Eq. 1, unweighted, of each layer.
+
+    Args:
+      class_logits: [L, B, N, K+1].
+      mask_logits: [L, B, N, h, w].
+      segments: ground truth with masks [B, M, H, W].
+      assignment: [L, B, M], from `matching.assign`.
+      no_object_weight: weight in the class term of queries that have no segment.
+      focal_alpha: see `mask.focal_loss`.
+      focal_gamma: see `mask.focal_loss`.
+
+    Returns:
+      float32 [L] each:
+      "class": sum of weighted cross-entropies, sum of weights.
+      "focal", "dice": sum over matched pairs, number of segments. As in MaskFormer the number
+        counts segments, not pairs; they differ only where an image has more segments than queries
+        or its costs were not finite.
+    """
+
+    def class_term(logits: jax.Array, assignment: Assignment) -> Mean:
+        targets = class_targets(segments, assignment, logits.shape[-2], logits.shape[-1] - 1)
+        return weighted_class_loss(logits, targets, no_object_weight)
+
+    focal, dice = matched_mask_losses(mask_logits, segments, assignment, focal_alpha, focal_gamma)
+    count = jnp.full(focal.shape, segments.valid.sum(), jnp.float32)
+    return {
+        "class": jax.vmap(class_term)(class_logits, assignment),
+        "focal": (focal, count),
+        "dice": (dice, count),
+    }
+
+
+def class_targets(
+    segments: Segments, assignment: Assignment, num_queries: int, num_classes: int
+) -> jax.Array:
+    """The class every query is to predict.
+
+    Args:
+      segments: [B, M]; the masks are not read.
+      assignment: [B, M].
+      num_queries: N.
+      num_classes: K.
+
+    Returns:
+      int32 [B, N]: the matched segment's class, K (no-object) without one.
+    """
+    used = assignment.matched & segments.valid
+    given = (assignment.query[..., None] == jnp.arange(num_queries)) & used[..., None]  # [B, M, N]
+    classes = jnp.where(given, segments.classes[..., None], 0).sum(-2)
+    return jnp.where(given.any(-2), classes, num_classes).astype(jnp.int32)
+
+
+def weighted_class_loss(
+    class_logits: jax.Array, targets: jax.Array, no_object_weight: jax.Array | float
+) -> Mean:
+    """Cross-entropy whose mean is weighted, as `torch.nn.CrossEntropyLoss(weight)` takes it.
+
+    Args:
+      class_logits: [..., N, K+1].
+      targets: int32 [..., N], K for no-object.
+      no_object_weight: weight of queries whose target is no-object, one for all or one each
+        [..., N]; all others have 1. With 0 they take no part.
+
+    Returns:
+      float32 scalars: sum of weight x cross-entropy, sum of weights.
+    """
+    log_probs = jax.nn.log_softmax(class_logits.astype(jnp.float32))
+    entropy = -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
+    no_object = class_logits.shape[-1] - 1
+    weight = jnp.where(targets == no_object, no_object_weight, 1.0).astype(jnp.float32)
+    return (weight * entropy).sum(), weight.sum()

@@ -1,0 +1,173 @@
+"""Matching and the losses of one step, weighted: Eqs. 1-3 with their configured numbers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rc2l_jax.method.losses import region
+from rc2l_jax.method.losses.supervised import supervised_loss
+from rc2l_jax.method.matching import assign, matching_cost
+from rc2l_jax.method.segments import at_mask_grid, merge_same_class
+from rc2l_jax.structs import AXIS, Assignment, Mean, Predictions, Segments
+
+# A loss term of each decoder layer: (sum [L], count [L]).
+Terms = dict[str, Mean]
+
+
+def match_all(
+    pairs: list[tuple[Predictions, Segments]], config: ConfigDict
+) -> tuple[list[Assignment], jax.Array]:
+    """Matches every decoder layer and image of the step in one call of the matcher.
+
+    Args:
+      pairs: predictions [L, B, N, ...] and the segments [B, M, ...] to match them to; L and B
+        may differ between the pairs.
+      config: cost weights and `matcher`.
+
+    Returns:
+      An assignment [L, B, M] a pair, and bool: which matrices were finite.
+    """
+    costs = [_costs(predictions, segments, config) for predictions, segments in pairs]
+    valid = [
+        jnp.broadcast_to(s.valid, c.shape[:2] + s.valid.shape[1:])
+        for c, (_, s) in zip(costs, pairs)
+    ]
+    fold = lambda xs: jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in xs])  # noqa: E731
+    assignment, finite = assign(fold(costs), fold(valid), matcher=config.matcher)
+    assignments, start = [], 0
+    for cost in costs:
+        layers, images = cost.shape[:2]
+        rows = slice(start, start + layers * images)
+        unfold = lambda x: x[rows].reshape(layers, images, -1)  # noqa: B023, E731
+        assignments.append(jax.tree.map(unfold, assignment))
+        start = rows.stop
+    return assignments, finite
+
+
+def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> jax.Array:
+    targets = at_mask_grid(segments, predictions.mask_logits.shape[-2:])
+    cost = lambda classes, masks: matching_cost(  # noqa: E731
+        classes,
+        masks,
+        targets,
+        class_weight=config.match.class_weight,
+        focal_weight=config.match.focal_weight,
+        dice_weight=config.match.dice_weight,
+        focal_alpha=config.loss.focal_alpha,
+        focal_gamma=config.loss.focal_gamma,
+    )
+    return jax.vmap(cost)(predictions.class_logits, predictions.mask_logits)
+
+
+def label_terms(
+    predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
+) -> Terms:
+    """Eq. 1 on every decoder layer (MaskFormer's deep supervision)."""
+    return supervised_loss(
+        predictions.class_logits,
+        predictions.mask_logits,
+        segments,
+        assignment,
+        no_object_weight=config.loss.no_object_weight,
+        focal_alpha=config.loss.focal_alpha,
+        focal_gamma=config.loss.focal_gamma,
+    )
+
+
+def label_weights(config: ConfigDict) -> dict[str, float]:
+    """Weights of the terms of Eq. 1."""
+    return {
+        "class": config.loss.class_weight,
+        "focal": config.loss.focal_weight,
+        "dice": config.loss.dice_weight,
+    }
+
+
+def unlabel_terms(
+    predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
+) -> Terms:
+    """The terms of Eq. 2 that have a weight, on every decoder layer given."""
+    semantic = merge_same_class(segments)
+    weights = unlabel_weights(config)
+
+    def layer(args: tuple[jax.Array, jax.Array, Assignment]) -> Terms:
+        terms = _region_terms(*args, predictions.pixel_features, segments, semantic, config)
+        return {name: term() for name, term in terms.items() if weights[name]}
+
+    return jax.lax.map(layer, (predictions.class_logits, predictions.mask_logits, assignment))
+
+
+def _region_terms(
+    class_logits: jax.Array,
+    mask_logits: jax.Array,
+    assignment: Assignment,
+    pixel_features: jax.Array,
+    segments: Segments,
+    semantic: Segments,
+    config: ConfigDict,
+) -> dict:
+    """Each term of one layer, not yet computed."""
+    unsup = config.unsup
+    mask_loss = {
+        "focal_weight": unsup.focal_weight,
+        "dice_weight": unsup.dice_weight,
+        "focal_alpha": config.loss.focal_alpha,
+        "focal_gamma": config.loss.focal_gamma,
+    }
+    return {
+        "rcc": lambda: region.region_class_consistency(
+            class_logits,
+            mask_logits,
+            segments,
+            assignment,
+            no_object_weight=config.loss.no_object_weight * unsup.rcc_no_object,
+        ),
+        "smc": lambda: region.semantic_mask_consistency(
+            class_logits, mask_logits, semantic, union=unsup.union, **mask_loss
+        ),
+        "rmc": lambda: region.region_mask_contrast(
+            mask_logits,
+            segments,
+            assignment,
+            temperature=unsup.rmc_temperature,
+            denominator=unsup.contrast_denominator,
+        ),
+        "rfc": lambda: region.region_feature_contrast(
+            mask_logits,
+            pixel_features,
+            segments,
+            assignment,
+            temperature=unsup.rfc_temperature,
+            denominator=unsup.contrast_denominator,
+        ),
+        "consistency": lambda: region.mask_consistency(
+            mask_logits, segments, assignment, **mask_loss
+        ),
+    }
+
+
+def unlabel_weights(config: ConfigDict) -> dict[str, float]:
+    """beta_1 to beta_4 of Eq. 2, and beta_0 of the consistency baseline."""
+    names = ("rcc", "smc", "rmc", "rfc", "consistency")
+    return {name: config.unsup[f"{name}_weight"] for name in names}
+
+
+def unsup_weight(step: jax.Array, config: ConfigDict) -> jax.Array:
+    """alpha of Eq. 3 at a step: 0 in the burn-in, then a linear ramp to `unsup_weight`."""
+    since = step.astype(jnp.float32) - config.unsup_start_step + 1.0
+    return config.unsup_weight * jnp.clip(since / max(config.unsup_ramp_steps, 1), 0.0, 1.0)
+
+
+def weighted_total(terms: Terms, weights: dict[str, float]) -> jax.Array:
+    """Weighted sum of all terms and layers, to be averaged over devices with `pmean`.
+
+    Each term is divided by its count over all devices and hosts, as MaskFormer divides by its
+    number of masks: one device with a batch of 8 gives the same as eight with 1 each.
+    """
+    total = jnp.zeros(())
+    for name, (value, count) in terms.items():
+        count = jax.lax.pmean(jax.lax.stop_gradient(count), AXIS)
+        total += weights[name] * (value / jnp.where(count > 0, count, 1.0)).sum()
+    return total

@@ -1,0 +1,99 @@
+"""AdamW with MaskFormer's parameter groups and the paper's poly schedule."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+
+class Rule(NamedTuple):
+    """A parameter group: parameters whose path matches `pattern` share rate and decay."""
+
+    pattern: str
+    learning_rate_multiplier: float
+    weight_decay: float
+
+
+def parameter_rules(config: ConfigDict) -> dict[str, Rule]:
+    """MaskFormer's groups: the backbone learns slower; norms and embeddings do not decay.
+
+    The patterns are disjoint, and together cover every parameter of `MaskFormer`: `group_of`
+    raises otherwise.
+    """
+    slow, decay = config.backbone_lr_multiplier, config.weight_decay
+    return {
+        "backbone": Rule(r"backbone/(?!.*norm).*", slow, decay),
+        "backbone_norm": Rule(r"backbone/.*norm.*", slow, 0.0),
+        "head": Rule(r"(pixel_decoder|transformer|class_head|mask_head)\b(?!.*norm).*", 1.0, decay),
+        "head_norm": Rule(r"(pixel_decoder|transformer)/.*norm.*", 1.0, 0.0),
+        "embedding": Rule(r"query_embed\b.*", 1.0, 0.0),
+    }
+
+
+def group_of(path: str, rules: dict[str, Rule]) -> str:
+    """Name of the one rule that a parameter's path falls under.
+
+    Args:
+      path: such as "backbone/stem_norm/scale".
+      rules: see `parameter_rules`.
+
+    Raises:
+      ValueError: if no rule or more than one matches.
+    """
+    names = [name for name, rule in rules.items() if re.fullmatch(rule.pattern, path)]
+    if len(names) != 1:
+        raise ValueError(
+            f"parameter {path!r} falls under {len(names)} optimiser rules {names}; every parameter "
+            "must fall under exactly one: mend `parameter_rules` in rc2l_jax/method/optimizer.py"
+        )
+    return names[0]
+
+
+def parameter_groups(params: Any, rules: dict[str, Rule]) -> Any:
+    """The tree of `params` with each leaf replaced by its rule's name."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: group_of("/".join(key.key for key in path), rules), params
+    )
+
+
+def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
+    """Linear warm-up, then the paper's poly policy: rate * (1 - step / num_steps) ** power."""
+    poly = optax.polynomial_schedule(
+        init_value=config.learning_rate,
+        end_value=0.0,
+        power=config.poly_power,
+        transition_steps=config.num_steps,
+    )
+    if not config.warmup_steps:
+        return poly
+    return lambda step: poly(step) * jax.numpy.minimum(1.0, (step + 1) / config.warmup_steps)
+
+
+def applied_steps(opt_state: Any) -> jax.Array:
+    """The step of the schedule that comes next: those that were not finite do not count."""
+    return opt_state[-1].count
+
+
+def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Global-norm clip, Adam, decoupled decay and rate by group, schedule (torch's AdamW)."""
+    rules = parameter_rules(config)
+    by_group = optax.multi_transform(
+        {
+            name: optax.chain(
+                optax.add_decayed_weights(rule.weight_decay),
+                optax.scale(rule.learning_rate_multiplier),
+            )
+            for name, rule in rules.items()
+        },
+        lambda params: parameter_groups(params, rules),
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.grad_clip_norm),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=config.optimizer_dtype),
+        by_group,
+        optax.scale_by_learning_rate(learning_rate_schedule(config)),
+    )

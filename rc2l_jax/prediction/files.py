@@ -1,0 +1,167 @@
+"""What prediction writes for an image: mask, overlay, list of segments, probabilities."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from rc2l_jax.reports import pictures
+
+_JPEG_SIDE = 65_500  # pixels; a longer image has its overlay as PNG
+_OVERLAY_QUALITY = 90
+
+
+class Prediction(NamedTuple):
+    """What a network says about an image, at the image's own resolution.
+
+    Attributes:
+      ids: uint8 [H, W], class ids 0..K-1; never void.
+      confidence: float16 [H, W], the predicted class's share of all classes' scores.
+      probabilities: float16 [K, H, W], the shares of all classes, if they were asked for.
+    """
+
+    ids: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray | None
+
+
+def write_prediction(
+    output: Path,
+    name: str,
+    image: np.ndarray,
+    prediction: Prediction,
+    class_names: Sequence[str],
+    about: Mapping[str, str],
+) -> None:
+    """Writes the files of one image; the list of segments last, when all others are whole.
+
+    Until then there is none, not even a former one: see `is_written`. Former probabilities are gone
+    then, too: they may be another network's.
+
+    Args:
+      output: the folder for all images.
+      name: of the image, relative and without a suffix.
+      image: uint8 [H, W, 3].
+      prediction: of it.
+      class_names: K names.
+      about: what the list says first: "image", the path of its file, and "model".
+    """
+    segments = list_path(output, name)
+    segments.parent.mkdir(parents=True, exist_ok=True)
+    # The longest of an image's names is the first to be used: if it is too long, nothing is left.
+    shares = output / "probabilities" / f"{name}.npz"
+    for former in (_partial(segments), segments, shares):
+        former.unlink(missing_ok=True)
+    save = pictures.save_image
+    save(output / "masks" / f"{name}.png", pictures.indexed(prediction.ids))
+    picture = Image.fromarray(pictures.overlay(image, prediction.ids))
+    if max(picture.size) > _JPEG_SIDE:
+        save(output / "overlays" / f"{name}.png", picture)
+    else:
+        save(output / "overlays" / f"{name}.jpg", picture, quality=_OVERLAY_QUALITY)
+    if prediction.probabilities is not None:
+        _save_probabilities(shares, prediction, class_names)
+    description = {**about, **describe_segments(prediction, class_names)}
+    with _whole(segments) as partial:
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+        partial.write_text(text, encoding="utf-8")
+
+
+def _partial(path: Path) -> Path:
+    """What a file is called until it is whole; the name does not depend on host or process."""
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yields the file to write, which becomes `path` when it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield _partial(path)
+    os.replace(_partial(path), path)
+
+
+def list_path(output: Path, name: str) -> Path:
+    """Where an image's list of segments lies."""
+    return output / "segments" / f"{name}.json"
+
+
+def is_written(output: Path, name: str, probabilities: bool) -> bool:
+    """Whether `write_prediction` has written all files of an image, with probabilities or not."""
+    files = [list_path(output, name)]
+    if probabilities:
+        files.append(output / "probabilities" / f"{name}.npz")
+    return all(os.path.isfile(file) for file in files)  # Path's raises at long names
+
+
+class Origin(NamedTuple):
+    """Of what a list of segments says that it is; "" where it does not say.
+
+    Attributes:
+      image: the image's path.
+      model: the network's title.
+    """
+
+    image: str = ""
+    model: str = ""
+
+
+def origin_of(output: Path, name: str) -> Origin:
+    """What the list of segments of this name is of."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        known = json.loads(list_path(output, name).read_text(encoding="utf-8"))
+        return Origin(str(known.get("image", "")), str(known.get("model", "")))
+    return Origin()
+
+
+def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
+    """Lists the classes that are present, each as one segment, however many parts it has.
+
+    Returns:
+      {"width", "height", "segments": [{"id", "class", "score" (the mean of `confidence` over its
+      pixels; None if that is no number), "area" (pixels), "share" (of the image), "box" ([x, y,
+      width, height], the smallest that holds all of it)}, ...]}, in the order of ids.
+    """
+    ids = prediction.ids
+    height, width = ids.shape
+    areas, scores = np.zeros(256, np.int64), np.zeros(256)
+    rows, columns = (np.zeros((256, length), bool) for length in (height, width))
+    for row, (line, confidence) in enumerate(zip(ids, prediction.confidence)):
+        areas += np.bincount(line, minlength=256)
+        scores += np.bincount(line, confidence, minlength=256)
+        rows[line, row] = True
+        columns[line, np.arange(width)] = True
+    segments = []
+    for index in np.flatnonzero(areas):
+        area, score = int(areas[index]), float(scores[index] / areas[index])
+        (top, bottom), (left, right) = (_ends(x[index]) for x in (rows, columns))
+        segments.append(
+            {
+                "id": int(index),
+                "class": class_names[index],
+                "score": round(score, 4) if math.isfinite(score) else None,
+                "area": area,
+                "share": round(area / ids.size, 6),
+                "box": [left, top, right - left, bottom - top],
+            }
+        )
+    return {"width": width, "height": height, "segments": segments}
+
+
+def _ends(used: np.ndarray) -> tuple[int, int]:
+    """The first place that is used, and the one after the last."""
+    (places,) = np.nonzero(used)
+    return int(places[0]), int(places[-1]) + 1
+
+
+def _save_probabilities(path: Path, prediction: Prediction, class_names: Sequence[str]) -> None:
+    with _whole(path) as partial, partial.open("wb") as file:
+        names = np.array(class_names)
+        np.savez(file, probabilities=prediction.probabilities, class_names=names)

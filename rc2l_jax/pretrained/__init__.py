@@ -1,6 +1,0 @@
-"""Weights of other programs in, and ours out."""
-
-from rc2l_jax.pretrained.errors import WeightsError
-from rc2l_jax.pretrained.load import InitReport, load_pretrained
-
-__all__ = ["InitReport", "WeightsError", "load_pretrained"]

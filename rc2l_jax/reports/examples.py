@@ -1,0 +1,100 @@
+"""Pictures of examples, which a run shows at each evaluation; `visualize.py` has their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rc2l_jax.reports.pictures import cells, grid
+from rc2l_jax.structs import VOID, EvalBatch
+
+_SIDE_OF_MANY = 256  # pixels, of an image in a row of many
+
+
+class EvaluationPictures:
+    """Collects the first examples of an evaluation: image, ground truth, one column a network.
+
+    Images are shown at the first of `eval.scales`.
+    """
+
+    def __init__(self, num_pictures: int):
+        """Collects up to `num_pictures` rows."""
+        self._num_pictures = num_pictures
+        self._rows: list[list[np.ndarray]] = []
+        self._captions = ["image", "ground truth"]
+
+    def observe(self, batch: EvalBatch, predictions: Mapping[str, np.ndarray]) -> bool:
+        """Takes rows from one batch (see `evaluate.Observer`); returns whether it wants more.
+
+        Args:
+          batch: of NumPy arrays [D, B/D, ...].
+          predictions: {network: uint8 [D, B/D, Hl, Wl]}.
+        """
+        self._captions = ["image", "ground truth", *predictions]
+        for at in np.ndindex(batch.index.shape):
+            if len(self._rows) < self._num_pictures and batch.index[at] >= 0:
+                view = batch.views[0]
+                image = view.image[at][tuple(map(slice, view.size[at]))]
+                part = tuple(map(slice, batch.label_size[at]))
+                labels = [batch.label[at], *(labels[at] for labels in predictions.values())]
+                self._rows.append(cells(image, (label[part] for label in labels)))
+        return len(self._rows) < self._num_pictures
+
+    def picture(self) -> np.ndarray | None:
+        """Returns the grid of all rows, or None if there are none."""
+        return grid(self._rows, self._captions) if self._rows else None
+
+
+def unlabeled_picture(
+    weak: np.ndarray,
+    weak_label: np.ndarray,
+    strong: np.ndarray,
+    strong_label: np.ndarray,
+    truth: np.ndarray,
+) -> np.ndarray:
+    """Shows what the student is taught on unlabelled images.
+
+    Args:
+      weak: x^w, [B, H, W, 3] in 0..255.
+      weak_label: the teacher's pseudo segments as label maps, [B, h, w].
+      strong: x^s, like `weak`.
+      strong_label: its segments, like `weak_label`.
+      truth: [B, H, W], 255 everywhere if unknown, which leaves its column out.
+
+    Returns:
+      uint8 [H', W', 3].
+    """
+    known = bool((truth != VOID).any())
+    captions = ["weak view", *(["ground truth"] if known else []), "pseudo segments"]
+    captions += ["strong view", "strong segments"]
+    rows = []
+    for x, x_label, s, s_label, t in zip(weak, weak_label, strong, strong_label, truth):
+        x, s = (np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in (x, s))
+        rows.append([*cells(x, [*([t] if known else []), x_label]), *cells(s, [s_label])])
+    return grid(rows, captions)
+
+
+def pseudo_label_picture(
+    images: np.ndarray,
+    truth: np.ndarray,
+    labels: Mapping[int, Sequence[np.ndarray | None]],
+) -> np.ndarray:
+    """Shows how the pseudo labels of some images change: a row an image, a column a step.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      truth: uint8 [B, H, W], 255 everywhere if unknown, which leaves its column out.
+      labels: {step: B label maps, uint8 [h, w], 255 where no segment lies, or None}; None leaves
+        its place empty.
+
+    Returns:
+      uint8 [H', W', 3].
+    """
+    known = bool((truth != VOID).any())
+    captions = ["image", *(["ground truth"] if known else []), *(f"step {x}" for x in labels)]
+    rows = []
+    for place, image in enumerate(images):
+        row = [*([truth[place]] if known else []), *(column[place] for column in labels.values())]
+        rows.append(cells(image, row, _SIDE_OF_MANY))
+    return grid(rows, captions)

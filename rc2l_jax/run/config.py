@@ -1,0 +1,221 @@
+"""Validation of a run's config: every problem is found before anything is built or written.
+
+`configs/base.py` is the schema: keys it does not have are unknown, keys it has must be there and
+have its types. Then the values must make sense, alone and together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+from rc2l_jax.run.config_values import CHOICES, MULTIPLES_OF_32, NOT_EMPTY, POSITIVE, RANGES
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run.
+
+    Attributes:
+      problems: one sentence each, naming the dotted key, its value and the remedy.
+    """
+
+    def __init__(self, problems: list[str]):
+        self.problems = tuple(problems)
+        super().__init__("config: " + "; ".join(problems))
+
+
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted key: value} of a nested config, in the config's order."""
+    flat = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, (ConfigDict, Mapping)) and len(value):
+            flat.update(flatten(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> None:
+    """Checks a config against `configs/base.py` and against itself.
+
+    Args:
+      config: the run's config.
+      num_devices: devices of all processes that share the batches.
+      trains: False asks of the batches only that evaluation's can be shared.
+
+    Raises:
+      ConfigError: with every problem found.
+    """
+    schema = flatten(base.get_config())
+    given = flatten(config)
+    problems = _schema_problems(given, schema)
+    # A key with a problem already reported takes its default here, so that it is reported once.
+    values = {
+        key: given[key] if key in given and _has_type(given[key], default) else default
+        for key, default in schema.items()
+    }
+    # Nor is a default blamed for what the user did not write.
+    problems += [text for key, text in _value_problems(values) if key in given]
+    problems += _combination_problems(values)
+    problems += _device_problems(values, num_devices, trains)
+    if problems:
+        raise ConfigError(problems)
+
+
+def validate_options(config: ConfigDict) -> None:
+    """Checks each value of a config that says how to predict, but of no data set or run.
+
+    Raises:
+      ConfigError: with every problem found.
+    """
+    schema, given = flatten(base.get_config()), flatten(config)
+    problems = _schema_problems(given, schema)
+    if not problems:
+        problems = [text for key, text in _value_problems(given) if key not in NOT_EMPTY]
+    if problems:
+        raise ConfigError(problems)
+
+
+def is_known(key: str) -> bool:
+    """Returns whether `configs/base.py` has this dotted key (of a value, not of a group)."""
+    return key in flatten(base.get_config())
+
+
+def nearest_key(key: str) -> str | None:
+    """Returns the dotted key of `configs/base.py` that is most like `key`, or None."""
+    known = list(flatten(base.get_config()))
+    matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not matches:
+        by_name = {name.rsplit(".", 1)[-1]: name for name in known}
+        last = key.rsplit(".", 1)[-1]
+        matches = [by_name[name] for name in difflib.get_close_matches(last, by_name, n=1)]
+    return matches[0] if matches else None
+
+
+def unknown_key(key: str) -> str:
+    """Returns the sentence that reports an unknown key, with the nearest known one."""
+    nearest = nearest_key(key)
+    remedy = f"did you mean {nearest!r}?" if nearest else "configs/base.py lists every key"
+    return f"unknown key {key!r}: {remedy}"
+
+
+def _has_type(value: Any, default: Any) -> bool:
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, tuple):
+        return isinstance(value, (tuple, list))  # what JSON makes of it
+    return type(value) is type(default)
+
+
+def _schema_problems(given: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    problems = [unknown_key(key) for key in given if key not in schema]
+    problems += [
+        f"missing key {key!r}: start from configs/base.py, which sets it to {schema[key]!r}"
+        for key in schema
+        if key not in given
+    ]
+    problems += [
+        f"{key} = {given[key]!r} is {type(given[key]).__name__}, not {type(default).__name__}"
+        for key, default in schema.items()
+        if key in given and not _has_type(given[key], default)
+    ]
+    return problems
+
+
+def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Problems that one key has on its own: (key, sentence)."""
+    problems = []
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            problems.append((key, f"{key} = {values[key]!r} is not one of {', '.join(choices)}"))
+    for key, (low, high) in RANGES.items():
+        # Written so that NaN fails as well; infinity is a value no key allows.
+        if not (low <= values[key] <= high and values[key] < math.inf):
+            allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            problems.append((key, f"{key} = {values[key]} must be {allowed}"))
+    for key, value in values.items():
+        if isinstance(value, int) and abs(value) >= 2**31 and key not in dict(problems):
+            problems.append((key, f"{key} = {value} does not fit into 32 bits"))
+    for key in POSITIVE:
+        if not 0 < values[key] < math.inf:
+            problems.append((key, f"{key} = {values[key]} must be greater than 0"))
+    for key in NOT_EMPTY:
+        if not values[key].strip():
+            problems.append((key, f"{key} is empty: set it in the config file"))
+    for key in MULTIPLES_OF_32:
+        if values[key] % 32:
+            text = "must be a multiple of 32, the backbone's stride"
+            problems.append((key, f"{key} = {values[key]} {text}"))
+    scales = values["eval.scales"]
+    if not scales or not all(_has_type(x, 1.0) and 0 < x < math.inf for x in scales):
+        text = "must be one or more numbers greater than 0, such as 0.5,1.0"
+        problems.append(("eval.scales", f"eval.scales = {scales!r} {text}"))
+    return problems
+
+
+def _combination_problems(values: dict[str, Any]) -> list[str]:
+    """Problems of keys that do not go together."""
+    problems = []
+    for low, high in (("cutmix.min_area", "cutmix.max_area"), ("data.min_scale", "data.max_scale")):
+        if values[low] > values[high]:
+            problems.append(f"{low} = {values[low]} is above {high} = {values[high]}")
+    if values["max_segments"] > values["model.num_queries"]:
+        problems.append(
+            f"max_segments = {values['max_segments']} is above model.num_queries = "
+            f"{values['model.num_queries']}: more segments than queries to match them with"
+        )
+    heads, hidden = values["model.num_heads"], values["model.hidden_dim"]
+    if heads > 0 and hidden % heads:
+        problems.append(
+            f"model.hidden_dim = {hidden} is not a multiple of model.num_heads = {heads}"
+        )
+    if hidden % 4:
+        text = "must be a multiple of 4: sine and cosine of two axes"
+        problems.append(f"model.hidden_dim = {hidden} {text}")
+    if values["warmup_steps"] >= values["num_steps"] > 0:
+        problems.append(
+            f"warmup_steps = {values['warmup_steps']} must be below num_steps = "
+            f"{values['num_steps']}"
+        )
+    if values["unsup_weight"] > 0 and not values["data.unlabeled_split"].strip():
+        problems.append(
+            f"data.unlabeled_split is empty with unsup_weight = {values['unsup_weight']}: set it, "
+            "or unsup_weight = 0 for supervised training"
+        )
+    return problems
+
+
+def _device_problems(values: dict[str, Any], num_devices: int, trains: bool) -> list[str]:
+    """Problems of the batch sizes on `num_devices` devices."""
+    semi, accumulate = trains and values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
+    parts = num_devices * accumulate
+    divisors = {"eval_batch_size": num_devices} | ({"batch_size": parts} if trains else {})
+    divisors |= {"unlabeled_batch_size": parts} if semi else {}
+    in_parts = f" times accumulate_steps = {accumulate}" if accumulate > 1 else ""
+    problems = [
+        f"{key} = {values[key]} is not a multiple of the {num_devices} devices"
+        + (in_parts if key != "eval_batch_size" else "")
+        for key, divisor in divisors.items()
+        if values[key] % divisor
+    ]
+    if not semi:
+        return problems
+    unlabeled = values["unlabeled_batch_size"]
+    least = 2 if values["cutmix.probability"] > 0 else 1
+    if 0 <= unlabeled < least * parts:
+        reason = (
+            "CutMix needs another image on the same device (or set cutmix.probability = 0)"
+            if least == 2
+            else "unsup_weight > 0 needs unlabelled images (or set unsup_weight = 0)"
+        )
+        problems.append(
+            f"unlabeled_batch_size = {unlabeled} gives fewer than {least} images to each of "
+            f"{num_devices} devices{in_parts}: {reason}"
+        )
+    return problems

@@ -1,0 +1,122 @@
+"""Networks of a run directory: read back, and handed on to other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.method.optimizer import create_optimizer
+from rc2l_jax.method.state import initial_state
+from rc2l_jax.models.maskformer import MaskFormer, build_model
+from rc2l_jax.reports.writer import say
+from rc2l_jax.run.checkpoints import Checkpoints
+from rc2l_jax.run.config import validate
+from rc2l_jax.run.directory import check_same_model, run_path, stored_class_names, stored_config
+from rc2l_jax.weights.stablehlo import export_stablehlo
+from rc2l_jax.weights.to_transformers import export_transformers
+
+FORMATS = ("huggingface", "stablehlo")
+NETWORKS = ("teacher", "student")
+
+
+def restore_run(
+    config: ConfigDict, workdir: epath.Path, step: int | None = None
+) -> tuple[MaskFormer, int, dict[str, Any], dict[str, Any]]:
+    """Reads student and teacher of a checkpoint.
+
+    Args:
+      config: the run's.
+      workdir: the run directory.
+      step: which checkpoint; the newest if None.
+
+    Returns:
+      The model, the step, {"student": variables, "teacher": variables} and the metadata.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, or it is of another model.
+    """
+    if stored := stored_config(workdir):  # its keys say more than the checkpoint's shapes
+        check_same_model(stored, config, workdir)
+    model = build_model(config)
+    template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
+    with Checkpoints(workdir) as checkpoints:
+        step, networks, metadata = checkpoints.restore_networks(template, step)
+    check_same_model(metadata["config"], config, workdir)
+    return model, step, networks, metadata
+
+
+def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
+    """Class names of a run: as it keeps them itself, or of its data set.
+
+    Raises:
+      DataError: the run is an older one that keeps none, and its data set cannot be opened.
+    """
+    names = stored_class_names(workdir)
+    if len(names) == config.data.num_classes:
+        return names
+    return train_batches.dataset_info(config).class_names
+
+
+def teacher_of_run(init_from: str) -> dict[str, np.ndarray] | None:
+    """Reads the newest teacher of a run, whatever model it is of.
+
+    Args:
+      init_from: see `configs/base.py`.
+
+    Returns:
+      {our path: array}; None if `init_from` is not a run directory.
+
+    Raises:
+      CheckpointError: the run has no checkpoint, or it cannot be read.
+    """
+    if not init_from or not (run_path(init_from) / "checkpoints").exists():
+        return None
+    with Checkpoints(run_path(init_from)) as checkpoints:
+        return checkpoints.restore_teacher()
+
+
+def export_checkpoint(
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    output: str | Path,
+    *,
+    file_format: str,
+    network: str = "teacher",
+    step: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Path:
+    """Writes one network of a run for other programs.
+
+    Args:
+      config: the run's.
+      workdir: the run directory.
+      output: the folder to make.
+      file_format: one of `FORMATS`.
+      network: one of `NETWORKS`.
+      step: which checkpoint; the newest if None.
+      size: "stablehlo": (H, W) of the images; the crop size if None.
+
+    Raises:
+      ConfigError: the config cannot be used.
+      DataError: see `run_classes`.
+      CheckpointError: see `restore_run`.
+      WeightsError: the folder is not empty, or the format has no such model.
+    """
+    workdir, output = run_path(workdir), Path(output).expanduser().absolute()
+    validate(config, num_devices=1)  # no batch is shared
+    _, step, networks, _ = restore_run(config, workdir, step)
+    class_names = run_classes(workdir, config)
+    if file_format == "huggingface":
+        export_transformers(networks[network], config, class_names, output)
+    else:
+        size = size or (config.data.crop_size, config.data.crop_size)
+        export_stablehlo(networks[network], config, class_names, output, size)
+    say(f"{workdir}, step {step}, {network} -> {output} ({file_format})")
+    return output

@@ -1,0 +1,239 @@
+"""`--mode=check` and `--mode=prepare`: config and data, before anything is trained."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data import masks, published, records, splits
+from data.dataset import Dataset
+from data.errors import DataError, counted
+from data.splits import Key
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.run.config import validate
+from rc2l_jax.structs import VOID
+
+_CHUNK = 64  # masks in memory at a time
+_MUCH_VOID = 0.5  # share of the pixels
+
+
+def prepare(config: ConfigDict) -> None:
+    """Makes the records of the splits that a run uses, if they are not there, and names them.
+
+    Raises:
+      ConfigError: the config cannot be run.
+      DataError: the data set cannot be used.
+    """
+    validate(config, num_devices=1)
+    dataset, subsets = train_batches.open_subsets(config)
+    print_records(dataset, subsets)
+
+
+def check(config: ConfigDict) -> None:
+    """Checks config, splits and every mask that will be read; prints what each split holds.
+
+    Raises:
+      ConfigError: the config cannot be run on this machine's devices.
+      DataError: the data cannot be used; all problems were printed before.
+    """
+    validate(config, jax.device_count())
+    with _problems_printed():
+        dataset, subsets = train_batches.open_subsets(config)
+    for note in dataset.notes:  # may be what explains missing masks
+        print(f"warning: {note}")
+    with _problems_printed():
+        if errors := dataset.label_errors((*subsets.labeled, *subsets.evaluation)):
+            raise DataError(errors)
+    for name, used in describe_subsets(config, dataset, subsets).items():
+        print(f"{name}: {describe_subset(used)}")
+        print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
+    print_records(dataset, subsets)
+    for warning in warnings(config, subsets):
+        print(f"warning: {warning}")
+    shown = {name: mask_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
+    counts = {name: found.pixels for name, found in shown.items()}
+    print_histogram(dataset.class_names, counts)
+    check_classes(dataset.class_names, counts)
+    if shown["labeled"].most_classes > config.max_segments:
+        print(
+            f"warning: a labelled mask shows {shown['labeled'].most_classes} classes, and "
+            f"max_segments = {config.max_segments}: the smallest ones that a crop shows beyond "
+            "that are not learned from it; set it to the number of classes, and model.num_queries "
+            "to no less"
+        )
+    if config.init_from:
+        print(f"init_from = {config.init_from!r} was not looked for: training does that")
+    print("config and data are fine")
+
+
+@contextlib.contextmanager
+def _problems_printed() -> Iterator[None]:
+    """Prints every problem of an error, and raises one that gives their number."""
+    try:
+        yield
+    except DataError as error:
+        for problem in error.problems:
+            print(problem)
+        raise DataError(f"{counted(len(error.problems), 'problem')} found in the data") from error
+
+
+_WITH_MASKS = ("labeled", "evaluation")
+
+
+def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
+    """Prints where the records of a run's splits lie, and which earlier copies may go."""
+    copies = []
+    for split in dict.fromkeys(split for keys in subsets.named().values() for split, _ in keys):
+        found = dataset.records(split)
+        count = counted(len(found.examples), "example")
+        print(f"{dataset.name} {split}: {count} in {found.path}")
+        copies += records.earlier_copies(found)
+    if copies:
+        size = sum(f.stat().st_size for copy in copies for f in copy.rglob("*") if f.is_file())
+        folder = found.path.parents[1]
+        names = ", ".join(str(copy.relative_to(folder)) for copy in copies)
+        number = counted(len(copies), "earlier copy", "earlier copies")
+        print(
+            f"{number} of these splits, before files changed ({size / 2**20:,.1f} MiB), can be "
+            f"deleted unless a run still reads them, in {folder}: {names}"
+        )
+
+
+def describe_subsets(
+    config: ConfigDict, dataset: Dataset, subsets: splits.Subsets
+) -> dict[str, dict[str, Any]]:
+    """Returns what each split text of a run names.
+
+    Returns:
+      {"labeled": {"split": the text, "examples": their number, "checksum": of the ids,
+      "content": checksum of images, masks and class names,
+      "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
+      without "unlabeled" in supervised training. Checksum and name are of all that the text names,
+      "examples" leaves out unlabelled examples that count as labelled.
+    """
+    texts = {
+        "labeled": config.data.labeled_split,
+        "unlabeled": config.data.unlabeled_split,
+        "evaluation": config.data.eval_split,
+    }
+    described = {}
+    for name, keys in subsets.named().items():
+        if keys:
+            checksum = splits.checksum(keys, dataset.ids)
+            described[name] = {
+                "split": texts[name],
+                "examples": len(getattr(subsets, name)),
+                "checksum": checksum,
+                "content": _content(dataset, keys, masks_read=name != "unlabeled"),
+                "published": published.NAMES.get(checksum, ""),
+            }
+    return described
+
+
+def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
+    """Checksum of what the examples show, whatever they are called."""
+    examples = map(dataset.example, keys)
+    shown = sorted(e.digest + (e.label_digest if masks_read else "") for e in examples)
+    return records.digest(*dataset.class_names, *shown)
+
+
+def describe_subset(used: dict[str, Any]) -> str:
+    """Returns one entry of `describe_subsets` as a phrase."""
+    known = f", {used['published']}" if used["published"] else ""
+    return f"{counted(used['examples'], 'example')} ({used['split']}{known}), {used['checksum']}"
+
+
+def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
+    """Returns the images' sizes (width x height) as a phrase."""
+    sizes = Counter((e.width, e.height) for e in map(dataset.example, keys))
+    (size, count), *_ = sizes.most_common(1)
+    if len(sizes) == 1:
+        return f"all {size[0]}x{size[1]}"
+    sides = np.array(list(sizes))
+    ranges = " x ".join(f"{low}..{high}" for low, high in zip(sides.min(0), sides.max(0)))
+    return f"{len(sizes)} sizes, {ranges}; {count} are {size[0]}x{size[1]}"
+
+
+def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
+    """Returns what a user should know about config and splits, and need not mend."""
+    found = []
+    if config.model.norm == "frozen" and not config.init_from:
+        found.append(
+            "model.norm = 'frozen' without init_from: nothing normalises a network from scratch; "
+            "'group' does (configs/small.py)"
+        )
+    if number := len(subsets.overlap):
+        found.append(
+            f"{counted(number, 'image is', 'images are')} both in the labelled and the unlabelled "
+            f"split; {'they count' if number > 1 else 'it counts'} as labelled"
+        )
+    return found
+
+
+class MaskCounts(NamedTuple):
+    """What masks show.
+
+    Attributes:
+      pixels: int64 [256], of each id.
+      most_classes: how many classes one mask shows at most.
+    """
+
+    pixels: np.ndarray
+    most_classes: int
+
+
+def mask_counts(dataset: Dataset, keys: Sequence[Key]) -> MaskCounts:
+    """Counts in the masks of `keys`."""
+    pixels, most = np.zeros(256, np.int64), 0
+    for start in range(0, len(keys), _CHUNK):
+        _, encoded = dataset.fetch(keys[start : start + _CHUNK], labels=True)
+        for mask in encoded:
+            counts = np.bincount(masks.decode_mask(mask).ravel(), minlength=256)
+            pixels += counts
+            most = max(most, np.count_nonzero(counts[:VOID]))
+    return MaskCounts(pixels, most)
+
+
+def print_histogram(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
+    """Prints each class's share of the pixels, a column a split."""
+    shares = [count / max(count.sum(), 1) for count in counts.values()]
+    print(f"{'share of pixels':24}" + "".join(f"{name:>12}" for name in counts))
+    for index, name in [*enumerate(class_names), (VOID, "(void)")]:
+        print(f"{name:24}" + "".join(f"{share[index]:12.3%}" for share in shares))
+
+
+def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
+    """Warns of classes that a split never shows, and of masks that say little.
+
+    Raises:
+      DataError: no two classes are left: what was meant as a class is void.
+    """
+    for name, count in counts.items():
+        absent = [label for label, pixels in zip(class_names, count) if not pixels]
+        void = count[VOID] / max(count.sum(), 1)
+        if len(absent) >= len(class_names) - 1:
+            shown = counted(len(class_names) - len(absent), "class", "classes")
+            raise DataError(
+                f"{name}: the masks show {shown}, and {void:.1%} of "
+                f"their pixels are {VOID}, which means void. Is a class missing, or written as "
+                f"{VOID}? Give it an id in the masks."
+            )
+        if absent:
+            one = len(absent) == 1
+            effect = f"{'it has' if one else 'they have'} no IoU there"
+            if name == "labeled":
+                effect = f"{'it' if one else 'they'} cannot be learned"
+            kind = "labelled" if name == "labeled" else name
+            print(f"warning: no {kind} example shows {', '.join(absent)}: {effect}")
+        if void > _MUCH_VOID:
+            print(
+                f"warning: {name}: {void:.1%} of the masks' pixels are {VOID} (void): nothing is "
+                "learned or scored there, and a prediction names one of the classes there, too. "
+                "If that is background, make it a class"
+            )

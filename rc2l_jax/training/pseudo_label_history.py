@@ -1,0 +1,136 @@
+"""How the teacher's pseudo labels of a few images change while it trains, in one picture.
+
+The images are the same at each evaluation. What the teacher said of them is kept as numbers, in
+figures/pseudo_labels/ of the run directory, so that a run that was interrupted shows the same
+columns as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from data.errors import DataError
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.method.segments import label_map
+from rc2l_jax.method.views import teacher_segments
+from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.reports.examples import pseudo_label_picture
+from rc2l_jax.reports.writer import say
+from rc2l_jax.run.directory import write_bytes
+from rc2l_jax.run.storage import storage_errors
+from rc2l_jax.structs import TrainState
+
+FOLDER = "figures/pseudo_labels"
+_MOST_COLUMNS = 8
+
+Labels = dict[str, np.ndarray]  # digest of an image -> uint8 [h, w]
+
+
+class PseudoLabels:
+    """The pseudo labels of a run's first unlabelled images, of which it has at least one."""
+
+    def __init__(self, workdir: epath.Path, model: MaskFormer, config: ConfigDict, step: int):
+        """Goes on from `step`: what was kept of later steps is dropped.
+
+        Args:
+          workdir: the run directory.
+          model: the teacher's.
+          config: see `configs/base.py`; `num_pictures` says how many images.
+          step: the last whose evaluation will not be done again.
+        """
+        self._workdir, self._config = workdir, config
+        self._examples: tuple[np.ndarray, ...] | None = None
+
+        def label(state: TrainState, images: jax.Array, valid: jax.Array) -> jax.Array:
+            weak = images.astype(jnp.float32)  # no colours drawn: only the teacher is to change
+            return label_map(teacher_segments(state, weak, valid, model, config)[0])
+
+        self._label = jax.jit(label)
+        with storage_errors(workdir):
+            for later, path in _files(workdir).items():
+                if later > step:
+                    path.unlink()
+
+    def picture(self, state: TrainState) -> np.ndarray | None:
+        """Labels the images with the teacher of `state`, and shows what was kept so far.
+
+        Returns:
+          uint8 [H, W, 3]; None if the images cannot be read.
+        """
+        try:
+            image, truth, valid = self._read_examples()
+        except DataError as error:  # which training says if it comes to it: no picture is worth it
+            say(f"warning: no picture of pseudo labels: {error}")
+            return None
+        # One device of this process is enough, and it needs no other.
+        state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+        labels = np.asarray(self._label(state, image, valid))
+        names = [_digest(x) for x in image]
+        with storage_errors(self._workdir):
+            write_labels(self._workdir, int(state.step), dict(zip(names, labels)))
+            columns = read_labels(self._workdir)
+        kept = {s: [column.get(n) for n in names] for s, column in columns.items()}
+        kept = {s: column for s, column in kept.items() if any(x is not None for x in column)}
+        return pseudo_label_picture(image, truth, {s: kept[s] for s in thinned(list(kept))})
+
+    def _read_examples(self) -> tuple[np.ndarray, ...]:
+        if self._examples is None:
+            count = self._config.num_pictures
+            self._examples = train_batches.first_unlabeled(self._config, count)
+        return self._examples
+
+
+def of_run(
+    workdir: epath.Path, model: MaskFormer, config: ConfigDict, step: int
+) -> PseudoLabels | None:
+    """See `PseudoLabels`; None if there is nothing to show, or another process shows it."""
+    shows = config.unsup_weight > 0 and config.num_pictures > 0 and jax.process_index() == 0
+    return PseudoLabels(workdir, model, config, step) if shows else None
+
+
+def thinned(steps: Sequence[int], most: int = _MOST_COLUMNS) -> list[int]:
+    """Leaves at most `most` steps, evenly spread; the first and the last stay."""
+    places = np.linspace(0, len(steps) - 1, min(len(steps), most)).round().astype(int)
+    return [steps[place] for place in places]
+
+
+def write_labels(workdir: epath.Path, step: int, labels: Mapping[str, np.ndarray]) -> None:
+    """Keeps one evaluation's label maps.
+
+    Args:
+      workdir: the run directory.
+      step: of the evaluation.
+      labels: {image's digest: uint8 [h, w], 255 where no segment lies}.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **labels)
+    write_bytes(workdir / FOLDER / f"step_{step:08d}.npz", buffer.getvalue())
+
+
+def read_labels(workdir: epath.Path) -> dict[int, Labels]:
+    """What `write_labels` has kept: {step: labels}, in order."""
+    columns = {}
+    for step, path in _files(workdir).items():
+        with np.load(io.BytesIO(path.read_bytes())) as labels:
+            columns[step] = dict(labels)
+    return columns
+
+
+def _files(workdir: epath.Path) -> dict[int, epath.Path]:
+    """The kept files by step, in order."""
+    folder = epath.Path(workdir) / FOLDER
+    paths = folder.glob("step_*.npz") if folder.is_dir() else ()
+    return dict(sorted((int(path.stem.removeprefix("step_")), path) for path in paths))
+
+
+def _digest(image: np.ndarray) -> str:
+    """Names an image by what it shows: other images of a changed run do not take its place."""
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()[:32]

@@ -1,0 +1,162 @@
+"""A run from its config to its results: what it needs is made, or read back, and then it trains."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint, start
+from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.method.state import create_train_state, pretrained_state
+from rc2l_jax.method.train_step import parallel_train_step, replicate
+from rc2l_jax.method.views import parallel_views
+from rc2l_jax.reports.writer import Report, create_writer, describe_run, read_evaluations, say
+from rc2l_jax.run import distributed
+from rc2l_jax.run.checkpoints import Checkpoints
+from rc2l_jax.run.directory import (
+    check_run_config,
+    keep_former_config,
+    only_job,
+    progress,
+    results_step,
+    run_path,
+    write_json,
+    write_run_config,
+)
+from rc2l_jax.run.interruption import StopRequest
+from rc2l_jax.run.restore import teacher_of_run
+from rc2l_jax.run.storage import storage_errors
+from rc2l_jax.training import pseudo_label_history
+from rc2l_jax.training.check import describe_subset, describe_subsets, warnings
+from rc2l_jax.training.loop import Run, resume, train
+from rc2l_jax.training.profiling import ProfiledStep
+
+
+def train_and_evaluate(
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    allow_config_change: bool = False,
+    after_evaluation: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Trains from the newest checkpoint of `workdir`, or from the start, to `config.num_steps`.
+
+    Args:
+      config: see `configs/base.py`.
+      workdir: the run directory: config.json, results.json, checkpoints/, figures/, ...
+      allow_config_change: go on with a run of another config.
+      after_evaluation: called with the step when an evaluation's scores and figures are written, so
+        that a notebook can show them while the run goes on.
+
+    Returns:
+      See `read_results`.
+
+    Raises:
+      ConfigError: the config cannot be run.
+      DataError: the data set cannot be used.
+      WeightsError: the weights that `init_from` names cannot be used.
+      CheckpointError: the directory belongs to another config or is in use, or its checkpoint
+        cannot be read.
+      DistributedError: the processes do not see the same run directory.
+      StorageError: the directory cannot be written.
+      TrainingError: the loss is not finite any more.
+      Interrupted: SIGTERM or Ctrl-C; everything up to then is kept.
+    """
+    workdir = run_path(workdir)
+    with StopRequest() as stop, contextlib.ExitStack() as stack:
+        start(config, trains=True)
+        # What is wrong with the data must show before anything is written.
+        data, subsets = train_batches.open_subsets(config)
+        used = describe_subsets(config, data, subsets)
+        changes = check_run_config(workdir, config, used, allow_config_change)
+        for change in changes:
+            say(f"note: {change}")
+        if jax.process_index() == 0:
+            with storage_errors(workdir):
+                stack.enter_context(only_job(workdir))
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.keep_checkpoints, owned=True))
+        distributed.check_same(workdir, lambda: progress(workdir))
+        step = checkpoints.latest_step()
+        if is_finished(config, workdir, checkpoints, step):
+            return finished_run(config, workdir, step)
+        model, optimizer, state = create_train_state(config)
+        init = None
+        if step is None and config.init_from:
+            state, init = pretrained_state(state, config, teacher_of_run(config.init_from))
+        if jax.process_index() == 0:
+            with storage_errors(workdir):
+                if step is not None and changes:
+                    keep_former_config(workdir, step)
+                write_run_config(workdir, config, used, data.class_names)
+                if init is not None:
+                    write_json(workdir / "init.json", dataclasses.asdict(init))
+        report = Report(workdir, stack.enter_context(create_writer(workdir)))
+        describe_run(config, workdir, state)
+        for name, entry in used.items():
+            say(f"{config.data.name} {name}: {describe_subset(entry)}")
+        for warning in (*data.notes, *warnings(config, subsets)):
+            say(f"warning: {warning}")
+        for line in init.lines() if init else ():
+            say(line)
+        views = parallel_views(model, config)
+        run = Run(config, model, data.class_names, views, checkpoints, report, stop)
+        run.after_evaluation = after_evaluation
+        if step is not None:
+            state = resume(run, state)
+        evaluated = int(state.step) - run.owes_evaluation
+        report.rewind(evaluated)
+        run.pseudo_labels = pseudo_label_history.of_run(workdir, model, config, evaluated)
+        step_fn = parallel_train_step(model, optimizer, config)
+        if config.profile:
+            step_fn = ProfiledStep(step_fn, workdir, step or 0, config.num_steps)
+        with stop.deferred():
+            train(run, replicate(state), step_fn)
+            checkpoints.wait()
+    say_where(workdir)
+    return read_results(workdir)
+
+
+def say_where(workdir: epath.Path) -> None:
+    """Says where a finished run's results are, and how to use them."""
+    command = f"python main.py --workdir={shlex.quote(str(workdir))} --mode=predict"
+    say(
+        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:\n"
+        f"{command} --input=PHOTOS --output=OUT"
+    )
+
+
+def is_finished(
+    config: ConfigDict, workdir: epath.Path, checkpoints: Checkpoints, step: int | None
+) -> bool:
+    """Returns whether the newest checkpoint, of `step`, is the last one, and was evaluated."""
+    if step is None or step < config.num_steps:
+        return False
+    if not checkpoints.metadata(step)["owes_evaluation"]:
+        return True
+    # Its evaluation was interrupted, and may have been made up for since.
+    history = read_evaluations(workdir)
+    return results_step(workdir) == step and bool(history) and history[-1]["step"] == step
+
+
+def read_results(workdir: epath.Path) -> dict[str, Any]:
+    """What results.json holds; {} on all processes but the one that wrote it."""
+    return {} if jax.process_index() else json.loads((workdir / "results.json").read_text())
+
+
+def finished_run(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str, Any]:
+    """Says that there is nothing to do; evaluates only if results.json is gone."""
+    say(f"{workdir} is finished: step {step} of {config.num_steps}. Nothing to do.")
+    if (workdir / "results.json").exists():
+        results = read_results(workdir)
+    else:
+        results = evaluate_checkpoint(config, workdir)
+    say_where(workdir)
+    return results

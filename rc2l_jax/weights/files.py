@@ -1,0 +1,214 @@
+"""Finds a checkpoint's file, locally or on the Hugging Face hub, and reads its arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from rc2l_jax.weights.errors import WeightsError
+from rc2l_jax.weights.unpickle import load_pickle
+
+# In a folder, the first of these that is there.
+_IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+_PROCESSOR = "preprocessor_config.json"
+_TORCH_SUFFIXES = (".bin", ".pth", ".pt")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# Where others put the state dict in the dictionary they save.
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+
+
+def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any]]:
+    """Finds the weights that `init_from` names.
+
+    Args:
+      init_from: a file, a folder with config.json and weights, or a name on the Hugging Face hub.
+      option: what the user knows it as, for messages.
+
+    Returns:
+      The weights' file, and config.json (empty if there is none).
+
+    Raises:
+      WeightsError: there is no such thing, or it is not within reach.
+    """
+    path = Path(init_from).expanduser()
+    if not path.exists():
+        path = _download(init_from, option)
+    if path.is_file():
+        return path, {}
+    found = [path / name for name in _IN_FOLDER if (path / name).is_file()]
+    if not found:
+        raise WeightsError(f"{path}: neither {' nor '.join(_IN_FOLDER)} is in this folder")
+    return found[0], _read_json(path / "config.json")
+
+
+def read_processor(weights: Path) -> dict[str, Any]:
+    """Reads preprocessor_config.json beside the weights' file; empty if there is none."""
+    return _read_json(weights.parent / _PROCESSOR)
+
+
+def _download(name: str, option: str) -> Path:
+    remedy = (
+        "Get config.json and model.safetensors (or pytorch_model.bin) some other way, put them in "
+        f"a folder, and set {option} to it"
+    )
+    if option == "init_from":
+        remedy += "; or train from scratch: --config.init_from= --config.model.norm=group"
+    if not _HUB_NAME.fullmatch(name):
+        raise WeightsError(
+            f"{option} = {name!r}: no such file or folder, and no name on the Hugging Face hub "
+            "(those read organisation/model)"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+
+        described = ["config.json", _PROCESSOR]
+        folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[0]]))
+        if not (folder / _IN_FOLDER[0]).is_file():
+            folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[1]]))
+    except Exception as error:  # of the network, of the hub, of the disk
+        raise WeightsError(
+            f"{option} = {name!r}: not a local path, and not to be had from the Hugging Face hub "
+            f"({_first_line(error)}). {remedy}"
+        ) from error
+    return folder
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: not a JSON object")
+    return content
+
+
+@contextlib.contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Makes a folder whose files appear when all of them are whole.
+
+    Args:
+      output: does not exist yet, or is empty but for what a killed process left.
+
+    Yields:
+      The folder to write the files to.
+
+    Raises:
+      WeightsError: there is something in it, or it cannot be written.
+    """
+    partial = output / ".rc2l_jax.partial"  # inside: the folder may be all that may be written
+    try:
+        if output.exists() and (not output.is_dir() or set(output.iterdir()) - {partial}):
+            raise WeightsError(f"{output} is not an empty folder: choose another")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for file in partial.iterdir():
+                file.replace(output / file.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{output}: cannot be written ({reason})") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, .pt) or NumPy pickle.
+
+    Returns:
+      float32 arrays by name; 16-bit ones are widened. Integer scalars, which count batches, and
+      empty arrays stay out.
+
+    Raises:
+      WeightsError: the file is damaged, of another kind, or holds what no network has.
+    """
+    if path.suffix == ".safetensors":
+        stored = _read_safetensors(path)
+    elif path.suffix in _TORCH_SUFFIXES:
+        stored = _read_torch(path)
+    elif path.suffix == ".pkl":
+        stored = load_pickle(path)
+    else:
+        kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES, ".pkl"))
+        raise WeightsError(f"{path}: unknown kind of file; {kinds} can be read")
+    return _as_float32(_unwrap(stored, path), path)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}
+    dtypes |= {"BF16": ml_dtypes.bfloat16, "I32": np.int32, "BOOL": np.bool_}
+    try:
+        entries = deserialize(path.read_bytes())
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+    arrays = {}
+    for name, entry in entries:
+        if entry["dtype"] not in dtypes:
+            raise WeightsError(f"{path}: {name} is of type {entry['dtype']}, not a float")
+        flat = np.frombuffer(entry["data"], dtypes[entry["dtype"]])
+        arrays[name] = flat.reshape(entry["shape"])
+    return arrays
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: torch is needed to read {path.suffix} files and is not installed: "
+            "pip install torch, or convert the file to safetensors"
+        ) from error
+    try:
+        # weights_only: torch's own restricted unpickler.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: all of a bad file
+        raise WeightsError(
+            f"{path}: not a readable torch file of weights ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
+    for _ in range(2):
+        wrapped = [k for k in _WRAPPERS if isinstance(stored, Mapping) and k in stored]
+        if wrapped and isinstance(stored[wrapped[0]], Mapping):
+            stored = stored[wrapped[0]]
+    if not isinstance(stored, Mapping) or not stored:
+        raise WeightsError(f"{path}: holds no weights by name but {type(stored).__name__}")
+    return stored
+
+
+def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, value in stored.items():
+        name = str(name)
+        if hasattr(value, "detach"):  # a torch tensor; .float() because NumPy knows no bfloat16
+            value = value.detach()
+            value = (value.float() if value.is_floating_point() else value).numpy()
+        if not isinstance(value, (np.ndarray, np.generic)):
+            raise WeightsError(f"{path}: {name} is no array but {type(value).__name__}")
+        if value.ndim == 0 or not value.size:
+            continue
+        if value.dtype.kind != "f" and value.dtype != ml_dtypes.bfloat16:
+            raise WeightsError(f"{path}: {name} is of type {value.dtype}, not a float")
+        value = np.asarray(value, np.float32)
+        if not np.isfinite(value).all():
+            raise WeightsError(f"{path}: {name} is not finite everywhere")
+        arrays[name.removeprefix("module.")] = value
+    return arrays

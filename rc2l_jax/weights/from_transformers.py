@@ -1,0 +1,114 @@
+"""What a folder of transformers says about its network: the inverse of `to_transformers`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rc2l_jax.method.color import PIXEL_MEAN, PIXEL_STD
+from rc2l_jax.models.resnet import BACKBONES, Architecture
+from rc2l_jax.weights.errors import WeightsError
+
+_MAX_CLASSES = 254  # ids are 8 bits, and 255 is void
+# What transformers leaves out of its files, because it is the default there.
+_RESNET = {"depths": [3, 4, 6, 3], "layer_type": "bottleneck", "embedding_size": 64}
+_DETR = {
+    "d_model": 256,
+    "num_queries": 100,
+    "decoder_layers": 6,
+    "decoder_ffn_dim": 2048,
+    "decoder_attention_heads": 8,
+}
+_SIZE = {"shortest_edge": 800, "longest_edge": 1333}
+
+
+def describe_network(description: Mapping[str, Any], config: ConfigDict, where: str) -> list[str]:
+    """Sets the shape of the network that config.json describes.
+
+    Args:
+      description: config.json.
+      config: gets `model` and `data.num_classes`.
+      where: the file, for messages.
+
+    Returns:
+      K class names.
+
+    Raises:
+      WeightsError: it describes no network that we can build.
+    """
+    if description.get("model_type") != "maskformer":
+        raise WeightsError(
+            f"{where}: model_type is {description.get('model_type')!r}; prediction needs a whole "
+            "MaskFormer ('maskformer')"
+        )
+    resnet = _RESNET | (description.get("backbone_config") or {})
+    if resnet.get("model_type", "resnet") != "resnet":
+        raise WeightsError(
+            f"{where}: the backbone is {resnet['model_type']!r}; only ResNet is here"
+        )
+    decoder = _DETR | (description.get("decoder_config") or {})
+    names = _class_names(description.get("id2label") or {}, where)
+    config.model.update(
+        backbone=_backbone(resnet, where),
+        backbone_width=resnet["embedding_size"],
+        stem="basic",
+        norm="frozen",  # at inference the same as "batch"
+        num_queries=decoder["num_queries"],
+        pixel_dim=description.get("fpn_feature_size", 256),
+        mask_dim=description.get("mask_feature_size", 256),
+        hidden_dim=decoder["d_model"],
+        num_heads=decoder["decoder_attention_heads"],
+        ffn_dim=decoder["decoder_ffn_dim"],
+        num_decoder_layers=decoder["decoder_layers"],
+    )
+    config.data.num_classes = len(names)
+    return names
+
+
+def _backbone(resnet: Mapping[str, Any], where: str) -> str:
+    wanted = Architecture(resnet["layer_type"] == "bottleneck", tuple(resnet["depths"]))
+    for name, architecture in BACKBONES.items():
+        if architecture == wanted:
+            return name
+    raise WeightsError(
+        f"{where}: a ResNet of {resnet['layer_type']} blocks and depths {resnet['depths']} is none "
+        f"of {', '.join(BACKBONES)}"
+    )
+
+
+def _class_names(id2label: Mapping[str, str], where: str) -> list[str]:
+    names = {int(index): str(name) for index, name in id2label.items()}
+    if sorted(names) != list(range(len(names))) or not names:
+        raise WeightsError(f"{where}: id2label must name the classes 0, 1, 2, ...")
+    if len(names) > _MAX_CLASSES:
+        raise WeightsError(
+            f"{where}: {len(names)} classes; at most {_MAX_CLASSES} fit into 8-bit masks"
+        )
+    return [names[index] for index in sorted(names)]
+
+
+def describe_processing(processor: Mapping[str, Any], data: ConfigDict, where: str) -> None:
+    """Sets to what size images are brought, as preprocessor_config.json says.
+
+    Args:
+      processor: preprocessor_config.json; empty for the peer's defaults.
+      data: gets `eval_short_edge` and `max_long_edge`.
+      where: the file, for messages.
+
+    Raises:
+      WeightsError: it asks for what is not done here.
+    """
+    for key, ours in (("image_mean", PIXEL_MEAN), ("image_std", PIXEL_STD)):
+        given = processor.get(key, [value / 255 for value in ours])
+        if not np.allclose(np.array(given) * 255, ours, atol=0.01):
+            raise WeightsError(f"{where}: {key} = {given}; only ImageNet's is here")
+    size = processor.get("size", _SIZE)
+    if isinstance(size, int):  # as files of older versions have it
+        size = {"shortest_edge": size, "longest_edge": processor.get("max_size", 1333)}
+    if not {"shortest_edge", "longest_edge"} <= {key for key in size if size[key]}:
+        raise WeightsError(f"{where}: size = {size} must give shortest_edge and longest_edge")
+    data.eval_short_edge = size["shortest_edge"] if processor.get("do_resize", True) else 0
+    data.max_long_edge = size["longest_edge"]

@@ -1,0 +1,141 @@
+"""Trained weights out as a StableHLO program, and its loader.
+
+The folder stands alone: `load_exported` needs JAX and nothing of the model's code or config.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from ml_collections import ConfigDict
+from safetensors.numpy import load_file, save_file
+
+from rc2l_jax.evaluation.class_scores import semantic_inference
+from rc2l_jax.method.color import normalize
+from rc2l_jax.models.maskformer import MaskFormer, build_model
+from rc2l_jax.weights import WeightsError
+from rc2l_jax.weights.files import new_folder
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+_PROGRAM, _WEIGHTS, _DESCRIPTION = "inference.stablehlo", "weights.safetensors", "model.json"
+
+
+def predict(model: MaskFormer, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """MaskFormer's semantic inference at the images' own resolution.
+
+    Args:
+      model: the network.
+      variables: its "params" and "batch_stats".
+      images: uint8 [B, H, W, 3], RGB.
+
+    Returns:
+      Class ids uint8 [B, H, W], and float32 [B, K, H, W]: the classes' scores, divided by their
+      sum at the pixel.
+    """
+    predictions = model.apply(variables, normalize(images), train=False, every_layer=False)
+    last = predictions.class_logits[-1], predictions.mask_logits[-1]
+    scores = semantic_inference(*last, images.shape[1:3])
+    total = scores.sum(1, keepdims=True)
+    return scores.argmax(1).astype(jnp.uint8), scores / jnp.maximum(total, 1e-6)
+
+
+def export_stablehlo(
+    variables: Any,
+    config: ConfigDict,
+    class_names: tuple[str, ...],
+    output: Path,
+    size: tuple[int, int],
+) -> Path:
+    """Writes `predict` for any batch size as a program for CPU, CUDA and TPU, and its weights.
+
+    Args:
+      variables: of the student or the teacher.
+      config: the run's.
+      class_names: K names.
+      output: a folder that does not exist yet, or is empty.
+      size: (H, W) of the images it will take.
+
+    Raises:
+      WeightsError: there is something in the folder, or it cannot be written.
+    """
+    with new_folder(output) as folder:
+        _fill(folder, variables, config, class_names, size)
+    return output
+
+
+def _fill(
+    folder: Path,
+    variables: Any,
+    config: ConfigDict,
+    class_names: tuple[str, ...],
+    size: tuple[int, int],
+) -> None:
+    model = build_model(config)
+    flat = flatten(variables)
+    shapes = {key: jax.ShapeDtypeStruct(x.shape, jnp.float32) for key, x in flat.items()}
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
+    run = jax.jit(lambda weights, images: predict(model, unflatten(weights), images))
+    program = export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
+    (folder / _PROGRAM).write_bytes(program)
+    save_file(flat, folder / _WEIGHTS)
+    description = {"size": size, "class_names": class_names, "platforms": PLATFORMS}
+    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load_exported(
+    folder: str | Path,
+) -> tuple[Callable[[Any], tuple[jax.Array, jax.Array]], dict[str, Any]]:
+    """Opens what `export_stablehlo` wrote.
+
+    Returns:
+      A function of uint8 images [B, H, W, 3] to class ids uint8 [B, H, W] and shares of the
+      classes float32 [B, K, H, W]; and {"size": [H, W], "class_names", "platforms"}.
+
+    Raises:
+      WeightsError: the folder is not whole.
+    """
+    program, weights, description = open_program(folder)
+    weights = jax.device_put(weights)
+    return lambda images: program.call(weights, jnp.asarray(images, jnp.uint8)), description
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is one that `export_stablehlo` wrote."""
+    return (folder / _PROGRAM).is_file()
+
+
+def open_program(
+    folder: str | Path,
+) -> tuple[export.Exported, dict[str, np.ndarray], dict[str, Any]]:
+    """Reads program, weights and description; see `load_exported`."""
+    folder = Path(folder).expanduser()
+    for name in (_PROGRAM, _WEIGHTS, _DESCRIPTION):
+        if not (folder / name).is_file():
+            raise WeightsError(f"{folder}: has no {name}; is it a folder that export wrote?")
+    try:
+        program = export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
+        weights = load_file(folder / _WEIGHTS)
+        description = json.loads((folder / _DESCRIPTION).read_text())
+    except Exception as error:  # damaged bytes raise whatever they happen to mean
+        raise WeightsError(f"{folder}: damaged ({error}); export it again") from error
+    return program, weights, description
+
+
+def flatten(variables: Any) -> dict[str, np.ndarray]:
+    """Variables by path, "params/backbone/...", float32 on the host."""
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    return {path: np.ascontiguousarray(value, np.float32) for path, value in flat.items()}
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`; "batch_stats" is there even if empty."""
+    return {"batch_stats": {}} | flax.traverse_util.unflatten_dict(flat, sep="/")

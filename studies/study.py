@@ -1,0 +1,226 @@
+"""Runs a study's cells, each a run directory, and makes its tables and figures from what is there.
+
+    python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --jobs=2
+    python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --tables=terms
+    python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --report
+    python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --figures
+
+A study is a config file whose `get_config(cell)` takes the name of a cell, METHOD-PARTITION-SEED,
+with `TABLES`, the cells of each table. A cell that was stopped goes on where it was, a finished one
+is not run again, and one that several tables show is run once. Flags after -- go to main.py:
+`-- --config.data.dir=DIR`. Ctrl-C stops all cells, each with a checkpoint; so does a cell that was
+told to stop. The exit status is then 75, and the same command goes on. --report prints Markdown,
+and is a study's only output; --figures writes pictures to OUTPUT/figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rc2l_jax.reports.writer import describe, read_evaluations
+from studies import study_report
+
+ROOT = Path(__file__).parents[1]
+STOPPED = 75  # exit status of main.py, and of a study: start the same command again
+
+
+def main() -> None:
+    """Runs the cells that are missing, or reports."""
+    arguments = parse()
+    study, output = load(arguments.study), arguments.output
+    unknown = set(filter(None, arguments.tables.split(","))) - set(study.TABLES)
+    if unknown:
+        raise SystemExit(
+            f"error: --tables={', '.join(unknown)}: the study has {', '.join(study.TABLES)}"
+        )
+    wanted = arguments.tables.split(",") if arguments.tables else list(study.TABLES)
+    tables = {name: study.TABLES[name] for name in wanted}
+    if arguments.report or arguments.figures:
+        report(arguments, study, tables)
+        return
+    names = study_report.names_of(tables)
+    missing = [name for name in names if not finished(output / name, arguments.flags)]
+    for line in shortened(study, [name for name in names if name not in missing], output):
+        print(line, file=sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, but nohup's wish is kept
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    run_all(arguments.study, missing, output, arguments.jobs, arguments.flags)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    absolute = lambda text: Path(text).expanduser().absolute()  # noqa: E731
+    parser.add_argument("--study", type=absolute, required=True, help="file in configs/studies/")
+    parser.add_argument(
+        "--output", type=absolute, required=True, help="folder of the run directories"
+    )
+    parser.add_argument("--tables", default="", help="comma-separated; all by default")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time, on equal shares of cores"
+    )
+    parser.add_argument("--report", action="store_true", help="print the tables so far, and stop")
+    parser.add_argument(
+        "--figures", action="store_true", help="draw the tables so far to OUTPUT/figures, and stop"
+    )
+    parser.add_argument("flags", nargs="*", help="for main.py, after --")
+    return parser.parse_args()
+
+
+def load(path: Path) -> ModuleType:
+    """Imports a study's file."""
+    if not path.is_file():
+        raise SystemExit(f"error: --study={path}: no such file; those here are in configs/studies/")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def report(arguments: argparse.Namespace, study: ModuleType, names: study_report.Tables) -> None:
+    """Prints or draws what is finished."""
+    output = arguments.output
+    tables = study_report.read_tables(names, output)
+    if not tables:
+        raise SystemExit(
+            f"error: no cell of {', '.join(names)} is finished in {output}: run the study first, "
+            "or give another --output"
+        )
+    baselines = study_report.read_baselines(study.TABLES, output)
+    done = [f"{c.method}-{c.partition}-{c.seed}" for cells in tables.values() for c in cells]
+    for line in shortened(study, list(dict.fromkeys(done)), output):
+        print(line, file=sys.stderr)
+    if arguments.report:
+        print(study_report.report(tables, baselines))
+    if arguments.figures:
+        title, folder = arguments.study.stem, output / "figures"
+        for path in study_report.write_figures(folder, title, tables, baselines):
+            print(path, file=sys.stderr)
+
+
+def finished(workdir: Path, flags: list[str]) -> bool:
+    """Whether a cell has all steps of its own config, and those that the flags ask for."""
+    cell, prefix = study_report.read_cell(workdir), "--config.num_steps="
+    asked = [flag.removeprefix(prefix) for flag in flags if flag.startswith(prefix)]
+    steps = int(asked[-1]) if asked and asked[-1].isdigit() else 0
+    return cell is not None and cell.last["step"] >= steps
+
+
+def shortened(study: ModuleType, names: list[str], output: Path) -> list[str]:
+    """A line for each finished cell that has other steps than the study's file says."""
+    lines = []
+    for name in names:
+        steps = study_report.read_cell(output / name).config["num_steps"]
+        usual = study.get_config(name).num_steps
+        if steps != usual:
+            remedy = f"-- --config.num_steps={usual} trains it on" if steps < usual else ""
+            lines.append(f"note: {name} has {steps} steps and not {usual}; {remedy}".rstrip("; "))
+    return lines
+
+
+class Processes:
+    """The processes of the cells that run now; once stopped, none is started any more."""
+
+    def __init__(self) -> None:
+        """Holds none."""
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def run(self, command: list[str], log: Path) -> int:
+        """Runs a command to its end; returns its status, and `STOPPED` if it was not started."""
+        with log.open("a") as file:
+            with self._lock:
+                if self.stopped:
+                    return STOPPED
+                # In a session of its own a terminal's Ctrl-C does not reach it beside our SIGTERM.
+                process = subprocess.Popen(
+                    command, stdout=file, stderr=file, start_new_session=True
+                )
+                self._running.add(process)
+            status = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        return status
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Tells all of them to stop where they can go on later, or ends them at once."""
+        with self._lock:
+            self.stopped = True
+            for process in self._running:
+                process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+
+
+def run_all(study: Path, cells: list[str], output: Path, jobs: int, flags: list[str]) -> None:
+    """Runs cells, `jobs` at a time; ends with an error that names those that failed."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares = [set(cores[i::jobs]) or set(cores) for i in range(jobs)]
+    waiting, failed, processes = iter(cells), [], Processes()
+
+    def work(share: set[int]) -> None:
+        if share:  # of this thread; the processes that it starts inherit it
+            os.sched_setaffinity(0, share)
+        for cell in waiting:  # which the threads share
+            if processes.stopped:
+                return
+            status = run_cell(processes, study, cell, output / cell, flags)
+            if status == STOPPED and not processes.stopped:
+                processes.stop()
+            if status and not processes.stopped:
+                failed.append(f"{cell} (status {status}, see {output / cell}.log)")
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        workers = [pool.submit(work, share) for share in shares]
+        wait_for(workers, processes)
+    for worker in workers:
+        worker.result()
+    if failed:
+        print(f"not finished: {', '.join(failed)}", file=sys.stderr)
+    if processes.stopped:
+        print("stopped: start the same command again, and it goes on", file=sys.stderr)
+    if failed or processes.stopped:
+        raise SystemExit(STOPPED if processes.stopped else 1)
+
+
+def wait_for(workers: list[concurrent.futures.Future], processes: Processes) -> None:
+    """Waits for all; Ctrl-C stops what runs, and a second one does not wait for checkpoints."""
+    interrupts = 0
+    while True:
+        try:
+            concurrent.futures.wait(workers)
+            return
+        except KeyboardInterrupt:
+            interrupts += 1
+            processes.stop(kill=interrupts > 1)
+
+
+def run_cell(processes: Processes, study: Path, cell: str, workdir: Path, flags: list[str]) -> int:
+    """Trains one cell with main.py; what it prints is added to WORKDIR.log."""
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "main.py"), f"--config={study}:{cell}"]
+    command += [f"--workdir={workdir}", *flags]
+    status = processes.run(command, Path(f"{workdir}.log"))
+    said = "stopped" if processes.stopped or status == STOPPED else f"status {status}"
+    last = read_evaluations(workdir)[-1:] if not status else []
+    for line in last:
+        said = describe({n: {"miou": line[f"{n}_miou"]} for n in ("student", "teacher")})
+    # In one write: `print` ends the line with another, and cells that end together would mix.
+    sys.stdout.write(f"{cell}: {said}\n")
+    sys.stdout.flush()
+    return status
+
+
+if __name__ == "__main__":
+    main()
