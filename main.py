@@ -25,18 +25,19 @@ from data.errors import DataError
 from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
 from rc2l_jax import __version__
 from rc2l_jax.evaluation import evaluate_run
-from rc2l_jax.prediction.network import run_config
 from rc2l_jax.prediction.predict import PredictError, predict_folder
 from rc2l_jax.run import distributed, of_run
 from rc2l_jax.run.checkpoints import CheckpointError
 from rc2l_jax.run.config import ConfigError, is_known, unknown_key
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.interruption import Interrupted
-from rc2l_jax.run.restore import FORMATS, NETWORKS, export_checkpoint
+from rc2l_jax.run.restore import NETWORKS
 from rc2l_jax.run.storage import StorageError
+from rc2l_jax.run.stored_config import run_config
 from rc2l_jax.training import check, train
 from rc2l_jax.training.loop import TrainingError
 from rc2l_jax.weights import WeightsError
+from rc2l_jax.weights.export import FORMATS, export_checkpoint
 
 # What a user can mend is said in one line; the exit status tells a scheduler what it was.
 EXIT_STATUS = {

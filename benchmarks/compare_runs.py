@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data.errors import DataError
 from rc2l_jax.evaluation import compare
+from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.pictures import save_png
-from rc2l_jax.reports.writer import read_evaluations
 from rc2l_jax.run.checkpoints import CheckpointError
 from rc2l_jax.run.config import ConfigError
 from rc2l_jax.run.directory import run_path

@@ -66,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from benchmarks.generated import generated_batch
     from rc2l_jax.method.state import create_train_state
-    from rc2l_jax.method.train_step import parallel_train_step, replicate
+    from rc2l_jax.training.devices import parallel_train_step, replicate
 
     config = bench.apply_settings(load(Path(arguments.config)), arguments.set)
     config.matcher = arguments.case

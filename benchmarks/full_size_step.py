@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.generated import generated_batch
 from configs import voc_train_half
-from rc2l_jax.evaluation.confusion import summarize
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.train_step import parallel_train_step, replicate
+from rc2l_jax.training.averages import summarize
+from rc2l_jax.training.devices import parallel_train_step, replicate
 
 
 def main() -> None:

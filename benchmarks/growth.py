@@ -85,7 +85,7 @@ def measure(arguments: argparse.Namespace, case: Case) -> dict[str, Any]:
     from benchmarks.memory import memory_plan
     from benchmarks.train_step import make_config
     from rc2l_jax.method.state import create_train_state
-    from rc2l_jax.method.train_step import parallel_train_step, replicate
+    from rc2l_jax.training.devices import parallel_train_step, replicate
 
     dtype = "float32" if arguments.device == "cpu" else "bfloat16"
     config = make_config(

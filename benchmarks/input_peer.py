@@ -18,7 +18,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch.utils.data import DataLoader, RandomSampler
 
-from rc2l_jax.input_pipeline.geometry import IMAGE_PAD, VOID, Geometry
+from rc2l_jax.input_pipeline.geometry import Geometry
+from rc2l_jax.structs import IMAGE_PAD, VOID
 
 Bilinear, Nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 

@@ -72,8 +72,8 @@ def measure_step(arguments: argparse.Namespace, case: str) -> dict[str, Any]:
     from benchmarks.train_step import make_config
     from rc2l_jax.method.optimizer import create_optimizer
     from rc2l_jax.method.state import create_train_state, initial_state
-    from rc2l_jax.method.train_step import parallel_train_step, replicate
     from rc2l_jax.models.maskformer import build_model
+    from rc2l_jax.training.devices import parallel_train_step, replicate
 
     crop, images, dtype = case.split(":")
     labeled, unlabeled = map(int, images.split("+"))

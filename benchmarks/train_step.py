@@ -101,7 +101,7 @@ class Ours:
 
         from benchmarks.generated import generated_batch
         from rc2l_jax.method.state import create_train_state
-        from rc2l_jax.method.train_step import parallel_train_step, replicate
+        from rc2l_jax.training.devices import parallel_train_step, replicate
 
         model, optimizer, state = create_train_state(config)
         self._state = replicate(state, 1)

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data.images import MAX_PIXELS
+from data.label_values import VOID
 
-VOID = 255
 # Pillow's modes of PNG files without colours.
 _ALMOST_IDS = {
     "I": "16 bits a pixel",

@@ -12,7 +12,6 @@ import functools
 import json
 import os
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from data.errors import DataError
 from data.images import ImageError, decode
 from data.orientation import UPRIGHT, encode_again, orientation_of, turn
 from data.records import EXAMPLES, TFDS_SPLIT, VERSION, Example, digest
+from data.whole_files import partial_name, write_text
 
 if TYPE_CHECKING:
     from data.sources import Source
@@ -140,7 +140,7 @@ def _write_shard(
         progress.update(len(examples))
         return examples, []
     examples, problems = [], []
-    partial = _partial(file)
+    partial = partial_name(file)
     writer = ArrayRecordWriter(str(partial), "group_size:1")
     try:
         for source in sources:
@@ -161,7 +161,7 @@ def _write_shard(
     else:
         os.replace(partial, file)
         rows = [dataclasses.astuple(example) for example in examples]
-        _write_whole(known, json.dumps(rows))
+        write_text(known, json.dumps(rows))
     return examples, problems
 
 
@@ -208,7 +208,7 @@ def _write_metadata(
     )
     rows = [dataclasses.astuple(example) for shard in shards for example in shard]
     known = {"class_names": list(class_names), **made_from, "examples": rows}
-    _write_whole(work / EXAMPLES, json.dumps(known))
+    write_text(work / EXAMPLES, json.dumps(known))
 
 
 @functools.cache
@@ -224,14 +224,3 @@ def _features() -> tfds.features.FeaturesDict:
 
 def _shard_name(name: str, index: int, count: int) -> str:
     return f"{name}-{TFDS_SPLIT}.array_record-{index:05d}-of-{count:05d}"
-
-
-def _partial(path: Path) -> Path:
-    """Where this process, and no other, writes a file before it is renamed."""
-    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = _partial(path)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -17,8 +17,10 @@ import flax
 import jax
 import jax.numpy as jnp
 
-# A label's id for pixels nobody annotated, and for padding. It is never a class.
-VOID = 255
+from data.label_values import VOID as VOID  # part of the vocabulary, so it is found here too
+
+# The value of an image's padding, a middle grey (MaskFormer's `MODEL.PIXEL_MEAN`, roughly).
+IMAGE_PAD = 128
 
 # Name of the axis over which the step is mapped: every device of every process.
 AXIS = "batch"
@@ -169,3 +171,7 @@ class EvalBatch:
     label: jax.Array
     label_size: jax.Array
     index: jax.Array
+
+
+# Of the mask logits. CutMix boxes lie on the mask grid, so that mixed masks are exact.
+MASK_STRIDE = 4

@@ -17,23 +17,25 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Before JAX: they keep TensorFlow off the accelerator.
-from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline import eval_batches, subsets, train_batches
 
 # isort: split
 import jax
 
 from configs import paper, shapes
-from rc2l_jax.evaluation.confusion import accumulate, summarize
-from rc2l_jax.evaluation.evaluate import evaluate, score
+from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.evaluation.scores import score
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.train_step import parallel_train_step, replicate
 from rc2l_jax.run.config import flatten
+from rc2l_jax.training.averages import accumulate, summarize
+from rc2l_jax.training.devices import parallel_train_step, replicate
+from studies.study_report import spread
 
 NUM_LABELED = 16
 WEIGHTS = tuple(f"unsup.{term}_weight" for term in ("rcc", "smc", "rmc", "rfc"))
@@ -137,7 +139,7 @@ def evaluate_state(model: Any, state: Any, config: Any) -> dict[str, float]:
     }
     batches = eval_batches.eval_batches(config, config.data.eval_split, jax.local_device_count())
     confusions = evaluate(model, networks, batches, config)
-    names = train_batches.dataset_info(config).class_names
+    names = subsets.dataset_info(config).class_names
     return {network: score(x, names)["miou"] for network, x in confusions.items()}
 
 
@@ -169,11 +171,6 @@ def table(results: list[dict[str, Any]]) -> str:
             cells.append(f"{mean(values):.2f}" if values else "")
         lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rc2l_jax.reports.writer import describe, read_evaluations
+from rc2l_jax.reports.history import read_evaluations
+from rc2l_jax.reports.tables import describe
 from studies import study_report
 
 ROOT = Path(__file__).parents[1]

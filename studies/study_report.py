@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.pictures import save_png
-from rc2l_jax.reports.writer import read_evaluations
 
 BASELINE = "supervised"
 PSEUDO = {

@@ -9,20 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rc2l_jax.method import color
+from rc2l_jax.method import color, cutmix, keys
 from rc2l_jax.method.segments import nearest_downsample
+from rc2l_jax.models.pixels import normalize
 
 color_augment = jax.jit(color.color_augment)
 distort_color = jax.jit(color.distort_color)
-cutmix_boxes = jax.jit(color.cutmix_boxes, static_argnames="size")
-image_keys = jax.jit(color.image_keys, static_argnums=1)
+cutmix_boxes = jax.jit(cutmix.cutmix_boxes, static_argnames="size")
+image_keys = jax.jit(keys.image_keys, static_argnums=1)
 
 
 def test_normalize():
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3)).astype(np.uint8)
     mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # Detectron's, RGB
     for x in (images, images.astype(np.float32)):
-        got = color.normalize(x)
+        got = normalize(x)
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, (images - np.array(mean)) / np.array(std), atol=1e-6)
 
@@ -193,7 +194,7 @@ def test_chance_of_a_box():
 
 @pytest.mark.parametrize("number", [2, 3, 8])
 def test_the_partner_is_never_the_image_itself(number):
-    draw = jax.jit(jax.vmap(lambda key: color.cutmix_partners(key, number)))
+    draw = jax.jit(jax.vmap(lambda key: cutmix.cutmix_partners(key, number)))
     partners = np.asarray(draw(jax.random.split(jax.random.PRNGKey(0), 100)))
     assert (partners != np.arange(number)).all()
     assert (np.sort(partners, axis=1) == np.arange(number)).all()  # everyone is someone's partner
@@ -201,7 +202,7 @@ def test_the_partner_is_never_the_image_itself(number):
 
 
 def test_a_single_image_is_its_own_partner():
-    assert color.cutmix_partners(jax.random.PRNGKey(0), 1).tolist() == [0]
+    assert cutmix.cutmix_partners(jax.random.PRNGKey(0), 1).tolist() == [0]
 
 
 def test_images_and_labels_are_cut_by_the_same_box():
@@ -211,7 +212,7 @@ def test_images_and_labels_are_cut_by_the_same_box():
     keys = image_keys(jax.random.PRNGKey(5), 3, 0)
     box = np.asarray(cutmix_boxes(keys, size=(4, 6), **BOXES))
     partner = np.array([2, 0, 1], np.int32)
-    cut = functools.partial(color.cutmix_images, box=box, partner=partner)
+    cut = functools.partial(cutmix.cutmix_images, box=box, partner=partner)
     expected_image, expected_label = images.copy(), labels.copy()
     for b, (row, column) in itertools.product(range(3), np.ndindex(16, 24)):
         if box[b, row // 4, column // 4]:

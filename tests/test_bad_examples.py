@@ -13,7 +13,7 @@ from test_data import folder_config, shapes_config, write_folder
 
 from data import DataError
 from data.records import Records
-from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline import eval_batches, subsets, train_batches
 from rc2l_jax.input_pipeline.bad_examples import BadExamples
 
 NUM_TRAIN = 12
@@ -134,7 +134,7 @@ def test_an_epoch_without_a_good_example_is_an_error(config, spoil):
 def test_unlabelled_images_are_replaced_too(prepared, spoil):
     config = shapes_config(prepared)
     config.on_bad_example = "skip"
-    unlabeled = train_batches.open_subsets(config)[1].unlabeled
+    unlabeled = subsets.open_subsets(config)[1].unlabeled
     spoil({index: b"" for _, index in unlabeled[1:]})
     batches, bad = take(config, 6)
     assert bad.count == len(unlabeled) - 1 == 7
@@ -168,7 +168,7 @@ def test_a_disk_that_changed_some_bytes(tmp_path):
     config = folder_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight, config.on_bad_example = 0.0, "skip"
     whole, _ = take(config, 4)
-    (path,) = {train_batches.open_subsets(config)[0].records("train").path}
+    (path,) = {subsets.open_subsets(config)[0].records("train").path}
     (shard,) = path.glob("*.array_record-*")
     stored = (root / "images" / "train" / "train5.png").read_bytes()
     content = bytearray(shard.read_bytes())

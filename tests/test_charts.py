@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from rc2l_jax.evaluation.evaluate import score
-from rc2l_jax.reports import class_charts, run_curves
+from rc2l_jax.evaluation.scores import score
+from rc2l_jax.reports import class_charts, run_curves, style
 
 CONFUSION = np.array([[6, 2, 0], [0, 0, 0], [1, 0, 3]])
 
@@ -50,7 +50,7 @@ def test_a_matrix_of_one_class_and_one_of_150():
     counts = np.diag(np.arange(1, 151))
     figure = class_charts.confusion_figure({"student": counts, "teacher": counts}, names)
     assert not figure.axes[0].texts, "numbers would overlap"
-    picture = class_charts.render(figure)
+    picture = style.render(figure)
     labels = figure.axes[0].get_yticklabels()
     boxes = [label.get_window_extent() for label in labels]
     assert len(boxes) == 150
@@ -113,7 +113,7 @@ def test_bars_of_one_and_of_150_classes_do_not_overlap():
     )
     (axes,) = figure.axes
     assert not axes.texts
-    class_charts.render(figure)
+    style.render(figure)
     boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
     assert all(a.y0 >= b.y1 - 1 for a, b in itertools.pairwise(boxes)), "names overlap"
     edges = sorted((bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches)
@@ -154,12 +154,8 @@ def test_a_supervised_run_has_no_curves_of_unlabelled_images():
     assert [axes.get_title() for axes in figure.axes] == ["validation mIoU", "loss"]
     assert lines_of(figure.axes[1]) == {"total": ([5], [3.0])}
     # One point makes no line: it must be seen all the same.
-    picture = class_charts.render(figure)
-    assert (
-        (picture == matplotlib.colors.to_rgba_array(class_charts.COLORS[0])[0, :3] * 255)
-        .all(-1)
-        .any()
-    )
+    picture = style.render(figure)
+    assert (picture == matplotlib.colors.to_rgba_array(style.COLORS[0])[0, :3] * 255).all(-1).any()
 
 
 def test_pseudo_labels_that_are_always_wrong_are_shown():

@@ -14,11 +14,11 @@ import pytest
 from configs import base
 from rc2l_jax import __version__
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
-from rc2l_jax.run.directory import (
+from rc2l_jax.run.storage import write_json
+from rc2l_jax.run.stored_config import (
     check_run_config,
     check_same_model,
     stored_class_names,
-    write_json,
     write_run_config,
 )
 from rc2l_jax.structs import TrainState

@@ -12,6 +12,7 @@ from test_data import folder_config
 from data import DataError, catalog, masks
 from data.cityscapes_semseg import cityscapes_semseg_dataset_builder as cityscapes
 from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.subsets import open_subsets
 
 COUNTS = {"train": 8, "val": 5, "train_extra": 6}
 IDS = replicas.cityscapes_ids(COUNTS)
@@ -72,7 +73,7 @@ def test_every_layout_gives_the_same_data_set(layout, tmp_path):
 def test_train_extra_serves_as_unlabelled_images(tmp_path):
     root = folders(tmp_path / "city")
     config = city_config(root, tmp_path / "prepared", unlabeled_split="train#rest2@0+train_extra")
-    _, subsets = train_batches.open_subsets(config)
+    _, subsets = open_subsets(config)
     assert len(subsets.unlabeled) == COUNTS["train"] - 2 + COUNTS["train_extra"]
     assert next(train_batches.train_batches(config, 0, 1)).unlabeled_image.shape[1] == 2
     config.data.labeled_split = "train_extra"
@@ -93,7 +94,7 @@ def test_published_lines_name_the_images(tmp_path):
     )
     config = city_config(root, tmp_path / "prepared")
     config.data.labeled_split, config.data.unlabeled_split = str(tmp_path / "labeled.txt"), "train"
-    _, subsets = train_batches.open_subsets(config)
+    _, subsets = open_subsets(config)
     assert subsets.labeled == tuple(("train", i) for i in range(4))
 
 
@@ -157,4 +158,4 @@ def test_a_damaged_file_in_a_zip_file(tmp_path):
     content[start : start + 40] = b"\xff" * 40
     (root / "gtFine_trainvaltest.zip").write_bytes(content)
     with pytest.raises(DataError, match=r"gtFine_trainvaltest\.zip: damaged or cut off"):
-        train_batches.open_subsets(city_config(root, tmp_path / "prepared"))
+        open_subsets(city_config(root, tmp_path / "prepared"))

@@ -12,6 +12,7 @@ from configs import base
 from data import DataError, catalog, layout, masks
 from data.shapes import drawing
 from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline.subsets import dataset_info, open_subsets
 from rc2l_jax.training import check
 
 
@@ -115,17 +116,17 @@ def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tm
     (folder / "images" / "train" / "train1.jpg").write_bytes(whole)
     config = folder_config(folder, tmp_path / "prepared")
     with pytest.raises(DataError, match=r"train1\.png: has the same name as train1\.jpg"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
     (folder / "images" / "train" / "train1.jpg").unlink()
     with pytest.raises(DataError) as caught:
-        train_batches.open_subsets(config)
+        open_subsets(config)
     first, second = caught.value.problems
     assert "train0.png: not a readable image" in first
     assert "train2.png: not a readable image" in second
     assert [f for f in (tmp_path / "prepared").rglob("*") if f.is_file()] == []
     (folder / "images" / "train" / "train0.png").write_bytes(whole)
     (folder / "images" / "train" / "train2.png").write_bytes(whole + b" ")
-    _, subsets = train_batches.open_subsets(config)
+    _, subsets = open_subsets(config)
     assert {name: len(keys) for name, keys in subsets.named().items()} == {
         "labeled": 2, "unlabeled": 3, "evaluation": 3,
     }  # fmt: skip
@@ -150,7 +151,7 @@ def test_a_damaged_image_is_named_and_tensorflow_is_silent(
     (folder / "images" / "train" / "train0.png").unlink()
     file.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        train_batches.open_subsets(folder_config(folder, tmp_path / "prepared"))
+        open_subsets(folder_config(folder, tmp_path / "prepared"))
     assert message in str(caught.value)
     assert capfd.readouterr().err == ""
 
@@ -203,7 +204,7 @@ def test_fetch_gives_the_records_asked_for_in_any_order(folder, tmp_path):
 
 def test_camvid_has_its_published_counts(tmp_path):
     config = folder_config(shared("camvid"), tmp_path, labeled_split="train", unlabeled_split="")
-    info = train_batches.dataset_info(config)
+    info = dataset_info(config)
     assert info.num_examples == {"train": 367, "val": 101}
     assert info.class_names[0] == "sky"
     assert info.class_names[10] == "bicyclist"

@@ -7,7 +7,8 @@ import pytest
 from etils import epath
 
 from rc2l_jax.run import distributed
-from rc2l_jax.run.directory import progress, write_json
+from rc2l_jax.run.directory import progress
+from rc2l_jax.run.storage import write_json
 
 WORKDIR = epath.Path("/shared/run")
 

@@ -17,9 +17,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_profiling import steps_in_trace
 
-from rc2l_jax.evaluation.evaluate import score
+from rc2l_jax.evaluation.scores import score
 from rc2l_jax.reports import pictures as visualize
-from rc2l_jax.reports.writer import iou_table, read_confusions
+from rc2l_jax.reports.history import read_confusions
+from rc2l_jax.reports.tables import iou_table
 from rc2l_jax.training.pseudo_label_history import read_labels
 from rc2l_jax.weights.stablehlo import load_exported
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_data import folder_config, shapes_config, write_folder
 
-from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline import eval_batches, shape_groups, subsets
 from rc2l_jax.structs import EvalBatch
 
 
@@ -68,7 +68,7 @@ def test_evaluation_covers_the_split_once_and_fills_the_last_batch(tmp_path):
     assert (flat.label[5:] == 255).all()
     assert {str(view.image.dtype), str(flat.label.dtype)} == {"uint8"}
     assert {str(x.dtype) for x in (view.size, flat.label_size, flat.index)} == {"int32"}
-    assert train_batches.split_ids(config, "val")[0] == "tall"
+    assert subsets.split_ids(config, "val")[0] == "tall"
 
 
 def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
@@ -115,7 +115,7 @@ def test_mixed_sizes_come_in_a_few_shapes_and_every_image_once(mixed):
     for batch in batches:
         for at in zip(*np.nonzero(batch.index >= 0)):
             seen[int(batch.index[at])] = jax.tree.map(lambda x, at=at: x[at], batch)
-    ids = train_batches.split_ids(mixed, "val")
+    ids = subsets.split_ids(mixed, "val")
     assert sorted(seen) == list(range(len(ids))) == list(range(11))
     for i, size in enumerate(SIZES):
         example = seen[ids.index(f"x{i}")]
@@ -167,7 +167,7 @@ def padded_area(shapes, counts, group_of, batch_size) -> int:
 def test_landscapes_and_portraits_are_not_padded_to_squares():
     shapes = np.array([[[64, 96]], [[64, 64]], [[96, 64]]])
     counts = np.array([50, 1, 45])
-    merge = eval_batches.merge_shapes
+    merge = shape_groups.merge_shapes
     # The square one fills up the last batch of the portraits, for nothing.
     for most in (2, 3):
         assert len(set(merge(shapes, counts, 10, most)[[0, 2]])) == 2
@@ -185,11 +185,11 @@ def test_few_shapes_of_a_large_split_waste_little_and_are_found_quickly():
     shapes = np.stack([images, labels], axis=1)
     counts = rng.multinomial(1500, np.full(len(shapes), 1 / len(shapes)))
     start = time.perf_counter()
-    group_of = eval_batches.merge_shapes(shapes, counts, 8, 4)
+    group_of = shape_groups.merge_shapes(shapes, counts, 8, 4)
     assert time.perf_counter() - start < 2
     assert len(set(group_of)) == 4
     ideal, one = (shapes.prod(-1).sum(-1) * counts).sum(), np.zeros(len(shapes))
     four, one = (padded_area(shapes, counts, x, 8) / ideal for x in (group_of, one))
     assert four < 1.4  # 1.33, and 2.36 with one shape
     assert one > 2
-    np.testing.assert_array_equal(group_of, eval_batches.merge_shapes(shapes, counts, 8, 4))
+    np.testing.assert_array_equal(group_of, shape_groups.merge_shapes(shapes, counts, 8, 4))

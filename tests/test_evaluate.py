@@ -24,10 +24,12 @@ from test_padding import randomized
 from configs import base
 from rc2l_jax.evaluation import confusion as metrics
 from rc2l_jax.evaluation.class_scores import predict_labels
-from rc2l_jax.evaluation.evaluate import better, build_results, evaluate, score
-from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.evaluation.scores import better, build_results, score
+from rc2l_jax.input_pipeline import eval_batches, subsets
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.structs import VOID, EvalBatch, EvalView, Predictions
+from rc2l_jax.training import averages
 
 NUM_CLASSES = 3
 
@@ -203,7 +205,7 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
     use_tiny_model(config)
     config.eval_batch_size = 1
     weights = camvid_network(config)
-    ids = train_batches.split_ids(config, "val")
+    ids = subsets.split_ids(config, "val")
     assert len(ids) == 101
     confusion = np.zeros((11, 11), np.int64)
     with jax.enable_x64(True):
@@ -359,12 +361,12 @@ def test_iou_of_classes_that_occur():
 
 def test_metrics_are_averaged_by_count():
     step = lambda total, count: {"a": (jnp.float32(total), jnp.float32(count)), "b": (0.0, 0.0)}  # noqa: E731
-    total = metrics.accumulate(None, step(1, 1))
-    total = metrics.accumulate(total, step(9, 3))
-    assert metrics.summarize(total) == {"a": 2.5}
-    assert metrics.summarize(None) == {}
+    total = averages.accumulate(None, step(1, 1))
+    total = averages.accumulate(total, step(9, 3))
+    assert averages.summarize(total) == {"a": 2.5}
+    assert averages.summarize(None) == {}
     with pytest.raises(ValueError, match=r"metrics changed between steps: \['b'\]"):
-        metrics.accumulate(total, {"a": (1.0, 1.0)})
+        averages.accumulate(total, {"a": (1.0, 1.0)})
 
 
 def test_results_hold_scores_best_and_losses():

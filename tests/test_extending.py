@@ -134,9 +134,9 @@ def test_a_new_backbone(tmp_path):
 
 LOSS = """
 import jax, jax.numpy as jnp, numpy as np, tiny
-from rc2l_jax.evaluation.confusion import summarize
+from rc2l_jax.training.averages import summarize
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.train_step import parallel_train_step, replicate
+from rc2l_jax.training.devices import parallel_train_step, replicate
 
 alone = {f"unsup__{name}_weight": 0.0 for name in ("rcc", "smc", "rmc", "rfc")}
 alone |= {"unsup__boundary_weight": 1.0, "unsup_start_step": 1, "data__color": False}

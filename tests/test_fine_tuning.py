@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tiny
 
-from rc2l_jax.method.state import create_train_state, pretrained_state
+from rc2l_jax.method.state import create_train_state
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.run.restore import teacher_of_run
 from rc2l_jax.weights import WeightsError
+from rc2l_jax.weights.load import pretrained_state
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from data.images import decode, is_jpeg
 from data.orientation import orientation_of
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.loading import check_labels
+from rc2l_jax.input_pipeline.subsets import describe_subsets, open_subsets
 from rc2l_jax.training import check
 
 CLASSES = ("background", "cat", "dog")
@@ -74,7 +75,7 @@ def test_unlabelled_images_may_lie_anywhere(root, tmp_path):
         write_image(photos / name, 100 + seed)
     texts = {"unlabeled_split": "unlabeled+train", "unlabeled_dir": str(photos)}
     config = own_config(root, tmp_path / "prepared", **texts)
-    _, subsets = train_batches.open_subsets(config)
+    _, subsets = open_subsets(config)
     assert len(subsets.unlabeled) == 3 + 1
     batch = next(train_batches.train_batches(config, 0, 1))
     assert batch.unlabeled_image.shape == (1, 2, 32, 32, 3)
@@ -83,22 +84,22 @@ def test_unlabelled_images_may_lie_anywhere(root, tmp_path):
     with pytest.raises(
         DataError, match=r"'unlabeled': .*_dir is not set.* --config.unsup_weight=0"
     ):
-        train_batches.open_subsets(config)
+        open_subsets(config)
     config.data.unlabeled_dir = str(tmp_path / "none")
     with pytest.raises(DataError, match=r"none: no such folder; correct config.data.unlabeled_dir"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
     (root / "images" / "unlabeled").mkdir()
     write_image(root / "images" / "unlabeled" / "z.png", 200)
     config.data.unlabeled_dir = str(photos)
     with pytest.raises(DataError, match="has a split 'unlabeled' of its own; rename"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
     config.data.unlabeled_dir = ""
-    assert len(train_batches.open_subsets(config)[1].unlabeled) == 1 + 1
+    assert len(open_subsets(config)[1].unlabeled) == 1 + 1
     (root / "images" / "unlabeled" / "z.png").unlink()
     config.data.unlabeled_dir = str(tmp_path / "none")
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: holds no \.jpg or \.png images"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
 
 
 def test_copies_of_labelled_photos_are_not_unlabelled_and_of_validation_photos_an_error(
@@ -119,7 +120,7 @@ def test_copies_of_labelled_photos_are_not_unlabelled_and_of_validation_photos_a
     )
     (photos / "leak.png").write_bytes((root / "images" / "val" / "my photo é.png").read_bytes())
     with pytest.raises(DataError, match="unlabeled/leak is a copy of val/my photo é"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
 
 
 def test_images_in_no_folder_are_one_split(root, tmp_path):
@@ -136,7 +137,7 @@ def test_images_in_no_folder_are_one_split(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split=str(tmp_path / "train.txt"))
     config.data.eval_split, config.data.unlabeled_split = str(tmp_path / "val.txt"), ""
     config.unsup_weight = 0.0
-    dataset, subsets = train_batches.open_subsets(config)
+    dataset, subsets = open_subsets(config)
     assert list(dataset.ids.splits) == ["all"]
     assert len(subsets.labeled) == len(subsets.evaluation) == 2
 
@@ -147,9 +148,9 @@ def test_a_name_in_two_folders_needs_its_folder(root, tmp_path):
     config.data.unlabeled_split = "train"
     listed.write_text("1.jpg\n")
     with pytest.raises(DataError, match=r"several images: 1.jpg \(train/a/1 or train/b/1\); write"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
     listed.write_text("images\\train\\b\\1.jpeg\ntrain/a/1\n")
-    _, subsets = train_batches.open_subsets(config)
+    _, subsets = open_subsets(config)
     assert subsets.labeled == (("train", 0), ("train", 2))
 
 
@@ -160,7 +161,7 @@ def test_lines_with_spaces_name_one_image(root, tmp_path):
     for line in lines:
         listed.write_text(line, encoding="utf-8")
         config = own_config(root, tmp_path / "prepared", eval_split=str(listed))
-        assert train_batches.open_subsets(config)[1].evaluation == (("val", 0),)
+        assert open_subsets(config)[1].evaluation == (("val", 0),)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_a_changed_mask_changes_what_a_run_says_of_its_images(root, tmp_path):
     def used():
         config = own_config(root, tmp_path / "prepared", labeled_split="train")
         config.unsup_weight = 0.0
-        return check.describe_subsets(config, *train_batches.open_subsets(config))
+        return describe_subsets(config, *open_subsets(config))
 
     before = used()
     mask = root / "labels" / "train" / "a" / "1.png"
@@ -353,7 +354,7 @@ def test_a_split_that_is_not_there_is_explained(root, tmp_path, now):
     why = "holds no .jpg or .png" if now == "empty" else "does not exist"
     there = "train, validation" if now == "validation" else "train"
     with pytest.raises(DataError) as caught:
-        train_batches.open_subsets(own_config(root, tmp_path / "prepared"))
+        open_subsets(own_config(root, tmp_path / "prepared"))
     assert str(caught.value) == (
         f"config.data.eval_split = 'val': {folder} {why}: put photos with masks there, or name "
         f"another split ({there}), or hold some of 'train' back: "
@@ -394,7 +395,7 @@ def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
     with pytest.raises(DataError, match=r"1\.jpg: is stored turned or mirrored \(EXIF"):
         train_batches.train_batches(config, 0, 1)
     config.data.labeled_split, config.data.unlabeled_split = "train#1@0", "train"
-    assert len(train_batches.open_subsets(config)[1].labeled) == 1
+    assert len(open_subsets(config)[1].labeled) == 1
 
 
 @pytest.mark.parametrize("suffix", ["TIF", "HEIC", "heif", "Avif", "jfif", "webp"])
@@ -433,14 +434,14 @@ def test_masks_of_few_bits_and_capital_suffixes(root, tmp_path):
 def test_a_link_that_leads_nowhere_is_named(root, tmp_path):
     (root / "images" / "train" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be opened .*remove the link"):
-        train_batches.open_subsets(own_config(root, tmp_path / "prepared"))
+        open_subsets(own_config(root, tmp_path / "prepared"))
 
 
 def test_a_pipe_is_named_and_never_waited_for(root, tmp_path):
     os.mkfifo(root / "labels" / "train" / "a" / "pipe.png")
     os.mkfifo(root / "images" / "train" / "a" / "pipe.jpg")
     with pytest.raises(DataError, match=r"pipe\.jpg: is a pipe or a device"):
-        train_batches.open_subsets(own_config(root, tmp_path / "prepared"))
+        open_subsets(own_config(root, tmp_path / "prepared"))
 
 
 def test_a_jpeg_called_png_is_no_mask(root, tmp_path):
@@ -468,7 +469,7 @@ def test_an_entry_for_a_missing_file_is_never_another_file(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", eval_split=str(listed))
     listed.write_text("x.jpg\nx (2).jpg")
     with pytest.raises(DataError, match=r"1 of 2 entries are not in the data set: x \(2\)\.jpg"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
     listed.write_text("siteA/x.jpg\nsiteB/x.jpg")
     with pytest.raises(DataError, match=r"name one image: siteA/x\.jpg and siteB/x\.jpg"):
-        train_batches.open_subsets(config)
+        open_subsets(config)

@@ -17,11 +17,11 @@ from rc2l_jax.evaluation.class_scores import (
     InferenceOptions,
     label_scores,
     predict_labels,
-    semantic_inference,
     view_logits,
 )
 from rc2l_jax.evaluation.label_resolution import resize_valid_part
 from rc2l_jax.models import build_model, resnet
+from rc2l_jax.models.maskformer import semantic_inference
 from rc2l_jax.structs import EvalBatch, EvalView
 
 NUM_CLASSES = 3

@@ -18,7 +18,8 @@ from data.host_tf import tf
 from rc2l_jax.input_pipeline import geometry as host_augment
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.geometry import Geometry
-from rc2l_jax.input_pipeline.loading import Order, batched
+from rc2l_jax.input_pipeline.loading import batched
+from rc2l_jax.input_pipeline.order import Order
 
 UNLIMITED = 10**6
 

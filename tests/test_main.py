@@ -13,7 +13,7 @@ from absl import flags
 import main
 from configs import shapes
 from rc2l_jax import __version__
-from rc2l_jax.run.directory import write_run_config
+from rc2l_jax.run.stored_config import write_run_config
 
 ROOT = Path(__file__).parents[1]
 SHAPES = "--config=configs/shapes.py"

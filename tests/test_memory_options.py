@@ -10,9 +10,9 @@ import pytest
 import tiny
 from test_train_step import Setup
 
+from rc2l_jax.method.keys import step_keys
 from rc2l_jax.method.optimizer import create_optimizer
 from rc2l_jax.method.train_step import total_loss
-from rc2l_jax.method.views import step_keys
 from rc2l_jax.models.resnet import ResNet
 from rc2l_jax.structs import AXIS
 

@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from configs import base
-from rc2l_jax.evaluation.class_scores import semantic_inference
 from rc2l_jax.models import build_model, normalization, resnet
+from rc2l_jax.models.maskformer import semantic_inference
 from rc2l_jax.models.pixel_decoder import upsample_nearest
 from rc2l_jax.models.position import sine_position
 from rc2l_jax.models.transformer import Dropout, TransformerDecoder

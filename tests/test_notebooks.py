@@ -21,7 +21,7 @@ from PIL import ExifTags, Image
 from test_models import peer_model, randomize
 
 from rc2l_jax.reports import class_charts, run_curves
-from rc2l_jax.reports.writer import read_confusions, read_evaluations
+from rc2l_jax.reports.history import read_confusions, read_evaluations
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("quickstart", "own_images", "evaluate", "huggingface")

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import base
 from rc2l_jax.method import optimizer
-from rc2l_jax.method.state import ema_update
+from rc2l_jax.method.teacher import ema_update
 from rc2l_jax.models import build_model, resnet
 
 # --- Parameter groups ---

@@ -17,13 +17,15 @@ import torch
 from test_models import TINY, converted, peer_layers, peer_model, randomize, tiny_config
 from transformers.models.maskformer import modeling_maskformer as hf
 
-from rc2l_jax.method.color import normalize
 from rc2l_jax.method.optimizer import create_optimizer
-from rc2l_jax.method.state import initial_state, start_from
-from rc2l_jax.method.train_step import parallel_train_step, replicate, total_loss
+from rc2l_jax.method.state import initial_state
+from rc2l_jax.method.train_step import total_loss
 from rc2l_jax.models import build_model, resnet
+from rc2l_jax.models.pixels import normalize
 from rc2l_jax.structs import Batch
+from rc2l_jax.training.devices import parallel_train_step, replicate
 from rc2l_jax.weights import names
+from rc2l_jax.weights.load import start_from
 
 SIZE, CLASSES, STEPS = 64, 5, 3
 

@@ -32,9 +32,9 @@ from configs import base
 from data.errors import DataError
 from rc2l_jax.evaluation import label_resolution
 from rc2l_jax.evaluation.evaluate import evaluate
-from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline import eval_batches, geometry, subsets
 from rc2l_jax.method.optimizer import create_optimizer
-from rc2l_jax.method.state import initial_state, start_from
+from rc2l_jax.method.state import initial_state
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.prediction import network as networks
 from rc2l_jax.prediction import photos, predict, stream
@@ -42,14 +42,16 @@ from rc2l_jax.prediction.frames import OpenFrames
 from rc2l_jax.prediction.network import Network, open_network
 from rc2l_jax.prediction.predict import PredictError, predict_folder, predict_images
 from rc2l_jax.reports import pictures
-from rc2l_jax.run import restore
+from rc2l_jax.run import stored_config
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.run.config import ConfigError
 from rc2l_jax.run.config_values import CHOICES
-from rc2l_jax.run.directory import run_path, write_json
-from rc2l_jax.run.restore import export_checkpoint
+from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.storage import write_json
 from rc2l_jax.structs import EvalBatch
-from rc2l_jax.weights import WeightsError
+from rc2l_jax.weights import WeightsError, export
+from rc2l_jax.weights.export import export_checkpoint
+from rc2l_jax.weights.load import start_from
 from rc2l_jax.weights.stablehlo import export_stablehlo, load_exported
 
 NUM_CLASSES = 11
@@ -108,7 +110,7 @@ def run(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
         weights=weights,
         images=root / "images" / "val",
         network=open_network(workdir=workdir),
-        class_names=train_batches.dataset_info(config).class_names,
+        class_names=subsets.dataset_info(config).class_names,
     )
 
 
@@ -139,7 +141,7 @@ def test_masks_are_what_evaluation_counts(run, output):
 
     batches = eval_batches.eval_batches(run.config, "val", 1)
     evaluate(build_model(run.config), {"teacher": run.weights}, batches, run.config, observe)
-    ids = train_batches.split_ids(run.config, "val")
+    ids = subsets.split_ids(run.config, "val")
     assert len(seen) == len(ids) == 5
     said = set()
     for position, name in enumerate(ids):
@@ -286,7 +288,7 @@ def test_images_are_read_when_they_are_due(run, tmp_path, monkeypatch):
 
     original = photos.read
     monkeypatch.setattr(photos, "read", read)
-    monkeypatch.setattr("rc2l_jax.input_pipeline.loading._num_cores", lambda: 1)
+    monkeypatch.setattr("rc2l_jax.input_pipeline.threads._num_cores", lambda: 1)
     assert predict_folder(str(tmp_path), tmp_path / "out", workdir=run.workdir) == 60
     assert largest <= 20, "batches of 2: 3 ahead, 2 on the device, 3 images being written"
 
@@ -303,7 +305,7 @@ def no_network(monkeypatch, tiny_world) -> Network:
         halves = np.full((*shape[:2], 2, *shape[2:]), 0.5, np.float16)
         return np.ones(shape, np.uint8), halves[:, :, 0], *([halves] if shares else [])
 
-    resizes = (eval_batches.Resize(32, 64, 1.0),)
+    resizes = (geometry.Resize(32, 64, 1.0),)
     network = Network("none", ("field", "wood"), resizes, None, 1, 2, run)
     monkeypatch.setattr(predict, "open_network", lambda *_, **__: network)
     return network
@@ -337,7 +339,7 @@ def test_on_many_cores_little_waits_in_memory(no_network, tmp_path, monkeypatch,
         write(output, name, *rest)
         written.append(name)
 
-    monkeypatch.setattr("rc2l_jax.input_pipeline.loading._num_cores", lambda: 8)
+    monkeypatch.setattr("rc2l_jax.input_pipeline.threads._num_cores", lambda: 8)
     monkeypatch.setattr(photos, "read", count_read)
     monkeypatch.setattr(predict, "write_prediction", count_written)
     assert predict_folder(str(source), tmp_path / "free", probabilities=probabilities) == 25
@@ -385,7 +387,7 @@ def test_a_moving_image_is_opened_once_a_thread(no_network, tmp_path, monkeypatc
     frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
     opened, original = [], Image.open
     monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
-    monkeypatch.setattr("rc2l_jax.input_pipeline.loading._num_cores", lambda: 4)
+    monkeypatch.setattr("rc2l_jax.input_pipeline.threads._num_cores", lambda: 4)
     assert predict_folder(str(tmp_path / "clip.gif"), tmp_path / "out") == 40
     assert len(opened) <= 1 + 4, "measured once, then read"
     assert stems(tmp_path / "out") == [f"clip_{i:06}" for i in range(40)]
@@ -652,11 +654,11 @@ def test_a_runs_class_names_outlive_its_data(run, tmp_path, monkeypatch):
     assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
 
     given = {}
-    monkeypatch.setattr(restore, "validate", lambda config, num_devices: None)  # of tiny backbones
+    monkeypatch.setattr(export, "validate", lambda config, num_devices: None)  # of tiny backbones
     monkeypatch.setattr(
-        restore, "export_stablehlo", lambda *arguments: given.update(names=arguments[2])
+        export, "export_stablehlo", lambda *arguments: given.update(names=arguments[2])
     )
-    config = networks.run_config(run_path(tmp_path / "copy"))
+    config = stored_config.run_config(run_path(tmp_path / "copy"))
     to = tmp_path / "program"
     export_checkpoint(config, tmp_path / "copy", to, file_format="stablehlo")
     assert given == {"names": names}

@@ -26,9 +26,10 @@ from transformers import (
     pipeline,
 )
 
-from rc2l_jax.method.state import initial_state, pretrained_state
+from rc2l_jax.method.state import initial_state
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.weights import WeightsError, load_pretrained, names, stablehlo
+from rc2l_jax.weights.load import pretrained_state
 from rc2l_jax.weights.to_transformers import export_transformers
 
 CLASS_NAMES = ("sky", "road", "car", "tree", "pole")

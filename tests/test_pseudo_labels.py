@@ -11,10 +11,10 @@ from test_data import folder_config, write_folder
 from data.errors import DataError
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.train_step import replicate
-from rc2l_jax.reports import pictures as visualize
+from rc2l_jax.reports import examples
 from rc2l_jax.structs import VOID
 from rc2l_jax.training import pseudo_label_history
+from rc2l_jax.training.devices import replicate
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     fewer.num_pictures = 1
     image, truth, _ = train_batches.first_unlabeled(config, 1)
     labels = {step: column[:1] for step, column in zip(kept, columns)}
-    expected = visualize.pseudo_label_picture(image, truth, labels)
+    expected = examples.pseudo_label_picture(image, truth, labels)
     found = pseudo_label_history.of_run(again, model, fewer, 30).picture(states[2])
     np.testing.assert_array_equal(found, expected)
 

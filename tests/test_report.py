@@ -7,6 +7,8 @@ import json
 import numpy as np
 from PIL import Image
 
+from rc2l_jax.evaluation.scores import losses_of
+from rc2l_jax.reports import history, log, tables
 from rc2l_jax.reports import writer as report
 
 
@@ -33,8 +35,8 @@ def scores(student: float) -> dict:
 
 def test_progress_line(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(report.time, "perf_counter", lambda: now[0])
-    clock = report.Clock(100, 1500)
+    monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
+    clock = log.Clock(100, 1500)
     assert clock.line(100, 2.0) == "step 100/1500  6%  loss 2"
     now[0] += 25.0
     assert clock.rate(300) == 8.0
@@ -57,7 +59,7 @@ def test_evaluations_are_appended_and_taken_back(tmp_path, capsys):
     run.rewind(2)
     lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
-    assert lines == report.read_evaluations(tmp_path)
+    assert lines == history.read_evaluations(tmp_path)
     assert lines[1] == {
         "step": 2,
         "student_miou": 0.2,
@@ -83,14 +85,14 @@ def test_pictures_go_to_a_file_and_to_the_writer(tmp_path):
 
 def test_losses_are_named_without_their_prefix():
     metrics = {"loss/total": 1.0, "loss/label_dice": float("inf"), "grad_norm": 3.0}
-    assert report.losses_of(metrics) == {"total": 1.0, "label_dice": None}
+    assert losses_of(metrics) == {"total": 1.0, "label_dice": None}
 
 
 def test_confusion_matrices_come_back_and_a_picture_of_the_run_is_replaced(tmp_path):
     run = report.Report(tmp_path, None)
     counts = {"student": np.array([[2**40, 1], [0, 3]]), "teacher": np.eye(2, dtype=np.int64)}
     run.confusions(7, counts, ("sky", "Straße"), dataset="camvid", split="val")
-    found, names = report.read_confusions(tmp_path, 7)
+    found, names = history.read_confusions(tmp_path, 7)
     assert names == ("sky", "Straße") and found.keys() == counts.keys()
     for name, confusion in counts.items():
         assert found[name].dtype == np.int64
@@ -118,7 +120,7 @@ def test_the_other_processes_write_nothing(tmp_path, monkeypatch):
 
 def test_scores_become_a_table():
     given = scores(0.25)
-    assert report.iou_table({"a": given["student"], "b": given["teacher"]}).splitlines() == [
+    assert tables.iou_table({"a": given["student"], "b": given["teacher"]}).splitlines() == [
         "| IoU      |         a |   b |",
         "| -------- | --------: | --: |",
         "| sky      |     0.250 |     |",

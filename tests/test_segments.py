@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from rc2l_jax.method import pseudo_segments
 from rc2l_jax.method import segments as sg
+from rc2l_jax.method.cutmix import cutmix_segments
 from rc2l_jax.structs import VOID, Segments
 
 ground_truth = jax.jit(
     sg.ground_truth_segments, static_argnames=("num_classes", "max_segments", "ignore_void")
 )
-cutmix = jax.jit(sg.cutmix_segments, static_argnames=("max_segments", "min_area", "merge"))
+cutmix = jax.jit(cutmix_segments, static_argnames=("max_segments", "min_area", "merge"))
 label_map = jax.jit(sg.label_map)
 merge_same_class = jax.jit(sg.merge_same_class)
 keep_largest = jax.jit(sg.keep_largest, static_argnums=(1, 2))
-pseudo = jax.jit(sg.pseudo_segments, static_argnames=("max_segments", "min_area"))
+pseudo = jax.jit(pseudo_segments.pseudo_segments, static_argnames=("max_segments", "min_area"))
 
 
 # --- Nearest sampling ---
@@ -371,14 +373,14 @@ def test_semantic_segments_add_up_queries_of_a_class():
     classes = jnp.log(jnp.array([[[0.5, 0.1, 0.4], [0.4, 0.2, 0.4], [0.05, 0.9, 0.05]]]))
     masks = jnp.array([[[[on, on, off, off]], [[on, off, off, off]], [[off, off, on, on]]]])
     valid = jnp.array([[[True, True, True, False]]])
-    segments, dropped = sg.semantic_segments(
+    segments, dropped = pseudo_segments.semantic_segments(
         classes, masks, valid, max_segments=2, pixel_threshold=0.7, min_area=1
     )
     np.testing.assert_array_equal(sg.label_map(segments), [[[0, 255, 1, 255]]])
     np.testing.assert_array_equal(segments.known, valid)
     np.testing.assert_allclose(np.sort(segments.score[0]), [0.9, 0.9], atol=1e-6)
     assert segments.valid.all() and dropped[0] == 0
-    one, dropped = sg.semantic_segments(
+    one, dropped = pseudo_segments.semantic_segments(
         classes, masks, valid, max_segments=1, pixel_threshold=0.4, min_area=1
     )
     np.testing.assert_array_equal(sg.label_map(one), [[[0, 0, 255, 255]]])

@@ -14,11 +14,12 @@ import optax
 import pytest
 import tiny
 
-from rc2l_jax.evaluation.confusion import summarize
 from rc2l_jax.method import train_step
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.train_step import parallel_train_step, replicate, total_loss
+from rc2l_jax.method.train_step import total_loss
 from rc2l_jax.structs import AXIS
+from rc2l_jax.training.averages import summarize
+from rc2l_jax.training.devices import parallel_train_step, replicate
 
 ROOT = Path(__file__).parents[1]
 WHOLE = {
@@ -250,8 +251,9 @@ def test_the_student_sees_the_labelled_images_and_the_strong_views(monkeypatch):
     config = tiny.config(data__color=False)
     batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
     shown = jnp.full(batch.unlabeled_image.shape, 7.0)
-    views = SimpleNamespace(weak=shown + 1, strong=shown)
-    monkeypatch.setattr(train_step, "unlabeled_views", lambda *_: views)
+    monkeypatch.setattr(train_step, "weak_view", lambda *_: shown + 1)
+    monkeypatch.setattr(train_step, "teacher_segments", lambda *_: SimpleNamespace(segments=None))
+    monkeypatch.setattr(train_step, "strong_view", lambda *_: (shown, None))
     monkeypatch.setattr(train_step, "student_forward", student)
     state = SimpleNamespace(key=jax.random.key(0), step=jnp.int32(3))
     with pytest.raises(Seen) as seen:

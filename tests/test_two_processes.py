@@ -23,9 +23,9 @@ if count > 1:
     jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
 import numpy as np
 import tiny
-from rc2l_jax.evaluation.confusion import summarize
+from rc2l_jax.training.averages import summarize
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.train_step import parallel_train_step
+from rc2l_jax.training.devices import parallel_train_step
 
 config = tiny.config(model__norm="batch", model__num_decoder_layers=1, unsup_weight=0.0)
 model, optimizer, state = create_train_state(config)

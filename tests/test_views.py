@@ -11,12 +11,27 @@ import numpy as np
 import pytest
 import tiny
 
-from rc2l_jax.method import views
+from rc2l_jax.method.keys import step_keys
 from rc2l_jax.method.losses.region import semantic_mask_consistency
 from rc2l_jax.method.segments import label_map
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.views import step_keys, unlabeled_views
+from rc2l_jax.method.teacher import teacher_segments
+from rc2l_jax.method.views import strong_view, weak_view
 from rc2l_jax.structs import VOID, Segments
+
+
+def views_of(state, batch, keys, model, config):
+    """The weak and the strong view of a batch and the segments of the latter, as the step has them.
+
+    Without a model the teacher is not asked: `state` is what it says.
+    """
+    weak = weak_view(batch, keys, config)
+    if model is None:
+        pseudo = state
+    else:
+        pseudo = teacher_segments(state, weak, batch.unlabeled_valid, model, config).segments
+    strong, target = strong_view(batch, weak, pseudo, keys, config)
+    return SimpleNamespace(weak=weak, strong=strong, segments=target.segments)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +44,8 @@ def segments_of():
         model, _, state = create_train_state(config)
         batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
         keys = step_keys(state, batch, jnp.int32(0))
-        got = jax.jit(lambda: unlabeled_views(state, batch, keys, model, config))()
-        return jax.tree.map(np.asarray, got.segments)
+        got = jax.jit(lambda: views_of(state, batch, keys, model, config).segments)()
+        return jax.tree.map(np.asarray, got)
 
     return run
 
@@ -48,7 +63,7 @@ def test_uncovered_pixels_are_unknown_or_negative_and_padding_is_neither(segment
 
 
 @pytest.mark.parametrize("uncovered", ["unknown", "negative"])
-def test_image_segments_and_padding_are_cut_alike(uncovered, monkeypatch):
+def test_image_segments_and_padding_are_cut_alike(uncovered):
     config = tiny.config(data__color=False, pseudo__min_area=1, pseudo__uncovered=uncovered)
     batch = jax.tree.map(lambda x: np.array(x[0]), tiny.batch(1))
     for i, plane in enumerate(batch.unlabeled_valid):
@@ -64,12 +79,10 @@ def test_image_segments_and_padding_are_cut_alike(uncovered, monkeypatch):
         score=jnp.ones((count, 3)),
         known=jnp.asarray(valid),
     )
-    teacher = weak, jnp.zeros(count, jnp.int32), jnp.zeros(tiny.NUM_CLASSES)
-    monkeypatch.setattr(views, "teacher_segments", lambda *_: teacher)
     batch = jax.tree.map(jnp.asarray, batch)
     state = SimpleNamespace(key=jax.random.key(0), step=jnp.int32(3))
     keys = step_keys(state, batch, jnp.int32(0))
-    got = unlabeled_views(state, batch, keys, None, config)
+    got = views_of(weak, batch, keys, None, config)
 
     mine, strong = (np.asarray(x)[:, ::4, ::4] for x in (got.weak, got.strong))
     source = (strong[:, None] == mine[None]).all(-1)  # whose pixels: each image is noise of its own
@@ -87,8 +100,8 @@ def test_an_image_of_which_the_teacher_says_nothing_is_no_evidence(uncovered):
     model, _, state = create_train_state(config)
     batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
     keys = step_keys(state, batch, jnp.int32(0))
-    got = jax.jit(lambda: unlabeled_views(state, batch, keys, model, config))()
-    assert not got.segments.valid.any() and not got.segments.known.any()
+    got = jax.jit(lambda: views_of(state, batch, keys, model, config).segments)()
+    assert not got.valid.any() and not got.known.any()
 
 
 def test_a_mask_that_spills_over_is_held_back_where_uncovered_pixels_are_negative(segments_of):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rc2l_jax.reports import examples
 from rc2l_jax.reports import pictures as visualize
 from rc2l_jax.structs import VOID, EvalBatch, EvalView
 
@@ -108,7 +109,7 @@ def eval_batch() -> EvalBatch:
 
 
 def test_evaluation_pictures_crop_padding_and_leave_out_fill():
-    pictures = visualize.EvaluationPictures(5)
+    pictures = examples.EvaluationPictures(5)
     assert pictures.picture() is None
     batch = eval_batch()
     assert pictures.observe(batch, {"student": np.zeros_like(batch.label)}), "3 rows are missing"
@@ -121,7 +122,7 @@ def test_evaluation_pictures_crop_padding_and_leave_out_fill():
 
 
 def test_evaluation_pictures_stop_at_the_number_asked_for():
-    pictures = visualize.EvaluationPictures(1)
+    pictures = examples.EvaluationPictures(1)
     batch = eval_batch()
     assert not pictures.observe(batch, {"student": np.zeros_like(batch.label)})
     assert count(pictures.picture(), 200) == 20 * 25 * (192 // 25) ** 2
@@ -131,8 +132,8 @@ def test_unlabeled_picture_shows_ground_truth_only_where_it_is_known():
     views = np.full((1, 64, 64, 3), 90.4, np.float32)
     labels = np.full((1, 16, 16), VOID, np.uint8)
     unknown = np.full((1, 64, 64), VOID, np.uint8)
-    without = visualize.unlabeled_picture(views, labels, views, labels, unknown)
-    with_truth = visualize.unlabeled_picture(views, labels, views, labels, unknown * 0)
+    without = examples.unlabeled_picture(views, labels, views, labels, unknown)
+    with_truth = examples.unlabeled_picture(views, labels, views, labels, unknown * 0)
     assert with_truth.shape[1] > without.shape[1]
     assert count(without, 90) == 2 * 192 * 192
 
@@ -184,7 +185,7 @@ def test_pseudo_labels_have_a_column_a_step():
     unknown = np.full((2, 64, 64), VOID, np.uint8)
     one, two = np.full((16, 16), 1, np.uint8), np.full((16, 16), 2, np.uint8)
     columns = {100: [one, two], 300: [two, None]}
-    picture = visualize.pseudo_label_picture(images, unknown, columns)
+    picture = examples.pseudo_label_picture(images, unknown, columns)
     first = [80, 80, 80] + 0.6 * visualize.palette()[1]
     second = [80, 80, 80] + 0.6 * visualize.palette()[2]
     area = 192 * 192
@@ -193,7 +194,7 @@ def test_pseudo_labels_have_a_column_a_step():
     assert count(picture, 200) == 2 * area
     last = picture[-4 - 192 : -4, -4 - 192 : -4]
     assert (last == 255).all(), "what is not known is left empty"
-    known = visualize.pseudo_label_picture(images, unknown * 0, columns)
+    known = examples.pseudo_label_picture(images, unknown * 0, columns)
     assert known.shape[1] == picture.shape[1] + 196
     assert count(known, 80) == 2 * area
 
@@ -207,7 +208,7 @@ def test_the_pictures_of_large_images_are_small():
         label_size=np.array([[size]], np.int32),
         index=np.array([[0]], np.int32),
     )
-    pictures = visualize.EvaluationPictures(1)
+    pictures = examples.EvaluationPictures(1)
     pictures.observe(batch, {"teacher": np.zeros_like(batch.label)})
     picture = pictures.picture()
     assert picture.shape == (20 + 256 + 4, 4 + 3 * (512 + 4), 3)
@@ -217,19 +218,13 @@ def test_the_pictures_of_large_images_are_small():
 
     views = np.full((1, 768, 768, 3), 90.4, np.float32)
     labels, truth = np.full((1, 192, 192), VOID, np.uint8), np.zeros((1, 768, 768), np.uint8)
-    picture = visualize.unlabeled_picture(views, labels, views, labels, truth)
+    picture = examples.unlabeled_picture(views, labels, views, labels, truth)
     assert picture.shape[1] == 4 + 5 * (384 + 4) and count(picture, 90) == 2 * 384**2
     columns = dict.fromkeys(range(8), labels)
-    picture = visualize.pseudo_label_picture(views.astype(np.uint8), truth, columns)
+    picture = examples.pseudo_label_picture(views.astype(np.uint8), truth, columns)
     assert picture.shape[1] == 4 + 10 * (256 + 4)
 
 
-def test_all_figures_are_found_through_one_door_and_training_needs_no_matplotlib():
-    for module, names in visualize._ELSEWHERE.items():
-        for name in names:
-            assert getattr(visualize, name).__module__ == f"rc2l_jax.{module}"
-            assert name in dir(visualize)
-    with pytest.raises(AttributeError, match="has no attribute 'curves_charts'"):
-        visualize.curves_charts  # noqa: B018
+def test_training_needs_no_matplotlib():
     program = "import sys, rc2l_jax.reports.pictures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

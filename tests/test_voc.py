@@ -14,6 +14,7 @@ from data import DataError, catalog, masks
 from data.voc_semseg import sbd
 from data.voc_semseg import voc_semseg_dataset_builder as voc
 from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline.subsets import open_subsets
 
 COUNTS = {"train": 14, "val": 9, "aug": 20}
 IDS = replicas.voc_ids(COUNTS)
@@ -93,7 +94,7 @@ def test_runs_without_aug_need_no_sbd(tmp_path):
     (root / "benchmark.tgz").unlink()
     config = voc_config(root, tmp_path / "prepared")
     with pytest.raises(DataError, match=r"unlabeled_split = 'aug': .*no masks of SBD") as error:
-        train_batches.open_subsets(config)
+        open_subsets(config)
     assert sbd.ARCHIVE.urls[0] in str(error.value)
 
 
@@ -101,13 +102,13 @@ def test_without_the_official_lists_the_runs_splits_are_list_files(tmp_path):
     root = unpacked(tmp_path / "voc", lists=False)
     config = voc_config(root, tmp_path / "prepared", labeled_split="train#4@0")
     with pytest.raises(DataError, match=r"'train#4@0': .* has no train.txt and val.txt, so all"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
     for split, names in IDS.items():
         lines = [f"JPEGImages/{n}.jpg SegmentationClass/{n}.png\n" for n in names]
         (tmp_path / f"{split}.txt").write_text("".join(lines))
     texts = {f"{kind}_split": str(tmp_path / f"{split}.txt") for kind, split in
              (("labeled", "train"), ("unlabeled", "aug"), ("eval", "val"))}  # fmt: skip
-    _, subsets = train_batches.open_subsets(voc_config(root, tmp_path / "prepared", **texts))
+    _, subsets = open_subsets(voc_config(root, tmp_path / "prepared", **texts))
     counts = [len(keys) for keys in subsets.named().values()]
     assert counts == [COUNTS["train"], COUNTS["aug"], COUNTS["val"]]
 
@@ -123,7 +124,7 @@ def test_a_prepared_copy_needs_no_files(tmp_path):
     np.testing.assert_array_equal(again.image, first.image)
     config.data.labeled_split = "extra#2@0"
     with pytest.raises(DataError, match="no split 'extra'; use one of: aug, train, val, trainaug"):
-        train_batches.open_subsets(config)
+        open_subsets(config)
 
 
 # Bad input.
@@ -135,12 +136,12 @@ def test_another_archive_under_the_official_name(tmp_path):
     with pytest.raises(
         DataError, match=r"is not VOCtrainval.*VOCdevkit/VOC2007/ImageSets"
     ) as caught:
-        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
+        open_subsets(voc_config(root, tmp_path / "prepared"))
     assert voc.VOC.md5 in str(caught.value)
     archives(root)
     replicas.write_tar(root / "benchmark.tgz", [("a", b"")], "benchmark_RELEASE/code")
     with pytest.raises(DataError, match=r"benchmark.tgz: is not SBD's"):
-        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
+        open_subsets(voc_config(root, tmp_path / "prepared"))
 
 
 @pytest.mark.parametrize("name", [voc.VOC.name, "benchmark.tgz"])
@@ -149,11 +150,11 @@ def test_an_archive_that_is_cut_off(tmp_path, name):
     whole = (root / name).read_bytes()
     (root / name).write_bytes(whole[: len(whole) // 3])
     with pytest.raises(DataError, match=f"{name}: damaged or cut off .*download or copy it again"):
-        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
+        open_subsets(voc_config(root, tmp_path / "prepared"))
     assert not list((tmp_path / "prepared").rglob("*.partial"))
     (root / name).write_bytes(b"<html>Sorry</html>")
     with pytest.raises(DataError, match=f"{name}: damaged or cut off"):
-        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
+        open_subsets(voc_config(root, tmp_path / "prepared"))
 
 
 def test_an_archive_unpacked_only_in_part(tmp_path):
@@ -161,13 +162,13 @@ def test_an_archive_unpacked_only_in_part(tmp_path):
     for name in IDS["train"][3:10]:
         (root / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{name}.jpg").unlink()
     with pytest.raises(DataError) as caught:
-        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
+        open_subsets(voc_config(root, tmp_path / "prepared"))
     (problem,) = caught.value.problems
     assert "7 of the 14 images of 'train' are there (missing: " in problem
     assert ", ".join(IDS["train"][3:8]) + ", ..." in problem
     shutil.rmtree(root / "benchmark_RELEASE" / "dataset" / "cls")
     with pytest.raises(DataError, match="7 of the 14 images"):
-        train_batches.open_subsets(voc_config(root, tmp_path / "prepared"))
+        open_subsets(voc_config(root, tmp_path / "prepared"))
 
 
 def test_missing_and_rgb_masks_are_named_where_they_are_used(tmp_path):
@@ -199,7 +200,7 @@ def test_an_empty_folder_says_what_to_put_there(tmp_path):
     with pytest.raises(
         DataError, match=r"holds neither VOCtrainval_11-May-2012.tar nor a folder"
     ) as e:
-        train_batches.open_subsets(voc_config(tmp_path / "voc", tmp_path / "prepared"))
+        open_subsets(voc_config(tmp_path / "voc", tmp_path / "prepared"))
     assert voc.VOC.urls[0] in str(e.value)
 
 
@@ -224,10 +225,10 @@ def test_without_a_folder_the_archives_are_downloaded_once(tmp_path, monkeypatch
     served = archives(tmp_path / "served")
     serve(monkeypatch, served)
     config = voc_config("", tmp_path / "prepared")
-    _, subsets = train_batches.open_subsets(config)
+    _, subsets = open_subsets(config)
     assert len(subsets.unlabeled) == COUNTS["train"] + COUNTS["aug"] - 4
     shutil.rmtree(served)
-    train_batches.open_subsets(config)
+    open_subsets(config)
     assert sorted(f.name for f in voc.downloads(config.data).iterdir()) == [
         voc.VOC.name,
         "benchmark.tgz",
@@ -239,14 +240,14 @@ def test_a_download_that_fails_says_where_to_get_the_file(tmp_path, monkeypatch)
     serve(monkeypatch, served)
     (served / voc.VOC.name).write_bytes(b"<html>404</html>")
     with pytest.raises(DataError, match="could not be downloaded") as caught:
-        train_batches.open_subsets(voc_config("", tmp_path / "prepared"))
+        open_subsets(voc_config("", tmp_path / "prepared"))
     for words in (*voc.VOC.urls, voc.VOC.md5, "config.data.dir"):
         assert words in str(caught.value)
 
 
 def test_a_failed_download_does_not_hide_prepared_records(tmp_path, monkeypatch):
     config = voc_config(archives(tmp_path / "voc"), tmp_path / "prepared")
-    train_batches.open_subsets(config)
+    open_subsets(config)
     config.data.dir = ""
     voc.downloads(config.data).mkdir(parents=True)  # what an attempt without a network leaves
-    assert len(train_batches.open_subsets(config)[1].labeled) == 4
+    assert len(open_subsets(config)[1].labeled) == 4

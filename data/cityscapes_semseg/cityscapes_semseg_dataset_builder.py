@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from data import masks
 from data.errors import DataError, some
-from data.masks import VOID, MaskError
+from data.label_values import VOID
+from data.masks import MaskError
 from data.sources import File, Listing, Split, fingerprint_of, tree_source
 from data.trees import FolderTree, SubTree, Tree, ZipTree
 

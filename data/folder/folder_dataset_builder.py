@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from data import layout
 from data.errors import DataError, counted, some
-from data.masks import VOID
+from data.label_values import VOID
 from data.sources import Listing, Split
 from data.splits import UNLABELED, bases
 

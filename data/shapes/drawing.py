@@ -12,11 +12,11 @@ import colorsys
 
 import numpy as np
 
+from data.label_values import VOID
 from data.shapes import outlines, textures
 from data.shapes.textures import Field
 
 CLASS_NAMES = ("background", "disk", "square", "triangle", "star", "ring", "cross")
-VOID = 255
 REFERENCE_SIZE = 64
 
 # Objects.

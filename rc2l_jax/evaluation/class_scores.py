@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax import structs
 from rc2l_jax.evaluation.label_resolution import (
     ViewScores,
     class_ids,
@@ -21,44 +22,14 @@ from rc2l_jax.evaluation.label_resolution import (
     mirror,
 )
 from rc2l_jax.evaluation.windows import InferenceOptions, WindowGrid
-from rc2l_jax.method import color
+from rc2l_jax.models import pixels
 from rc2l_jax.models.extent import inside
-from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.models.maskformer import MaskFormer, semantic_inference
 from rc2l_jax.structs import STRIDE, EvalBatch, EvalView
 
 # Of a view: class logits float32 [F, T, B, N, K+1] and mask logits float32 [F, T, B, N, h, w]. F is
 # 1, or 2 with the mirrored view; T counts the windows.
 Logits = tuple[jax.Array, jax.Array]
-
-
-def semantic_inference(
-    class_logits: jax.Array, mask_logits: jax.Array, size: tuple[int, int]
-) -> jax.Array:
-    """Scores every class at every pixel (MaskFormer, section 3.4, `semantic_inference`).
-
-    Masks are upsampled as logits, before the sigmoid, as MaskFormer does. Images are done one
-    after the other, so that only one image's N upsampled masks are in memory.
-
-    Args:
-      class_logits: float32 [B, N, K+1], last class no-object.
-      mask_logits: float32 [B, N, h, w].
-      size: (H, W) of the network's (padded) input.
-
-    Returns:
-      float32 [B, K, H, W]: sum over queries of p(class) times p(mask).
-    """
-
-    def one(logits: tuple[jax.Array, jax.Array]) -> jax.Array:
-        classes, masks = logits
-        masks = jax.image.resize(masks, (masks.shape[0], *size), "bilinear", antialias=False)
-        return jnp.einsum(
-            "nk,nhw->khw",
-            jax.nn.softmax(classes)[:, :-1],
-            jax.nn.sigmoid(masks),
-            precision=jax.lax.Precision.HIGHEST,
-        )
-
-    return jax.lax.map(one, (class_logits, mask_logits))
 
 
 def predict_labels(
@@ -119,7 +90,7 @@ def view_logits(
       The last decoder layer's logits.
     """
     grid = WindowGrid.over(view.image.shape[1:3], options)
-    images = color.normalize(view.image)[None]
+    images = pixels.normalize(view.image)[None]
     if options.flip:
         flipped = jax.vmap(lambda image, width: mirror(image, width, axis=1))
         images = jnp.concatenate([images, flipped(images[0], view.size[:, 1])[None]])
@@ -192,7 +163,7 @@ def _merge_windows(
 
     def scores_of(classes: jax.Array, masks: jax.Array, part: jax.Array) -> jax.Array:
         # The window alone would end where its padding to the coarsest stride does.
-        masks = _repeat_edge(masks, _padded(part) // color.MASK_STRIDE)
+        masks = _repeat_edge(masks, _padded(part) // structs.MASK_STRIDE)
         return semantic_inference(classes[None], masks[None], grid.shape)[0]
 
     if len(grid.index) == 1:

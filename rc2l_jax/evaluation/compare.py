@@ -15,17 +15,19 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.evaluate import better, evaluate
-from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.evaluation.scores import better
+from rc2l_jax.input_pipeline import subsets
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
+from rc2l_jax.input_pipeline.unpadded import Unpadded, unpadded
 from rc2l_jax.models.maskformer import MaskFormer
-from rc2l_jax.prediction.network import run_config
+from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.pictures import cells, grid, with_key
-from rc2l_jax.reports.writer import read_evaluations
 from rc2l_jax.run.checkpoints import CheckpointError
 from rc2l_jax.run.config import ConfigError, validate
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import restore_run
+from rc2l_jax.run.stored_config import run_config
 from rc2l_jax.structs import VOID, EvalBatch
 
 # Of `config.data`: what decides which images are evaluated on, but not how they are resized.
@@ -49,20 +51,6 @@ class Opened(NamedTuple):
     config: ConfigDict
     model: MaskFormer
     variables: Any
-
-
-class Example(NamedTuple):
-    """An image with its mask.
-
-    Attributes:
-      position: in the split.
-      image: uint8 [H, W, 3], as the network sees it.
-      label: uint8 [Hl, Wl], the ground truth, class ids or 255.
-    """
-
-    position: int
-    image: np.ndarray
-    label: np.ndarray
 
 
 class Masks:
@@ -145,7 +133,7 @@ def comparison_grid(
       DataError: the split cannot be read.
     """
     data = runs[0].config
-    names = train_batches.dataset_info(data).class_names
+    names = subsets.dataset_info(data).class_names
     for run in runs[1:]:
         check_same_classes(runs[0], run)
     number = None if differing else count
@@ -155,10 +143,10 @@ def comparison_grid(
     else:
         examples = sorted(split_examples(data, count), key=lambda example: example.position)
     rows, seen = [], set()
-    for position, image, label in examples:
-        labels = [label, *(of_run[position] for of_run in masks)]
+    for example in examples:
+        labels = [example.label, *(of_run[example.position] for of_run in masks)]
         seen.update(*(np.unique(x).tolist() for x in labels))
-        rows.append(cells(image, labels))
+        rows.append(cells(example.image, labels))
     captions = ["image", "ground truth", *(run.name for run in runs)]
     return with_key(grid(rows, captions), names, seen)
 
@@ -188,8 +176,8 @@ def predict_split(run: Opened, data: ConfigDict, count: int | None = None) -> Ma
     config.data.update({key: data.data[key] for key in _SAME_DATA})
 
     def observe(batch: EvalBatch, predictions: dict[str, np.ndarray]) -> bool:
-        for at, position in _real(batch):
-            masks[position] = predictions[run.name][at][_extent(batch.label_size[at])]
+        for example in unpadded(batch):
+            masks[example.position] = example.cropped(predictions[run.name])
         return True
 
     batches = eval_batches(config, config.data.eval_split, 1, first=count)
@@ -197,20 +185,19 @@ def predict_split(run: Opened, data: ConfigDict, count: int | None = None) -> Ma
     return masks
 
 
-def split_examples(data: ConfigDict, count: int | None = None) -> Iterator[Example]:
+def split_examples(data: ConfigDict, count: int | None = None) -> Iterator[Unpadded]:
     """Yields the first `count` examples of a run's evaluation split, or all; in any order."""
     for batch in eval_batches(data, data.data.eval_split, 1, first=count):
-        for at, position in _real(batch):
-            if count is None or position < count:
-                image = batch.views[0].image[at][_extent(batch.views[0].size[at])]
-                yield Example(position, image, batch.label[at][_extent(batch.label_size[at])])
+        for example in unpadded(batch):
+            if count is None or example.position < count:
+                yield example
 
 
 def most_different(
-    examples: Iterator[Example], masks: Sequence[Masks], count: int
-) -> list[Example]:
+    examples: Iterator[Unpadded], masks: Sequence[Masks], count: int
+) -> list[Unpadded]:
     """Returns the examples on which the runs differ at the largest share of annotated pixels."""
-    share: Callable[[Example], float] = lambda example: difference(  # noqa: E731
+    share: Callable[[Unpadded], float] = lambda example: difference(  # noqa: E731
         example.label, [of_run[example.position] for of_run in masks]
     )
     # Of equals the first in the split. Only `count` images are in memory.
@@ -228,14 +215,3 @@ def difference(label: np.ndarray, predictions: Sequence[np.ndarray]) -> float:
     first, *others = [*predictions, *([label] if len(predictions) == 1 else [])]
     differs = np.any([first != other for other in others], axis=0)
     return float((differs & known).sum() / max(known.sum(), 1))
-
-
-def _real(batch: EvalBatch) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Place and position of each example that does not only fill up the batch."""
-    for at in np.ndindex(batch.index.shape):
-        if batch.index[at] >= 0:
-            yield at, int(batch.index[at])
-
-
-def _extent(size: np.ndarray) -> tuple[slice, ...]:
-    return tuple(map(slice, size))

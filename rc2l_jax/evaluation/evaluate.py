@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rc2l_jax.evaluation.class_scores import InferenceOptions, predict_labels
-from rc2l_jax.evaluation.confusion import confusion_matrix, iou
+from rc2l_jax.evaluation.confusion import confusion_matrix
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.run.distributed import compiled_together
 from rc2l_jax.structs import AXIS, VOID, EvalBatch
@@ -88,64 +88,3 @@ def _to_host(array: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
     """This host's part of an array that is sharded over devices, as `shape` [D, B/D, H, W]."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data).ravel() for shard in shards]).reshape(shape)
-
-
-def score(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Builds one network's entry of `results.json`.
-
-    Args:
-      confusion: integer [K, K].
-      class_names: K names.
-
-    Returns:
-      {"miou": float, "iou": {class name: float}}; None where nothing was counted.
-    """
-    mean, per_class = iou(confusion)
-    number = lambda x: None if np.isnan(x) else float(x)  # noqa: E731
-    return {"miou": number(mean), "iou": dict(zip(class_names, map(number, per_class)))}
-
-
-def build_evaluation(config: ConfigDict, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Builds the part of `results.json` that one evaluation says; see `build_results`."""
-    return {
-        "step": step,
-        "dataset": config.data.name,
-        "split": config.data.eval_split,
-        **scores,
-    }
-
-
-def build_results(
-    config: ConfigDict,
-    step: int,
-    scores: Mapping[str, Any],
-    best: Mapping[str, Any],
-    losses: Mapping[str, float],
-) -> dict[str, Any]:
-    """Builds `results.json`.
-
-    Args:
-      config: see `configs/base.py`.
-      step: of the evaluated checkpoint.
-      scores: {"student": see `score`, "teacher": ...}.
-      best: see `better`.
-      losses: every loss term at the last logged step.
-
-    Returns:
-      A dictionary that JSON can hold.
-    """
-    evaluation = build_evaluation(config, step, scores)
-    return evaluation | {"best": dict(best), "losses": dict(losses)}
-
-
-def better(best: Mapping[str, Any] | None, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the better of two evaluations, by the mIoU of the better of student and teacher.
-
-    Args:
-      best: {"step", "student_miou", "teacher_miou"} so far, or None.
-      step: of the new evaluation.
-      scores: {"student": see `score`, "teacher": ...} of the new evaluation.
-    """
-    new = {"step": step} | {f"{name}_miou": entry["miou"] for name, entry in scores.items()}
-    rank = lambda x: max((v for k, v in x.items() if k != "step" and v is not None), default=-1.0)  # noqa: E731
-    return new if not best or rank(new) > rank(best) else dict(best)

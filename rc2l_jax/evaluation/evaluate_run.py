@@ -10,25 +10,21 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.evaluate import better, build_evaluation, build_results, evaluate, score
-from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.evaluation.scores import better, build_evaluation, build_results, losses_of, score
+from rc2l_jax.input_pipeline import eval_batches, subsets
 from rc2l_jax.models.maskformer import MaskFormer
-from rc2l_jax.reports import pictures as visualize
 from rc2l_jax.reports.examples import EvaluationPictures
-from rc2l_jax.reports.writer import (
-    Report,
-    create_writer,
-    describe,
-    iou_table,
-    losses_of,
-    read_evaluations,
-    say,
-)
-from rc2l_jax.run.config import flatten, validate
+from rc2l_jax.reports.history import read_evaluations
+from rc2l_jax.reports.log import say
+from rc2l_jax.reports.pictures import legend
+from rc2l_jax.reports.tables import describe, iou_table
+from rc2l_jax.reports.writer import Report, create_writer
+from rc2l_jax.run.config import flatten
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.interruption import StopRequest
 from rc2l_jax.run.restore import restore_run
-from rc2l_jax.run.startup import keep_compiled_programs
+from rc2l_jax.run.startup import start, topology
 from rc2l_jax.structs import EvalBatch
 
 EVALUATION_COMPILES = "compiling the evaluation (up to a minute on a CPU)"
@@ -48,17 +44,6 @@ class Evaluation(NamedTuple):
     scores: dict[str, Any]
     confusions: dict[str, np.ndarray]
     picture: np.ndarray | None
-
-
-def start(config: ConfigDict, *, trains: bool) -> None:
-    """Validates a config (see there), and lets JAX keep what it compiles."""
-    validate(config, jax.device_count(), trains=trains)
-    keep_compiled_programs(config.compilation_cache)
-
-
-def topology() -> tuple[int, int, int]:
-    """Returns local devices, this process's index and the number of processes."""
-    return jax.local_device_count(), jax.process_index(), jax.process_count()
 
 
 def evaluate_networks(
@@ -117,7 +102,7 @@ def write_figures(
     )
 
     if not (report.workdir / "figures" / "legend.png").exists():
-        report.picture(step, "legend", visualize.legend(class_names), of_run=True)
+        report.picture(step, "legend", legend(class_names), of_run=True)
     title = f"{data} {split}, step {step}"
     report.picture(step, "evaluation", evaluation.picture)
     matrices = class_charts.confusion_chart(evaluation.confusions, class_names, title)
@@ -179,7 +164,7 @@ def evaluate_checkpoint(
     workdir = run_path(workdir)
     start(config, trains=False)
     model, step, networks, metadata = restore_run(config, workdir, step)
-    class_names = train_batches.dataset_info(config).class_names
+    class_names = subsets.dataset_info(config).class_names
     say(EVALUATION_COMPILES)
     with StopRequest() as stop, stop.deferred():
         evaluation = evaluate_networks(model, networks, config, class_names, stop)

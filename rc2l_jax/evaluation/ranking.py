@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.evaluation.confusion import confusion_matrix, iou
 from rc2l_jax.evaluation.evaluate import evaluate
-from rc2l_jax.evaluation.evaluate_run import start, topology
-from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline import eval_batches, subsets
+from rc2l_jax.input_pipeline.unpadded import Unpadded, unpadded
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import NETWORKS, restore_run
+from rc2l_jax.run.startup import start, topology
 from rc2l_jax.structs import EvalBatch
 
 
@@ -64,22 +65,19 @@ class Ranking:
           predictions: {network: uint8 [D, B/D, Hl, Wl]} of one network.
         """
         (labels,) = predictions.values()
-        for at in np.ndindex(batch.index.shape):
-            if batch.index[at] < 0:
-                continue
-            # With its padding, which is void: so that a shape is compiled once.
+        for example in unpadded(batch):
+            # With its padding, which is void, so that a shape of batches is compiled once.
+            at = example.at
             confusion = confusion_matrix(labels[at], batch.label[at], self._num_classes)
             miou, _ = iou(np.asarray(confusion))
             if not math.isnan(miou):
-                self._add(batch, at, labels[at], miou)
+                self._add(example, example.cropped(labels), miou)
         return True
 
-    def _add(self, batch: EvalBatch, at: tuple[int, ...], prediction: np.ndarray, miou: float):
-        view, part = batch.views[0], tuple(map(slice, batch.label_size[at]))
-        image = view.image[at][tuple(map(slice, view.size[at]))]
+    def _add(self, example: Unpadded, prediction: np.ndarray, miou: float) -> None:
         # Copies, since a part of an array keeps all of it in memory.
-        arrays = (array.copy() for array in (image, batch.label[at][part], prediction[part]))
-        scored = ScoredImage(int(batch.index[at]), miou, *arrays)
+        arrays = (array.copy() for array in (example.image, example.label, prediction))
+        scored = ScoredImage(example.position, miou, *arrays)
         order = lambda x: (x.miou, x.index)  # noqa: E731
         self.best = sorted([*self.best, scored], key=order, reverse=True)[: self._count]
         self.worst = sorted([*self.worst, scored], key=order)[: self._count]
@@ -113,6 +111,6 @@ def best_and_worst(
     split, ranking = config.data.eval_split, Ranking(count, config.data.num_classes)
     batches = eval_batches.eval_batches(config, split, *topology())
     evaluate(model, {network: networks[network]}, batches, config, ranking.observe)
-    ids = train_batches.split_ids(config, split)
+    ids = subsets.split_ids(config, split)
     named = lambda images: [dataclasses.replace(x, id=ids[x.index]) for x in images]  # noqa: E731
     return named(ranking.best), named(ranking.worst)

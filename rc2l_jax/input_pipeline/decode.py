@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from data.host_tf import tf
+from rc2l_jax.structs import VOID
 
-VOID = 255
 _RATIOS = (1, 2, 4, 8)  # what a JPEG decoder can shrink by while it decodes
 # Chroma planes of half the size are interpolated between neighbours, which a cut takes away.
 _MARGIN = 2

@@ -13,13 +13,13 @@ import dataclasses
 import math
 from typing import NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from data.host_tf import tf
 from rc2l_jax.input_pipeline import decode
+from rc2l_jax.structs import IMAGE_PAD, VOID
 
-IMAGE_PAD = 128
-VOID = 255
 _BLOCK = 64  # rows
 _SCALE_STEP = 0.1  # MaskFormer's short edges: 0.5, 0.6, ... 2.0 times the crop size
 
@@ -248,3 +248,18 @@ def _below(uniform: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
     """A uniform number in [0, 1) -> an integer in 0..count-1."""
     count = tf.cast(count, tf.int32)
     return tf.minimum(tf.cast(uniform * tf.cast(count, tf.float32), tf.int32), count - 1)
+
+
+Size = tuple[int, int]
+
+
+class Resize(NamedTuple):
+    """To what size a view resizes an image: see `resized_size`."""
+
+    short_edge: int
+    max_long_edge: int
+    scale: float
+
+    def __call__(self, size: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Maps image sizes [..., 2] to int32 [..., 2]."""
+        return resized_size(size, self.short_edge, self.max_long_edge, self.scale)

@@ -6,13 +6,7 @@ runs inside tf.data: a process that ends while TensorFlow waits for Python may h
 
 from __future__ import annotations
 
-import collections
-import dataclasses
-import functools
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -23,46 +17,8 @@ from data.host_tf import reason, tf
 from data.images import ImageError, check_claims
 from data.splits import Key
 
-_MAX_THREADS = 8
-_AHEAD = 2  # batches in preparation, besides one a thread
-
-S, T = TypeVar("S"), TypeVar("T")
 Arrays = tuple[np.ndarray, ...]
 Instead = Callable[[int, DataError], Arrays]
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """The endless sequence of one stream's examples: every epoch in an order of its own.
-
-    Attributes:
-      keys: the examples of an epoch.
-      seed: two streams with different seeds have unrelated orders.
-    """
-
-    keys: tuple[Key, ...]
-    seed: int
-
-    def keys_at(self, positions: np.ndarray) -> list[Key]:
-        """The examples at some positions of the sequence, int64 [B]."""
-        epochs, places = np.divmod(positions, len(self.keys))
-        return [self.keys[self._epoch(int(e))[p]] for e, p in zip(epochs, places)]
-
-    def others(self, position: int) -> Iterator[Key]:
-        """The other examples of a position's epoch, from there on and then from its beginning."""
-        epoch, place = divmod(position, len(self.keys))
-        for index in np.roll(self._epoch(epoch), -place)[1:]:
-            yield self.keys[index]
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        return _permutation(len(self.keys), self.seed, epoch)
-
-
-@functools.lru_cache(maxsize=16)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    """int64 [count]. Philox's raw output is fixed for ever, unlike Generator's methods."""
-    key = np.array([seed, epoch], np.int64).view(np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
 
 
 def batched(view: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
@@ -76,48 +32,6 @@ def batched(view: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[t
         return views.batch(size).get_single_element()
 
     return apply
-
-
-def ahead(
-    make: Callable[[S], T],
-    items: Iterable[S],
-    weigh: Callable[[S], int] = lambda item: 0,
-    most: int = 0,
-) -> Iterator[T]:
-    """Yields make(item) for each item, in order, while threads work on the next ones.
-
-    What `make` raises is raised in place of its result.
-
-    Args:
-      make: called in threads.
-      items: taken one by one: as many as there are threads, and two, are begun and not yet yielded.
-      weigh: what an item takes while it is begun and not yet yielded, in bytes.
-      most: fewer items are begun where together they take more. What takes more alone is waited
-        for before another item is taken.
-    """
-    threads = min(_num_cores(), _MAX_THREADS)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="input")
-    pending: collections.deque = collections.deque()
-    weight = 0
-    # No clean-up: a pool that is dropped ends its threads, even while Python shuts down.
-    for item in items:
-        pending.append((pool.submit(make, item), weigh(item)))
-        weight += pending[-1][1]
-        del item  # it may be large, and the next one may be long in coming
-        while len(pending) >= threads + _AHEAD or weight > most:
-            future, freed = pending.popleft()
-            weight -= freed
-            yield future.result()
-            del future
-    while pending:
-        yield pending.popleft()[0].result()
-
-
-def _num_cores() -> int:
-    """Cores that this process may use: a batch system may lend fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load(

@@ -18,63 +18,29 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import splits
-from data.catalog import open_dataset
 from data.dataset import Dataset
 from data.errors import DataError
 from data.host_tf import tf
 from data.splits import Key
-from rc2l_jax.input_pipeline import geometry as host_augment
 from rc2l_jax.input_pipeline.bad_examples import BadExamples
-from rc2l_jax.input_pipeline.geometry import Geometry
+from rc2l_jax.input_pipeline.geometry import Geometry, training_view
 from rc2l_jax.input_pipeline.loading import (
     Arrays,
     Instead,
-    Order,
-    ahead,
     batched,
     check_labels,
     load,
     local_size,
     split_devices,
 )
+from rc2l_jax.input_pipeline.order import Order
+from rc2l_jax.input_pipeline.subsets import open_subsets
+from rc2l_jax.input_pipeline.threads import ahead
 from rc2l_jax.structs import Batch
 
 # Streams draw from separate random numbers.
 _LABELED, _UNLABELED = 0, 1
 _NUM_STREAMS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """What the rest of the program must know about the data.
-
-    Attributes:
-      name: of the data set.
-      class_names: K names, in the order of their ids.
-      num_examples: split of the data set -> its number of examples.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    num_examples: dict[str, int]
-
-
-def dataset_info(config: ConfigDict) -> DatasetInfo:
-    """Describes the data set.
-
-    Raises:
-      DataError: the data cannot be used.
-    """
-    dataset = open_dataset(config.data)
-    counts = {split: len(ids) for split, ids in dataset.ids.splits.items()}
-    return DatasetInfo(dataset.name, dataset.class_names, counts)
-
-
-def split_ids(config: ConfigDict, split: str) -> list[str]:
-    """Ids of a split's examples: entry i belongs to `EvalBatch.index == i`."""
-    dataset = open_dataset(config.data)
-    return [dataset.ids.id(key) for key in splits.resolve(split, dataset.ids, "split")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,27 +181,6 @@ def first_unlabeled(config: ConfigDict, count: int) -> Arrays:
     return _Stream(dataset, order, view, labels, size, bad, key).batch(0)
 
 
-def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
-    """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
-
-    Raises:
-      DataError: see `splits.resolve_all`; also if `config.unsup_weight` is not 0 and no unlabelled
-        split is named, or if an image is evaluated on whose copy is trained on.
-    """
-    data, semi = config.data, config.unsup_weight > 0
-    if semi and not data.unlabeled_split:
-        raise DataError(
-            "config.data.unlabeled_split is empty, but config.unsup_weight is not 0; name the "
-            "unlabelled images, or set config.unsup_weight = 0."
-        )
-    dataset = open_dataset(data)
-    unlabeled = data.unlabeled_split if semi else ""
-    texts = (data.labeled_split, unlabeled, data.eval_split)
-    subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
-    # A photo may lie in two folders, or under two names.
-    return dataset, splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
-
-
 @functools.lru_cache(maxsize=4)  # tracing takes a second
 def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
     """(encoded images, encoded labels, sizes [B, 2], seeds [B, 2]) -> (image, label, valid)."""
@@ -243,7 +188,7 @@ def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
     def view(
         image: tf.Tensor, label: tf.Tensor, size: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        return host_augment.training_view(image, label, size, seed, geometry)
+        return training_view(image, label, size, seed, geometry)
 
     return batched(view)
 

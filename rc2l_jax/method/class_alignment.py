@@ -29,13 +29,25 @@ def query_counts(class_logits: jax.Array) -> jax.Array:
     return probabilities[..., :-1].sum((0, 1))
 
 
+def class_counts(truth: Segments, predicted: jax.Array | None, num_classes: int) -> jax.Array:
+    """What `update_shares` takes: float32 [2, K].
+
+    Args:
+      truth: of the labelled images.
+      predicted: `query_counts` of the teacher; None, which counts as zeros, if it saw no image.
+      num_classes: K.
+    """
+    labeled = segment_counts(truth, num_classes)
+    return jnp.stack([labeled, jnp.zeros_like(labeled) if predicted is None else predicted])
+
+
 def update_shares(shares: jax.Array, counts: jax.Array, rate: jax.Array) -> jax.Array:
     """Moves `TrainState.class_shares` towards what one step saw.
 
     Args:
       shares: float32 [2, K], each row adds up to 1.
-      counts: float32 [2, K], of all devices: `segment_counts` of the labelled images,
-        `query_counts` of the teacher. A row that is zero or not finite changes nothing.
+      counts: float32 [2, K], `class_counts` of all devices. A row that is zero or not finite
+        changes nothing.
       rate: in 0..1, the weight of this step.
     """
     total = counts.sum(1, keepdims=True)

@@ -5,29 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-# ImageNet statistics in the 0..255 range: what MaskFormer's backbones were trained with.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
-PADDING_VALUE = 128.0
+from rc2l_jax.structs import IMAGE_PAD
 
 # SSD's photometric distortion as detectron2's ColorAugSSDTransform has it; each with chance 1/2.
 BRIGHTNESS_DELTA = 32.0
 CONTRAST_RANGE = (0.5, 1.5)
 SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18.0 / 180.0  # of the full circle
-
-# Of the mask logits. CutMix boxes lie on the mask grid, so that mixed masks are exact.
-MASK_STRIDE = 4
-
-
-def normalize(images: jax.Array) -> jax.Array:
-    """[B, H, W, 3], uint8 or float in 0..255 (RGB), to float32 of ImageNet's mean and deviation."""
-    return (images.astype(jnp.float32) - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)
-
-
-def image_keys(key: jax.Array, num_images: int, first: jax.Array | int) -> jax.Array:
-    """A key an image, by its position in the global batch: the same for any number of devices."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(num_images))
 
 
 def color_augment(keys: jax.Array, images: jax.Array, valid: jax.Array) -> jax.Array:
@@ -42,7 +26,7 @@ def color_augment(keys: jax.Array, images: jax.Array, valid: jax.Array) -> jax.A
       float32 [B, H, W, 3] in 0..255.
     """
     colored = jax.vmap(_color_augment_one)(keys, images.astype(jnp.float32))
-    return jnp.where(valid[..., None], colored, PADDING_VALUE)
+    return jnp.where(valid[..., None], colored, IMAGE_PAD)
 
 
 def _color_augment_one(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -131,7 +115,7 @@ def color_jitter(
         return jnp.where(jax.random.bernoulli(k_gray, grayscale), gray, image)
 
     jittered = jax.vmap(one)(keys, images.astype(jnp.float32))
-    return jnp.where(valid[..., None], jittered, PADDING_VALUE)
+    return jnp.where(valid[..., None], jittered, IMAGE_PAD)
 
 
 def _luminance(image: jax.Array) -> jax.Array:
@@ -159,64 +143,3 @@ def _shift_hue_and_saturation(rgb: jax.Array, hue: jax.Array, saturation: jax.Ar
     k = (jnp.array([5.0, 3.0, 1.0]) + sector[..., None]) % 6.0
     ramp = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
     return value[..., None] - scaled[..., None] * ramp
-
-
-def cutmix_boxes(
-    keys: jax.Array,
-    size: tuple[int, int],
-    *,
-    probability: float,
-    min_area: float,
-    max_area: float,
-    max_aspect: float,
-) -> jax.Array:
-    """One box an image, on the mask grid (CutMix, Yun et al. 2019).
-
-    Args:
-      keys: [B, 2], a key an image.
-      size: (h, w) of the mask grid.
-      probability: chance that an image has a box at all.
-      min_area: of the box, as a share of the image.
-      max_area: likewise.
-      max_aspect: the longest side over the shortest (as shares of the image's), drawn
-        log-uniformly either way; less where a box of that area would not fit.
-
-    Returns:
-      bool [B, h, w], True inside the box.
-    """
-    h, w = size
-
-    def one(key: jax.Array) -> jax.Array:
-        k_apply, k_area, k_aspect, k_row, k_column = jax.random.split(key, 5)
-        area = jax.random.uniform(k_area, (), minval=min_area, maxval=max_area)
-        bound = jnp.minimum(jnp.log(max_aspect), -jnp.log(area))  # no side above the image's
-        log_aspect = bound * jax.random.uniform(k_aspect, (), minval=-1.0)
-        tall = jnp.clip(jnp.round(h * jnp.sqrt(area * jnp.exp(log_aspect))), 1, h)
-        wide = jnp.clip(jnp.round(w * jnp.sqrt(area * jnp.exp(-log_aspect))), 1, w)
-        top = jnp.floor(jax.random.uniform(k_row) * (h - tall + 1))
-        left = jnp.floor(jax.random.uniform(k_column) * (w - wide + 1))
-        rows, columns = jnp.arange(h)[:, None], jnp.arange(w)[None, :]
-        inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-        return inside & jax.random.bernoulli(k_apply, probability)
-
-    return jax.vmap(one)(keys)
-
-
-def cutmix_partners(key: jax.Array, num_images: int) -> jax.Array:
-    """Whose pixels an image's box shows: int32 [B], never the image itself if B > 1."""
-    shift = jax.random.randint(key, (), 1, max(num_images, 2))
-    return (jnp.arange(num_images) + shift) % num_images
-
-
-def cutmix_images(images: jax.Array, box: jax.Array, partner: jax.Array) -> jax.Array:
-    """Pastes each image's box from its partner.
-
-    Args:
-      images: [B, H, W, ...], H and W multiples of `MASK_STRIDE`.
-      box: bool [B, h, w].
-      partner: int32 [B].
-    """
-    pixels = box.repeat(MASK_STRIDE, axis=1).repeat(MASK_STRIDE, axis=2)
-    return jnp.where(
-        pixels.reshape(pixels.shape + (1,) * (images.ndim - 3)), images[partner], images
-    )

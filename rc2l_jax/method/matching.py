@@ -18,6 +18,8 @@ from scipy.optimize import linear_sum_assignment
 from rc2l_jax.method.losses import mask
 from rc2l_jax.structs import Assignment, Segments
 
+MATCHERS = ("host", "device")  # see `assign`
+
 # Costs beyond this count as not finite: sums of float32 potentials would overflow in the device
 # matcher, whose loops then never end.
 _LARGEST_COST = 1e30
@@ -88,8 +90,8 @@ def assign(cost: jax.Array, valid: jax.Array, *, matcher: str) -> tuple[Assignme
     Raises:
       ValueError: `matcher` is neither "host" nor "device", or the shapes disagree.
     """
-    if matcher not in ("host", "device"):
-        raise ValueError(f"matcher = {matcher!r}: must be 'host' or 'device'")
+    if matcher not in MATCHERS:
+        raise ValueError(f"matcher = {matcher!r} is not one of {', '.join(MATCHERS)}")
     if valid.shape != (*cost.shape[:-2], cost.shape[-1]):
         raise ValueError(
             f"cost {cost.shape} needs valid {(*cost.shape[:-2], cost.shape[-1])}, not {valid.shape}"

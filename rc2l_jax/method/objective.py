@@ -61,6 +61,14 @@ def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> 
     return jax.vmap(cost)(predictions.class_logits, predictions.mask_logits)
 
 
+def label_loss(
+    predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
+) -> tuple[jax.Array, Terms]:
+    """Eq. 1 (see `weighted_total`), and its terms."""
+    terms = label_terms(predictions, segments, assignment, config)
+    return weighted_total(terms, label_weights(config)), terms
+
+
 def label_terms(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> Terms:
@@ -83,6 +91,14 @@ def label_weights(config: ConfigDict) -> dict[str, float]:
         "focal": config.loss.focal_weight,
         "dice": config.loss.dice_weight,
     }
+
+
+def unlabel_loss(
+    predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
+) -> tuple[jax.Array, Terms]:
+    """Eq. 2 (see `weighted_total`), and its terms."""
+    terms = unlabel_terms(predictions, segments, assignment, config)
+    return weighted_total(terms, unlabel_weights(config)), terms
 
 
 def unlabel_terms(

@@ -1,12 +1,26 @@
-"""Segments: from label maps, from the teacher's predictions, and through CutMix."""
+"""Segments: from label maps, and what can be done with them."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rc2l_jax.structs import VOID, Segments
+
+
+class Target(NamedTuple):
+    """Segments to match predictions to.
+
+    Attributes:
+      segments: M slots an image.
+      dropped: int32 [B], segments for which there was no slot.
+    """
+
+    segments: Segments
+    dropped: jax.Array
 
 
 def nearest_downsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -38,7 +52,7 @@ def ground_truth_segments(
     num_classes: int,
     max_segments: int,
     ignore_void: bool,
-) -> tuple[Segments, jax.Array]:
+) -> Target:
     """One segment a class present in the crop (section 3.1's z^gt).
 
     Args:
@@ -50,7 +64,7 @@ def ground_truth_segments(
         background, as MaskFormer does.
 
     Returns:
-      The segments, masks bool [B, M, H, W], and int32 [B], the classes that found no slot.
+      The segments, masks bool [B, M, H, W], and the number of classes that found no slot.
     """
     ids = jnp.where(valid, label, VOID).astype(jnp.int32)
     area = jax.vmap(lambda x: jnp.bincount(x.ravel(), length=VOID + 1))(ids)[:, :num_classes]
@@ -65,96 +79,10 @@ def ground_truth_segments(
         score=slot_valid.astype(jnp.float32),
         known=valid & (ids != VOID) if ignore_void else valid,
     )
-    return segments, (area > 0).sum(1) - slot_valid.sum(1)
+    return Target(segments, (area > 0).sum(1) - slot_valid.sum(1))
 
 
-def pseudo_segments(
-    class_logits: jax.Array,
-    mask_logits: jax.Array,
-    valid: jax.Array,
-    *,
-    max_segments: int,
-    score_threshold: float,
-    mask_threshold: float,
-    min_area: int,
-) -> tuple[Segments, jax.Array]:
-    """The teacher's pseudo label z^t: queries compete for each pixel by score times mask.
-
-    Args:
-      class_logits: float32 [B, N, K+1].
-      mask_logits: float32 [B, N, h, w].
-      valid: bool [B, h, w], False on padding.
-      max_segments: M. If more queries win a segment, the largest win.
-      score_threshold: a query competes if its best class is not no-object and more probable.
-      mask_threshold: a pixel belongs to its winner if the winner's mask is at least this probable.
-      min_area: smaller segments are dropped; in pixels of the mask grid.
-
-    Returns:
-      The segments, masks bool [B, M, h, w], without gradient, and int32 [B], how many queries'
-      segments found no slot.
-    """
-    no_object = class_logits.shape[-1] - 1
-    probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))
-    classes, score = probabilities.argmax(-1), probabilities.max(-1)
-    competes = (classes != no_object) & (score > score_threshold)
-    masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
-
-    # What does not compete bids below any mask, also one of 0 or, not competing, of NaN.
-    bids = jnp.where(competes[:, :, None, None], score[:, :, None, None] * masks, -1.0)
-    winner = bids.argmax(1)  # [B, h, w]
-    is_winner = winner[:, None] == jnp.arange(classes.shape[1])[:, None, None]
-    won = is_winner & (masks >= mask_threshold) & competes[:, :, None, None] & valid[:, None]
-    segments = Segments(
-        classes=jnp.where(competes, classes, 0), masks=won, valid=competes, score=score, known=valid
-    )
-    return keep_largest(segments, max_segments, min_area)
-
-
-def semantic_segments(
-    class_logits: jax.Array,
-    mask_logits: jax.Array,
-    valid: jax.Array,
-    *,
-    max_segments: int,
-    pixel_threshold: float,
-    min_area: int,
-) -> tuple[Segments, jax.Array]:
-    """The teacher's pseudo label z^t from its semantic inference: one segment a class.
-
-    Where several queries share an object, each alone is unsure and none wins a whole segment;
-    their sum, which is what inference uses, still names the class.
-
-    Args:
-      class_logits: float32 [B, N, K+1].
-      mask_logits: float32 [B, N, h, w].
-      valid: bool [B, h, w], False on padding.
-      max_segments: M. If more classes are present, the largest win.
-      pixel_threshold: a pixel is covered if sum_i p_i(c) m_i of its best class exceeds this.
-      min_area: smaller segments are dropped; in pixels of the mask grid.
-
-    Returns:
-      As `pseudo_segments`; the score is the mean over the segment, at most 1.
-    """
-    probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))[..., :-1]
-    masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
-    semantic = jnp.einsum("bnk,bnhw->bkhw", probabilities, masks)
-    classes = jnp.broadcast_to(jnp.arange(semantic.shape[1]), semantic.shape[:2])
-    best = semantic.argmax(1)[:, None] == classes[:, :, None, None]
-    won = best & (semantic > pixel_threshold) & valid[:, None]
-    total = jnp.where(won, jnp.minimum(semantic, 1.0), 0.0).sum((2, 3))
-    segments = Segments(
-        classes=classes,
-        masks=won,
-        valid=won.any((2, 3)),
-        score=total / jnp.maximum(won.sum((2, 3)), 1),
-        known=valid,
-    )
-    return keep_largest(segments, max_segments, min_area)
-
-
-def keep_largest(
-    segments: Segments, max_segments: int, min_area: int
-) -> tuple[Segments, jax.Array]:
+def keep_largest(segments: Segments, max_segments: int, min_area: int) -> Target:
     """Keeps the `max_segments` largest of those with at least `min_area` pixels.
 
     Args:
@@ -163,8 +91,7 @@ def keep_largest(
       min_area: in pixels of the masks.
 
     Returns:
-      Segments with M slots, and int32 [B], the number of segments that were large enough but found
-      no slot.
+      Segments with M slots, and the number of segments that were large enough but found no slot.
     """
     area = jnp.where(segments.valid, segments.masks.sum((2, 3)), 0)
     area = jnp.where(area >= max(min_area, 1), area, 0)
@@ -183,7 +110,7 @@ def keep_largest(
     if spare:
         pad = lambda x: jnp.pad(x, ((0, 0), (0, spare)) + ((0, 0),) * (x.ndim - 2))  # noqa: E731
         kept = kept.replace(**{k: pad(getattr(kept, k)) for k in _PER_SLOT})
-    return kept, (area > 0).sum(1) - valid.sum(1)
+    return Target(kept, (area > 0).sum(1) - valid.sum(1))
 
 
 _PER_SLOT = ("classes", "masks", "valid", "score")
@@ -208,42 +135,6 @@ def merge_same_class(segments: Segments) -> Segments:
         valid=first,
         score=score / jnp.maximum(total, 1.0),
     )
-
-
-def cutmix_segments(
-    segments: Segments,
-    box: jax.Array,
-    partner: jax.Array,
-    *,
-    max_segments: int,
-    min_area: int,
-    merge: bool,
-) -> tuple[Segments, jax.Array]:
-    """Cuts and pastes pseudo segments with the box that mixed their images.
-
-    Args:
-      segments: of the weak views, masks [B, M, h, w].
-      box: bool [B, h, w], True where the image shows its partner.
-      partner: int32 [B], index of the image pasted into the box.
-      max_segments: M of the result; the largest win.
-      min_area: what the cut leaves smaller than this is dropped.
-      merge: join the segments of one class, of both images (`merge_same_class`).
-
-    Returns:
-      The mixed segments and int32 [B], how many found no slot.
-    """
-    pasted = jax.tree.map(lambda x: x[partner], segments)
-    both = lambda a, b: jnp.concatenate([a, b], axis=1)  # noqa: E731
-    mixed = Segments(
-        classes=both(segments.classes, pasted.classes),
-        masks=both(segments.masks & ~box[:, None], pasted.masks & box[:, None]),
-        valid=both(segments.valid, pasted.valid),
-        score=both(segments.score, pasted.score),
-        known=jnp.where(box, pasted.known, segments.known),
-    )
-    if merge:
-        mixed = merge_same_class(mixed)
-    return keep_largest(mixed, max_segments, min_area)
 
 
 def label_map(segments: Segments) -> jax.Array:

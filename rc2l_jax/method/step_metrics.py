@@ -9,9 +9,84 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rc2l_jax.structs import Mean, Segments
+from rc2l_jax.method.class_alignment import segment_counts
+from rc2l_jax.method.objective import Terms
+from rc2l_jax.method.segments import Target, nearest_downsample
+from rc2l_jax.method.teacher import PseudoLabels
+from rc2l_jax.structs import Batch, Mean, Segments
 
 NONFINITE = "nonfinite/"  # prefix of the metrics that say how often a term was not finite
+
+
+def of_terms(prefix: str, terms: Terms) -> dict[str, Mean]:
+    """Loss terms as reported: of the last decoder layer, which is the one used at inference."""
+    return {f"{prefix}_{k}": jax.tree.map(lambda x: x[-1], v) for k, v in terms.items()}
+
+
+def of_labeled(truth: Target, finite: jax.Array) -> dict[str, Mean]:
+    """How many classes found no slot an image, and how often matching was not finite.
+
+    Args:
+      truth: of the labelled images.
+      finite: bool, see `matching.assign`.
+    """
+    return {
+        "match/nonfinite": _mean_of(~finite),
+        "label/dropped_segments": _mean_of(truth.dropped),
+    }
+
+
+def of_unlabeled(
+    pseudo: PseudoLabels, target: Target, batch: Batch, num_classes: int
+) -> dict[str, Any]:
+    """Metrics of the teacher's pseudo labels.
+
+    Args:
+      pseudo: of the weak views.
+      target: of the strong views.
+      batch: for the ground truth, where the data set has it.
+      num_classes: K.
+
+    Returns:
+      See `pseudo_label_metrics`; and "pseudo/classes", float32 [K], the segments of each class.
+    """
+    grid = pseudo.segments.known.shape[1:]
+    metrics = pseudo_label_metrics(
+        pseudo.segments,
+        nearest_downsample(batch.unlabeled_label, grid),
+        nearest_downsample(batch.unlabeled_valid, grid),
+        num_classes=num_classes,
+    )
+    return metrics | {
+        "pseudo/dropped_segments": _mean_of(pseudo.dropped + target.dropped),
+        "pseudo/classes": segment_counts(pseudo.segments, num_classes),
+    }
+
+
+def of_finite_steps(
+    metrics: Mapping[str, Any],
+    scalars: Mapping[str, jax.Array],
+    grads: Mapping[str, Any],
+    finite: jax.Array,
+) -> dict[str, Mean]:
+    """All metrics of a step; one that is not finite says what was not, and counts in no mean.
+
+    Args:
+      metrics: of `total_loss`, summed over devices.
+      scalars: one number of the step each.
+      grads: see `nonfinite_terms`.
+      finite: bool [], whether loss and gradient are.
+    """
+    metrics, scalars = dict(metrics), dict(scalars)
+    if "pseudo/classes" in metrics:
+        classes_present = metrics.pop("pseudo/classes") > 0  # [K]
+        scalars["pseudo/classes"] = classes_present.sum()
+    metrics |= {k: (jnp.float32(v), jnp.ones(())) for k, v in scalars.items()}
+    means = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)
+    terms = {name: term for name, term in metrics.items() if name.startswith("loss/")}
+    counts = nonfinite_terms(terms, grads)
+    counts["nonfinite_steps"] = jnp.float32(~finite), jnp.ones(())
+    return means | counts | {"match/nonfinite": metrics["match/nonfinite"]}
 
 
 def pseudo_label_metrics(
@@ -61,3 +136,7 @@ def nonfinite_terms(losses: Mapping[str, Mean], grads: Mapping[str, Any]) -> dic
     values |= {f"grad/{module}": optax.global_norm(tree) for module, tree in grads.items()}
     broken = {name: jnp.float32(~jnp.isfinite(value)) for name, value in values.items()}
     return {f"{NONFINITE}{name}": (value, jnp.ones(())) for name, value in broken.items()}
+
+
+def _mean_of(values: jax.Array) -> Mean:
+    return values.sum(), jnp.asarray(values.size)

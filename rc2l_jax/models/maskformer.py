@@ -14,15 +14,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rc2l_jax.models.extent import cell_mask
-from rc2l_jax.models.normalization import NORMS
 from rc2l_jax.models.pixel_decoder import PixelDecoder
-from rc2l_jax.models.resnet import BACKBONES, STEMS, ResNet
+from rc2l_jax.models.resnet import ResNet
 from rc2l_jax.models.transformer import TransformerDecoder
 from rc2l_jax.structs import Predictions
 
 # torch's default for a linear layer: uniform within 1 / sqrt(fan_in).
 _torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-_DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")  # of activations; parameters are float32
 
 
 class MaskHead(nn.Module):
@@ -176,24 +175,57 @@ def build_model(config: ConfigDict, axis_name: str | None = "batch") -> MaskForm
 
     Returns:
       The (parameterless) module.
-
-    Raises:
-      ValueError: if a value that must be one of a few names is not.
     """
-    for key, value, choices in (
-        ("model.backbone", config.model.backbone, BACKBONES),
-        ("model.stem", config.model.stem, STEMS),
-        ("model.norm", config.model.norm, NORMS),
-        ("dtype", config.dtype, _DTYPES),
-    ):
-        if value not in choices:
-            raise ValueError(
-                f"config.{key} = {value!r} is unknown; use one of {', '.join(choices)}."
-            )
     return MaskFormer(
         num_classes=config.data.num_classes,
         **config.model,
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
         remat=config.remat,
+    )
+
+
+def semantic_inference(
+    class_logits: jax.Array, mask_logits: jax.Array, size: tuple[int, int]
+) -> jax.Array:
+    """Scores every class at every pixel (MaskFormer, section 3.4, `semantic_inference`).
+
+    Masks are upsampled as logits, before the sigmoid, as MaskFormer does. Images are done one
+    after the other, so that only one image's N upsampled masks are in memory.
+
+    Args:
+      class_logits: float32 [B, N, K+1], last class no-object.
+      mask_logits: float32 [B, N, h, w].
+      size: (H, W) of the network's (padded) input.
+
+    Returns:
+      float32 [B, K, H, W]: sum over queries of p(class) times p(mask).
+    """
+
+    def one(logits: tuple[jax.Array, jax.Array]) -> jax.Array:
+        classes, masks = logits
+        masks = jax.image.resize(masks, (masks.shape[0], *size), "bilinear", antialias=False)
+        return semantic_scores(classes, masks)
+
+    return jax.lax.map(one, (class_logits, mask_logits))
+
+
+def semantic_scores(class_logits: jax.Array, mask_logits: jax.Array) -> jax.Array:
+    """Sum over queries of p(class) times p(mask): what every class scores at every pixel.
+
+    In full float32: the scores are compared and thresholded, and accelerators multiply float32
+    matrices in fewer bits by default.
+
+    Args:
+      class_logits: float32 [..., N, K+1], last class no-object.
+      mask_logits: float32 [..., N, h, w].
+
+    Returns:
+      float32 [..., K, h, w].
+    """
+    return jnp.einsum(
+        "...nk,...nhw->...khw",
+        jax.nn.softmax(class_logits)[..., :-1],
+        jax.nn.sigmoid(mask_logits),
+        precision=jax.lax.Precision.HIGHEST,
     )

@@ -6,13 +6,14 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from data.whole_files import partial_name, whole_file
 from rc2l_jax.reports import pictures
 
 _JPEG_SIDE = 65_500  # pixels; a longer image has its overlay as PNG
@@ -58,7 +59,7 @@ def write_prediction(
     segments.parent.mkdir(parents=True, exist_ok=True)
     # The longest of an image's names is the first to be used: if it is too long, nothing is left.
     shares = output / "probabilities" / f"{name}.npz"
-    for former in (_partial(segments), segments, shares):
+    for former in (partial_name(segments, one_writer=True), segments, shares):
         former.unlink(missing_ok=True)
     save = pictures.save_image
     save(output / "masks" / f"{name}.png", pictures.indexed(prediction.ids))
@@ -70,22 +71,9 @@ def write_prediction(
     if prediction.probabilities is not None:
         _save_probabilities(shares, prediction, class_names)
     description = {**about, **describe_segments(prediction, class_names)}
-    with _whole(segments) as partial:
+    with whole_file(segments, one_writer=True) as partial:
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
         partial.write_text(text, encoding="utf-8")
-
-
-def _partial(path: Path) -> Path:
-    """What a file is called until it is whole; the name does not depend on host or process."""
-    return path.with_name(f"{path.name}.partial")
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yields the file to write, which becomes `path` when it is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield _partial(path)
-    os.replace(_partial(path), path)
 
 
 def list_path(output: Path, name: str) -> Path:
@@ -162,6 +150,6 @@ def _ends(used: np.ndarray) -> tuple[int, int]:
 
 
 def _save_probabilities(path: Path, prediction: Prediction, class_names: Sequence[str]) -> None:
-    with _whole(path) as partial, partial.open("wb") as file:
+    with whole_file(path, one_writer=True) as partial, partial.open("wb") as file:
         names = np.array(class_names)
         np.savez(file, probabilities=prediction.probabilities, class_names=names)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,14 +25,14 @@ from data.host_tf import tf
 from rc2l_jax.evaluation.class_scores import predict_pixels
 from rc2l_jax.evaluation.label_resolution import class_ids, describe_in_strips
 from rc2l_jax.evaluation.windows import InferenceOptions
-from rc2l_jax.input_pipeline import train_batches
-from rc2l_jax.input_pipeline.eval_batches import Resize
+from rc2l_jax.input_pipeline import subsets
+from rc2l_jax.input_pipeline.geometry import Resize
 from rc2l_jax.models.maskformer import MaskFormer, build_model
-from rc2l_jax.run.checkpoints import CheckpointError
-from rc2l_jax.run.config import ConfigError, flatten, validate, validate_options
+from rc2l_jax.run.config import ConfigError, validate, validate_options
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import restore_run, run_classes
 from rc2l_jax.run.startup import keep_compiled_programs
+from rc2l_jax.run.stored_config import run_config
 from rc2l_jax.structs import AXIS, EvalBatch
 from rc2l_jax.weights import WeightsError, files, load_pretrained, stablehlo
 from rc2l_jax.weights.from_transformers import describe_network, describe_processing
@@ -126,29 +125,6 @@ def from_run(
     return _network(model, networks[network], config, run_classes(workdir, config), title)
 
 
-def run_config(workdir: epath.Path) -> ConfigDict:
-    """Reads the config that a run was trained with; keys that are newer have their default.
-
-    Raises:
-      CheckpointError: the run directory has none.
-    """
-    path, config = workdir / "config.json", base.get_config()
-    known = flatten(config)
-    try:
-        stored = flatten(json.loads(path.read_text()))
-        config.update_from_flattened_dict({k: v for k, v in stored.items() if k in known})
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{workdir} has no config.json, so it is no run directory: train first, or give the "
-            "run's --config (an exported folder or other weights go with --model)"
-        ) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is not a run's config ({error}): give the run's --config"
-        ) from error
-    return config
-
-
 def from_weights(name: str, given: ConfigDict | None) -> Network:
     """Opens a whole MaskFormer's weights; see `open_network`."""
     path, description = files.find(name, "--model")
@@ -181,7 +157,7 @@ def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
             "the network looks like"
         )
     validate(config, num_devices=1)
-    return train_batches.dataset_info(config).class_names
+    return subsets.dataset_info(config).class_names
 
 
 def _network(

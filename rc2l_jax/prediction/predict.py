@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from data.errors import counted
-from rc2l_jax.input_pipeline.loading import ahead
+from rc2l_jax.input_pipeline.threads import ahead
 from rc2l_jax.prediction import photos
 from rc2l_jax.prediction.files import (
     Prediction,
@@ -37,7 +37,7 @@ from rc2l_jax.prediction.network import Network, Outputs, open_network
 from rc2l_jax.prediction.photos import Photo, PhotoError
 from rc2l_jax.prediction.stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.reports import pictures
-from rc2l_jax.reports.writer import say
+from rc2l_jax.reports.log import say
 from rc2l_jax.structs import EvalBatch
 
 # What a disk says of one name only: too long, of characters it does not know, or a folder is there.

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 
 from rc2l_jax.input_pipeline import geometry
-from rc2l_jax.input_pipeline.eval_batches import Group, group_sizes
-from rc2l_jax.input_pipeline.geometry import IMAGE_PAD
-from rc2l_jax.input_pipeline.loading import ahead, split_devices
+from rc2l_jax.input_pipeline.loading import split_devices
+from rc2l_jax.input_pipeline.shape_groups import Group, group_sizes
+from rc2l_jax.input_pipeline.threads import ahead
 from rc2l_jax.prediction.files import Prediction
 from rc2l_jax.prediction.network import Network, Outputs
 from rc2l_jax.prediction.photos import PhotoError
-from rc2l_jax.structs import EvalBatch, EvalView
+from rc2l_jax.structs import IMAGE_PAD, EvalBatch, EvalView
 
 _BATCH_BYTES = 1 << 27  # of a batch's images and results; beyond it a batch has fewer images
 # Of images that wait for the network, and of results that wait to be written: a few of 20

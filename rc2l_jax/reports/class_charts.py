@@ -8,44 +8,20 @@ apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442")
-NETWORK_COLORS = {"teacher": COLORS[0], "student": COLORS[1]}
+from rc2l_jax.reports.style import COLORS, DPI, NETWORK_COLORS, numbers, render, styled
+
 _HATCHES = ("", "//", "..", "xx")  # beyond eight bars in a row
 _ABSENT = "#dddddd"
-DPI = 100
 _MOST_NUMBERS = 12  # classes; with more the cells of a matrix are too small to write in
 _MOST_VALUES = 30  # classes with a number behind each bar
-
-# For whatever makes or draws a figure. Names are a user's: "$" in them is no formula, and every
-# letter of Europe must be there.
-styled = matplotlib.rc_context(
-    {
-        **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
-        "text.parse_math": False,
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-    }
-)
-
-
-@styled
-def render(figure: Figure) -> np.ndarray:
-    """Draws a matplotlib figure: uint8 [H, W, 3]."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def normalized(confusion: np.ndarray) -> np.ndarray:
@@ -213,11 +189,6 @@ def _bar_style(name: str, index: int) -> tuple[str, str]:
         return NETWORK_COLORS[name], ""
     turn, place = divmod(index, len(COLORS))
     return COLORS[place], _HATCHES[turn % len(_HATCHES)]
-
-
-def numbers(values: Iterable[float | None]) -> list[float]:
-    """Numbers as matplotlib takes them: nan, a gap, for None."""
-    return [np.nan if x is None else float(x) for x in values]
 
 
 def _text(value: float | None) -> str:

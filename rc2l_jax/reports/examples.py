@@ -1,11 +1,13 @@
-"""Pictures of examples, which a run shows at each evaluation; `visualize.py` has their parts."""
+"""Pictures of examples, which a run shows at each evaluation; `pictures.py` has their parts."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rc2l_jax.input_pipeline.unpadded import unpadded
 from rc2l_jax.reports.pictures import cells, grid
 from rc2l_jax.structs import VOID, EvalBatch
 
@@ -32,13 +34,9 @@ class EvaluationPictures:
           predictions: {network: uint8 [D, B/D, Hl, Wl]}.
         """
         self._captions = ["image", "ground truth", *predictions]
-        for at in np.ndindex(batch.index.shape):
-            if len(self._rows) < self._num_pictures and batch.index[at] >= 0:
-                view = batch.views[0]
-                image = view.image[at][tuple(map(slice, view.size[at]))]
-                part = tuple(map(slice, batch.label_size[at]))
-                labels = [batch.label[at], *(labels[at] for labels in predictions.values())]
-                self._rows.append(cells(image, (label[part] for label in labels)))
+        for example in itertools.islice(unpadded(batch), self._num_pictures - len(self._rows)):
+            labels = [example.label, *map(example.cropped, predictions.values())]
+            self._rows.append(cells(example.image, labels))
         return len(self._rows) < self._num_pictures
 
     def picture(self) -> np.ndarray | None:

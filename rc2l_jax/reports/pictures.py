@@ -1,13 +1,8 @@
-"""Pictures: label maps in colour, overlays and captioned grids; and the door to all other figures.
-
-What other files draw is found here, too, and imported when asked for: `from
-rc2l_jax.reports.pictures import curves_chart, grid`.
-"""
+"""Pictures: label maps in colour, overlays, captioned grids and legends."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from data.whole_files import whole_file
 from rc2l_jax.structs import VOID
 
 VOID_COLOR = (224, 224, 224)
@@ -28,25 +24,6 @@ _SHRINK_TO = 512
 _ROWS = 256
 _SWATCH = (24, 16)  # width and height
 _LEGEND_ROWS = 32
-_ELSEWHERE = {
-    "charts": ("confusion_chart", "confusion_figure", "iou_chart", "iou_figure"),
-    "curves": ("curves_chart", "curves_figure", "runs_chart", "runs_figure"),
-    "seeds": ("bands_chart", "bands_figure", "labels_chart", "labels_figure"),
-    "compare": ("comparison_grid", "open_run"),
-    "examples": ("EvaluationPictures", "pseudo_label_picture", "unlabeled_picture"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Figures of other files; late, for they import this one, and training needs no matplotlib."""
-    for module, names in _ELSEWHERE.items():
-        if name in names:
-            return getattr(importlib.import_module(f"rc2l_jax.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *(name for names in _ELSEWHERE.values() for name in names)])
 
 
 def palette() -> np.ndarray:
@@ -232,7 +209,5 @@ def save_image(path: Path, picture: Image.Image, **options: Any) -> None:
     """Writes an image of the kind that the suffix tells, as `save_png` does."""
     buffer = io.BytesIO()
     picture.save(buffer, format=Image.registered_extensions()[path.suffix], **options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    with whole_file(path, one_writer=True) as partial:
+        partial.write_bytes(buffer.getvalue())

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rc2l_jax.reports.class_charts import COLORS, DPI, NETWORK_COLORS, numbers, render, styled
+from rc2l_jax.reports.style import COLORS, DPI, NETWORK_COLORS, numbers, render, styled
 
 _STYLES = {"teacher": "-", "student": ":"}
 _PSEUDO = {

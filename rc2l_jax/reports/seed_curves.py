@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rc2l_jax.reports.class_charts import COLORS, DPI, render, styled
+from rc2l_jax.reports.style import COLORS, DPI, render, styled
 
 Run = Mapping[int, float | None]
 Methods = Mapping[str, Sequence[Run]]

@@ -2,20 +2,28 @@
 
 import math
 
+from rc2l_jax.method.losses.region import DENOMINATORS, UNIONS
+from rc2l_jax.method.matching import MATCHERS
+from rc2l_jax.method.pseudo_segments import SOURCES
+from rc2l_jax.method.views import STRONG_COLORS, UNCOVERED
+from rc2l_jax.models.maskformer import DTYPES
+from rc2l_jax.models.normalization import NORMS
+from rc2l_jax.models.resnet import BACKBONES, STEMS
+
 CHOICES = {
     "init_queries": ("first", "fresh"),
-    "matcher": ("host", "device"),
-    "dtype": ("float32", "bfloat16"),
-    "optimizer_dtype": ("float32", "bfloat16"),
+    "matcher": MATCHERS,
+    "dtype": DTYPES,
+    "optimizer_dtype": DTYPES,
     "on_bad_example": ("error", "skip"),
-    "strong_color": ("same", "weak", "jitter"),
-    "pseudo.source": ("query", "semantic"),
-    "pseudo.uncovered": ("unknown", "negative"),
-    "unsup.contrast_denominator": ("with_positive", "paper"),
-    "unsup.union": ("normalized", "semantic", "max"),
-    "model.backbone": ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    "model.stem": ("basic", "deeplab"),
-    "model.norm": ("frozen", "batch", "group"),
+    "strong_color": STRONG_COLORS,
+    "pseudo.source": SOURCES,
+    "pseudo.uncovered": UNCOVERED,
+    "unsup.contrast_denominator": DENOMINATORS,
+    "unsup.union": UNIONS,
+    "model.backbone": BACKBONES,
+    "model.stem": STEMS,
+    "model.norm": NORMS,
 }
 
 # Smallest and largest value, both allowed.

@@ -10,72 +10,19 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from etils import epath
 from filelock import FileLock, Timeout
-from ml_collections import ConfigDict
 
-from rc2l_jax import __version__
 from rc2l_jax.run.checkpoints import CheckpointError
-from rc2l_jax.run.config import flatten
-from rc2l_jax.run.storage import StorageError, is_local
-
-# In config.json, beside the config's own keys.
-_SPLITS, _VERSION, _CLASSES = "splits", "version", "class_names"
-
-# Keys that may differ between a run and its continuation: they change no parameter, except
-# `num_steps`, by which a run is prolonged (the schedule follows the new value from there on).
-CHANGEABLE = frozenset(
-    {
-        "num_steps",
-        "log_every_steps",
-        "eval_every_steps",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "max_nonfinite_steps",
-        "on_bad_example",
-        "max_bad_examples",
-        "num_pictures",
-        "compilation_cache",
-        "profile",
-        "eval_batch_size",
-        "eval.scales",
-        "eval.flip",
-        "eval.window",
-        "eval.window_stride",
-        "eval.max_shapes",
-        "data.dir",
-        "data.unlabeled_dir",
-        "data.prepared_dir",
-    }
-)
+from rc2l_jax.run.storage import StorageError, is_local, write_json
 
 
 def run_path(workdir: epath.PathLike) -> epath.Path:
     """The run directory, absolute: a local path or a bucket's address."""
     path = epath.Path(workdir).expanduser()
     return path.absolute() if is_local(path) else path  # made absolute, a bucket would be a folder
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: epath.Path, text: str) -> None:
-    """Writes a file whole, see `write_json`."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: epath.Path, content: bytes) -> None:
-    """Writes a file whole, see `write_json`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: `--mode=eval` may write while a run trains.
-    partial = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 @contextlib.contextmanager
@@ -111,40 +58,6 @@ def only_job(workdir: epath.Path) -> Iterator[None]:
         lock.release()
 
 
-def write_run_config(
-    workdir: epath.Path, config: ConfigDict, used: Mapping[str, Any], class_names: Sequence[str]
-) -> None:
-    """Writes config.json: the config, the run's images and classes, and this program's version.
-
-    Args:
-      workdir: the run directory.
-      config: of the run.
-      used: see `check.describe_subsets`.
-      class_names: K names.
-    """
-    beside = {_SPLITS: dict(used), _CLASSES: list(class_names), _VERSION: __version__}
-    write_json(workdir / "config.json", config.to_dict() | beside)
-
-
-def stored_config(workdir: epath.Path) -> dict[str, Any]:
-    """What config.json holds, see `write_run_config`; {} if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads((workdir / "config.json").read_text()))
-    return {}
-
-
-def stored_class_names(workdir: epath.Path) -> list[str]:
-    """The class names that a run directory knows; none if it does not.
-
-    A run that was begun before config.json had them has them from its last evaluation.
-    """
-    with contextlib.suppress(LookupError, TypeError):
-        return list(stored_config(workdir)[_CLASSES])
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return list(json.loads((workdir / "results.json").read_text())["teacher"]["iou"])
-    return []
-
-
 def _describe_job(owner: epath.Path) -> str:
     try:
         job = json.loads(owner.read_text())
@@ -175,96 +88,3 @@ def check_still_there(workdir: epath.Path) -> None:
     """
     if not (workdir / "config.json").exists():
         raise StorageError(f"{workdir} is gone: it was deleted or moved while the run used it")
-
-
-def keep_former_config(workdir: epath.Path, step: int) -> None:
-    """Keeps config.json, before a run of another config goes on from `step`, under another name."""
-    path = workdir / f"config_until_step_{step:08d}.json"
-    if not path.exists():
-        write_text(path, (workdir / "config.json").read_text())
-
-
-def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Returns {dotted key: (stored value, new value)}; a key one side lacks is "absent" there."""
-    old, new = flatten(stored), flatten(json.loads(json.dumps(config.to_dict())))
-    pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in {**old, **new}}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def check_run_config(
-    workdir: epath.Path,
-    config: ConfigDict,
-    used: Mapping[str, Any],
-    allow_changes: bool = False,
-) -> list[str]:
-    """Refuses to go on with a run of another config, before anything is written.
-
-    Args:
-      workdir: the run directory, which need not exist. Without a checkpoint in it there is nothing
-        to go on with, and the config may have changed freely.
-      config: of the run to start or go on with.
-      used: the images it uses, see `check.describe_subsets`.
-      allow_changes: of any key and of the images; a model of other shapes is found later, by its
-        checkpoint.
-
-    Returns:
-      A line for each key that has changed and may.
-
-    Raises:
-      CheckpointError: the directory's config.json differs in a key that matters or names other
-        images, or is damaged.
-    """
-    path = workdir / "config.json"
-    if not path.exists() or not any((workdir / "checkpoints").glob("*")):
-        return []
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
-    before = stored.pop(_SPLITS, {})
-    stored.pop(_VERSION, None)  # a newer one may go on; its release notes say what it changes
-    stored.pop(_CLASSES, None)
-    differing = differing_keys(stored, config)
-    phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
-    refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]
-    if refused and not allow_changes:
-        do = "Use another --workdir, or that run's config"
-        if not any(key.startswith("model.") for key in differing):  # whose weights would not fit
-            do += "; or --allow_config_change to go on with the new one"
-        raise CheckpointError(
-            f"{workdir} belongs to a run of another config: {'; '.join(refused)}. {do}"
-        )
-    former = before or used
-    changed = [name for name in used if _images(former, name) != _images(used, name)]
-    if changed and not allow_changes:
-        raise CheckpointError(
-            f"{workdir} belongs to a run on other images: {', '.join(changed)}. The list file or "
-            "the data set has changed since; use another --workdir, or the former ones; or "
-            "--allow_config_change to go on with the new ones"
-        )
-    return [*phrases.values(), *(f"the images of {name} are others" for name in changed)]
-
-
-def _images(used: Mapping[str, Any], name: str) -> Any:
-    entry = used.get(name, {})
-    return entry.get("examples"), entry.get("checksum"), entry.get("content")
-
-
-def describe_change(key: str, old: Any, new: Any) -> str:
-    """Returns one differing key as a phrase."""
-    return f"{key} was {old!r} and is now {new!r}"
-
-
-def check_same_model(stored: Mapping[str, Any], config: ConfigDict, workdir: epath.Path) -> None:
-    """Raises CheckpointError if the config describes another network than a stored one."""
-    decisive = ("model.", "data.name", "data.num_classes")
-    changes = [
-        describe_change(key, *pair)
-        for key, pair in differing_keys(stored, config).items()
-        if key.startswith(decisive) and key != "model.dropout"
-    ]
-    if changes:
-        raise CheckpointError(
-            f"the checkpoint in {workdir} was trained with another model: {'; '.join(changes)}. "
-            "Leave --config out: the run knows its own"
-        )

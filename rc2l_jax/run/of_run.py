@@ -5,8 +5,8 @@ main.py reads it by itself where --config is left out and --workdir is a run.
 
 from ml_collections import ConfigDict
 
-from rc2l_jax.prediction.network import run_config
 from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.stored_config import run_config
 
 
 def get_config(run: str) -> ConfigDict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,18 +10,14 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline import subsets
 from rc2l_jax.method.optimizer import create_optimizer
 from rc2l_jax.method.state import initial_state
 from rc2l_jax.models.maskformer import MaskFormer, build_model
-from rc2l_jax.reports.writer import say
 from rc2l_jax.run.checkpoints import Checkpoints
-from rc2l_jax.run.config import validate
-from rc2l_jax.run.directory import check_same_model, run_path, stored_class_names, stored_config
-from rc2l_jax.weights.stablehlo import export_stablehlo
-from rc2l_jax.weights.to_transformers import export_transformers
+from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.stored_config import check_same_model, stored_class_names, stored_config
 
-FORMATS = ("huggingface", "stablehlo")
 NETWORKS = ("teacher", "student")
 
 
@@ -61,7 +56,7 @@ def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
     names = stored_class_names(workdir)
     if len(names) == config.data.num_classes:
         return names
-    return train_batches.dataset_info(config).class_names
+    return subsets.dataset_info(config).class_names
 
 
 def teacher_of_run(init_from: str) -> dict[str, np.ndarray] | None:
@@ -80,43 +75,3 @@ def teacher_of_run(init_from: str) -> dict[str, np.ndarray] | None:
         return None
     with Checkpoints(run_path(init_from)) as checkpoints:
         return checkpoints.restore_teacher()
-
-
-def export_checkpoint(
-    config: ConfigDict,
-    workdir: epath.PathLike,
-    output: str | Path,
-    *,
-    file_format: str,
-    network: str = "teacher",
-    step: int | None = None,
-    size: tuple[int, int] | None = None,
-) -> Path:
-    """Writes one network of a run for other programs.
-
-    Args:
-      config: the run's.
-      workdir: the run directory.
-      output: the folder to make.
-      file_format: one of `FORMATS`.
-      network: one of `NETWORKS`.
-      step: which checkpoint; the newest if None.
-      size: "stablehlo": (H, W) of the images; the crop size if None.
-
-    Raises:
-      ConfigError: the config cannot be used.
-      DataError: see `run_classes`.
-      CheckpointError: see `restore_run`.
-      WeightsError: the folder is not empty, or the format has no such model.
-    """
-    workdir, output = run_path(workdir), Path(output).expanduser().absolute()
-    validate(config, num_devices=1)  # no batch is shared
-    _, step, networks, _ = restore_run(config, workdir, step)
-    class_names = run_classes(workdir, config)
-    if file_format == "huggingface":
-        export_transformers(networks[network], config, class_names, output)
-    else:
-        size = size or (config.data.crop_size, config.data.crop_size)
-        export_stablehlo(networks[network], config, class_names, output, size)
-    say(f"{workdir}, step {step}, {network} -> {output} ({file_format})")
-    return output

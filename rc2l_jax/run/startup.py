@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
+
+from rc2l_jax.run.config import validate
 
 # What is kept on disk at most; the programs not used for longest go first.
 MAX_BYTES = 10 * 2**30
@@ -31,3 +34,14 @@ def keep_compiled_programs(directory: str) -> Path | None:
         if jax.config.jax_compilation_cache_max_size == -1:
             jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     return Path(chosen) if chosen else None
+
+
+def start(config: ConfigDict, *, trains: bool) -> None:
+    """Validates a config (see there), and lets JAX keep what it compiles."""
+    validate(config, jax.device_count(), trains=trains)
+    keep_compiled_programs(config.compilation_cache)
+
+
+def topology() -> tuple[int, int, int]:
+    """Returns local devices, this process's index and the number of processes."""
+    return jax.local_device_count(), jax.process_index(), jax.process_count()

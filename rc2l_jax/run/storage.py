@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from etils import epath
+
+from data.whole_files import write_text
 
 
 class StorageError(ValueError):
@@ -48,3 +53,13 @@ def check_room(path: epath.Path, size: int) -> None:
             f"has {free / 2**20:.1f} MiB left. What was complete is still there: make room, or set "
             "keep_checkpoints lower, and the same command goes on"
         )
+
+
+def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Replaces what JSON cannot hold (nan, infinities) by None."""
+    return {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import masks, published, records, splits
+from data import masks, records, splits
 from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
-from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
 from rc2l_jax.run.config import validate
 from rc2l_jax.structs import VOID
 
@@ -31,7 +31,7 @@ def prepare(config: ConfigDict) -> None:
       DataError: the data set cannot be used.
     """
     validate(config, num_devices=1)
-    dataset, subsets = train_batches.open_subsets(config)
+    dataset, subsets = open_subsets(config)
     print_records(dataset, subsets)
 
 
@@ -44,7 +44,7 @@ def check(config: ConfigDict) -> None:
     """
     validate(config, jax.device_count())
     with _problems_printed():
-        dataset, subsets = train_batches.open_subsets(config)
+        dataset, subsets = open_subsets(config)
     for note in dataset.notes:  # may be what explains missing masks
         print(f"warning: {note}")
     with _problems_printed():
@@ -103,50 +103,6 @@ def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
             f"{number} of these splits, before files changed ({size / 2**20:,.1f} MiB), can be "
             f"deleted unless a run still reads them, in {folder}: {names}"
         )
-
-
-def describe_subsets(
-    config: ConfigDict, dataset: Dataset, subsets: splits.Subsets
-) -> dict[str, dict[str, Any]]:
-    """Returns what each split text of a run names.
-
-    Returns:
-      {"labeled": {"split": the text, "examples": their number, "checksum": of the ids,
-      "content": checksum of images, masks and class names,
-      "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
-      without "unlabeled" in supervised training. Checksum and name are of all that the text names,
-      "examples" leaves out unlabelled examples that count as labelled.
-    """
-    texts = {
-        "labeled": config.data.labeled_split,
-        "unlabeled": config.data.unlabeled_split,
-        "evaluation": config.data.eval_split,
-    }
-    described = {}
-    for name, keys in subsets.named().items():
-        if keys:
-            checksum = splits.checksum(keys, dataset.ids)
-            described[name] = {
-                "split": texts[name],
-                "examples": len(getattr(subsets, name)),
-                "checksum": checksum,
-                "content": _content(dataset, keys, masks_read=name != "unlabeled"),
-                "published": published.NAMES.get(checksum, ""),
-            }
-    return described
-
-
-def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
-    """Checksum of what the examples show, whatever they are called."""
-    examples = map(dataset.example, keys)
-    shown = sorted(e.digest + (e.label_digest if masks_read else "") for e in examples)
-    return records.digest(*dataset.class_names, *shown)
-
-
-def describe_subset(used: dict[str, Any]) -> str:
-    """Returns one entry of `describe_subsets` as a phrase."""
-    known = f", {used['published']}" if used["published"] else ""
-    return f"{counted(used['examples'], 'example')} ({used['split']}{known}), {used['checksum']}"
 
 
 def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:

@@ -12,26 +12,27 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.confusion import Totals, accumulate, summarize
-from rc2l_jax.evaluation.evaluate import better, build_results
 from rc2l_jax.evaluation.evaluate_run import (
     EVALUATION_COMPILES,
     evaluate_networks,
-    topology,
     write_curves,
     write_figures,
 )
+from rc2l_jax.evaluation.scores import better, build_results, losses_of
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.bad_examples import BadExamples
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.examples import unlabeled_picture
-from rc2l_jax.reports.writer import Clock, Report, finite, losses_of, say
+from rc2l_jax.reports.log import Clock, say
+from rc2l_jax.reports.writer import Report
 from rc2l_jax.run.checkpoints import Checkpoints
 from rc2l_jax.run.directory import check_still_there
 from rc2l_jax.run.interruption import Interrupted, StopRequest
-from rc2l_jax.run.storage import StorageError, storage_errors
+from rc2l_jax.run.startup import topology
+from rc2l_jax.run.storage import StorageError, finite, storage_errors
 from rc2l_jax.structs import Batch, TrainState
 from rc2l_jax.training import alarms
+from rc2l_jax.training.averages import Totals, accumulate, summarize
 from rc2l_jax.training.pseudo_label_history import PseudoLabels
 
 

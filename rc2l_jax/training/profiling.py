@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from rc2l_jax.reports.writer import say
+from rc2l_jax.reports.log import say
 from rc2l_jax.structs import Batch, TrainState
 
 # Steps before the trace: the first compiles, the next ones fill the input pipeline's buffers.

@@ -18,13 +18,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from data.errors import DataError
+from data.whole_files import write_bytes
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.method.segments import label_map
-from rc2l_jax.method.views import teacher_segments
+from rc2l_jax.method.teacher import teacher_segments
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.examples import pseudo_label_picture
-from rc2l_jax.reports.writer import say
-from rc2l_jax.run.directory import write_bytes
+from rc2l_jax.reports.log import say
 from rc2l_jax.run.storage import storage_errors
 from rc2l_jax.structs import TrainState
 
@@ -51,7 +51,7 @@ class PseudoLabels:
 
         def label(state: TrainState, images: jax.Array, valid: jax.Array) -> jax.Array:
             weak = images.astype(jnp.float32)  # no colours drawn: only the teacher is to change
-            return label_map(teacher_segments(state, weak, valid, model, config)[0])
+            return label_map(teacher_segments(state, weak, valid, model, config).segments)
 
         self._label = jax.jit(label)
         with storage_errors(workdir):

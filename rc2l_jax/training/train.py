@@ -13,31 +13,26 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint, start
-from rc2l_jax.input_pipeline import train_batches
-from rc2l_jax.method.state import create_train_state, pretrained_state
-from rc2l_jax.method.train_step import parallel_train_step, replicate
-from rc2l_jax.method.views import parallel_views
-from rc2l_jax.reports.writer import Report, create_writer, describe_run, read_evaluations, say
+from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint
+from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
+from rc2l_jax.method.state import create_train_state
+from rc2l_jax.reports.history import read_evaluations
+from rc2l_jax.reports.log import describe_run, say
+from rc2l_jax.reports.writer import Report, create_writer
 from rc2l_jax.run import distributed
 from rc2l_jax.run.checkpoints import Checkpoints
-from rc2l_jax.run.directory import (
-    check_run_config,
-    keep_former_config,
-    only_job,
-    progress,
-    results_step,
-    run_path,
-    write_json,
-    write_run_config,
-)
+from rc2l_jax.run.directory import only_job, progress, results_step, run_path
 from rc2l_jax.run.interruption import StopRequest
 from rc2l_jax.run.restore import teacher_of_run
-from rc2l_jax.run.storage import storage_errors
+from rc2l_jax.run.startup import start
+from rc2l_jax.run.storage import storage_errors, write_json
+from rc2l_jax.run.stored_config import check_run_config, keep_former_config, write_run_config
 from rc2l_jax.training import pseudo_label_history
-from rc2l_jax.training.check import describe_subset, describe_subsets, warnings
+from rc2l_jax.training.check import warnings
+from rc2l_jax.training.devices import parallel_train_step, parallel_views, replicate
 from rc2l_jax.training.loop import Run, resume, train
 from rc2l_jax.training.profiling import ProfiledStep
+from rc2l_jax.weights.load import pretrained_state
 
 
 def train_and_evaluate(
@@ -74,7 +69,7 @@ def train_and_evaluate(
     with StopRequest() as stop, contextlib.ExitStack() as stack:
         start(config, trains=True)
         # What is wrong with the data must show before anything is written.
-        data, subsets = train_batches.open_subsets(config)
+        data, subsets = open_subsets(config)
         used = describe_subsets(config, data, subsets)
         changes = check_run_config(workdir, config, used, allow_config_change)
         for change in changes:

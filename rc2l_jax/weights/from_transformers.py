@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rc2l_jax.method.color import PIXEL_MEAN, PIXEL_STD
+from rc2l_jax.models.pixels import PIXEL_MEAN, PIXEL_STD
 from rc2l_jax.models.resnet import BACKBONES, Architecture
 from rc2l_jax.weights.errors import WeightsError
 

@@ -7,9 +7,12 @@ import re
 from typing import Any
 
 import flax
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from rc2l_jax.structs import TrainState
 from rc2l_jax.weights import files, names
 from rc2l_jax.weights.errors import WeightsError
 
@@ -182,3 +185,33 @@ def _check_description(description: dict[str, Any], config: ConfigDict, path: An
             f"{path}: its config.json says a ResNet with strides elsewhere than in v1.5 "
             "(downsample_in_bottleneck, downsample_in_first_stage)"
         )
+
+
+def pretrained_state(
+    state: TrainState, config: ConfigDict, run: dict[str, np.ndarray] | None = None
+) -> tuple[TrainState, InitReport]:
+    """Starts student and teacher from the weights that `config.init_from` names.
+
+    Args:
+      state: of step 0.
+      config: see `load_pretrained`.
+      run: see `load_pretrained`.
+
+    Raises:
+      WeightsError: see `load_pretrained`; nothing is half-loaded.
+    """
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    loaded, report = load_pretrained(variables, config, run)
+    return start_from(state, loaded), report
+
+
+def start_from(state: TrainState, variables: Any) -> TrainState:
+    """The state with {"params", "batch_stats"} as both student and teacher."""
+    # Two copies: the state is donated to the step, and no two of its leaves may share a buffer.
+    student, teacher = (jax.tree.map(jnp.array, variables) for _ in range(2))
+    return state.replace(
+        params=student["params"],
+        batch_stats=student["batch_stats"],
+        teacher_params=teacher["params"],
+        teacher_batch_stats=teacher["batch_stats"],
+    )

@@ -18,9 +18,8 @@ from jax import export
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from rc2l_jax.evaluation.class_scores import semantic_inference
-from rc2l_jax.method.color import normalize
-from rc2l_jax.models.maskformer import MaskFormer, build_model
+from rc2l_jax.models.maskformer import MaskFormer, build_model, semantic_inference
+from rc2l_jax.models.pixels import normalize
 from rc2l_jax.weights import WeightsError
 from rc2l_jax.weights.files import new_folder
 

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from rc2l_jax.method.color import PIXEL_MEAN, PIXEL_STD
+from rc2l_jax.models.pixels import PIXEL_MEAN, PIXEL_STD
 from rc2l_jax.models.resnet import BACKBONES
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.files import new_folder

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from configs import base
 from rc2l_jax.method.optimizer import create_optimizer
 from rc2l_jax.method.state import initial_state
-from rc2l_jax.method.train_step import parallel_train_step
 from rc2l_jax.models.maskformer import build_model
 from rc2l_jax.run.config import ConfigError, flatten, validate
 from rc2l_jax.run.config_values import CHOICES, MULTIPLES_OF_32, RANGES
+from rc2l_jax.training.devices import parallel_train_step
 
 SCHEMA = flatten(base.get_config())
 EXAMPLES = settings(

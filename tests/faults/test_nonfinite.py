@@ -12,10 +12,11 @@ import pytest
 import tiny
 from faults.runs import SLOW, newest_state, same_bits
 
-from rc2l_jax.evaluation.confusion import accumulate, summarize
 from rc2l_jax.method import objective, train_step
 from rc2l_jax.method.state import create_train_state
+from rc2l_jax.training import devices
 from rc2l_jax.training.alarms import collapse_warning, nonfinite_counts, nonfinite_warning
+from rc2l_jax.training.averages import accumulate, summarize
 
 # Where the NaN comes from, by the step in which it does.
 IMAGE, TERM, GRADIENT, PARAMETER = 1, 2, 3, 4
@@ -53,7 +54,7 @@ def poisoned_step():
     patch.setattr(train_step, "batch_gradients", batch_gradients)
     config = tiny.config(model__num_decoder_layers=1)
     model, optimizer, state = create_train_state(config)
-    step = train_step.parallel_train_step(model, optimizer, config)
+    step = devices.parallel_train_step(model, optimizer, config)
     yield step, state
     patch.undo()
 
@@ -61,7 +62,7 @@ def poisoned_step():
 @pytest.mark.slow
 def test_nan_from_anywhere_changes_no_bit_and_is_named(poisoned_step):
     step, state = poisoned_step
-    state = train_step.replicate(state, 1)
+    state = devices.replicate(state, 1)
     expected = {
         IMAGE: {"loss/label_class", "loss/unlabel_rcc", "loss/total", "grad/backbone"},
         TERM: {"loss/unlabel", "loss/total", "loss/unlabel_rcc"},
@@ -75,7 +76,7 @@ def test_nan_from_anywhere_changes_no_bit_and_is_named(poisoned_step):
             kernel = healthy.params["mask_head"]
             first = next(iter(jax.tree.leaves(kernel)))
             first.ravel()[0] = np.nan
-            state = train_step.replicate(healthy, 1)
+            state = devices.replicate(healthy, 1)
         before = jax.tree.map(np.array, state)
         state, metrics = step(state, tiny.batch(1, seed=i))
         total = accumulate(total, metrics)

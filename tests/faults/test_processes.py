@@ -36,9 +36,9 @@ if count > 1:
     distributed.initialize(f"localhost:{{port}}", count, index)
 import numpy as np
 import tiny
-from rc2l_jax.evaluation.confusion import summarize
+from rc2l_jax.training.averages import summarize
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.method.train_step import parallel_train_step, replicate
+from rc2l_jax.training.devices import parallel_train_step, replicate
 
 config = tiny.config(
     model__norm="batch", cutmix__probability=0.0, num_steps={STEPS}, pseudo__source="semantic",

@@ -18,6 +18,9 @@ from rc2l_jax.method.losses.mask import dice_loss, focal_loss, probability_logit
 from rc2l_jax.method.losses.supervised import class_targets, weighted_class_loss
 from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
 
+DENOMINATORS = ("with_positive", "paper")  # see `_contrast`
+UNIONS = ("normalized", "semantic", "max")  # see `semantic_union`
+
 # Keeps square roots and divisions away from zero where a mask or a feature vanishes.
 _EPSILON = 1e-6
 

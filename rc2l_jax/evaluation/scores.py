@@ -1,0 +1,80 @@
+"""What an evaluation says, as `results.json` keeps it, and which of several is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rc2l_jax.evaluation.confusion import iou
+from rc2l_jax.run.storage import finite
+
+
+def score(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Builds one network's entry of `results.json`.
+
+    Args:
+      confusion: integer [K, K].
+      class_names: K names.
+
+    Returns:
+      {"miou": float, "iou": {class name: float}}; None where nothing was counted.
+    """
+    mean, per_class = iou(confusion)
+    number = lambda x: None if np.isnan(x) else float(x)  # noqa: E731
+    return {"miou": number(mean), "iou": dict(zip(class_names, map(number, per_class)))}
+
+
+def build_evaluation(config: ConfigDict, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the part of `results.json` that one evaluation says; see `build_results`."""
+    return {
+        "step": step,
+        "dataset": config.data.name,
+        "split": config.data.eval_split,
+        **scores,
+    }
+
+
+def build_results(
+    config: ConfigDict,
+    step: int,
+    scores: Mapping[str, Any],
+    best: Mapping[str, Any],
+    losses: Mapping[str, float],
+) -> dict[str, Any]:
+    """Builds `results.json`.
+
+    Args:
+      config: see `configs/base.py`.
+      step: of the evaluated checkpoint.
+      scores: {"student": see `score`, "teacher": ...}.
+      best: see `better`.
+      losses: every loss term at the last logged step.
+
+    Returns:
+      A dictionary that JSON can hold.
+    """
+    evaluation = build_evaluation(config, step, scores)
+    return evaluation | {"best": dict(best), "losses": dict(losses)}
+
+
+def better(best: Mapping[str, Any] | None, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the better of two evaluations, by the mIoU of the better of student and teacher.
+
+    Args:
+      best: {"step", "student_miou", "teacher_miou"} so far, or None.
+      step: of the new evaluation.
+      scores: {"student": see `score`, "teacher": ...} of the new evaluation.
+    """
+    new = {"step": step} | {f"{name}_miou": entry["miou"] for name, entry in scores.items()}
+    rank = lambda x: max((v for k, v in x.items() if k != "step" and v is not None), default=-1.0)  # noqa: E731
+    return new if not best or rank(new) > rank(best) else dict(best)
+
+
+def losses_of(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """Returns every loss term of a log, by its name."""
+    prefix = "loss/"
+    terms = {name: value for name, value in metrics.items() if name.startswith(prefix)}
+    return finite({name.removeprefix(prefix): value for name, value in terms.items()})

@@ -1,0 +1,45 @@
+"""The endless order of a stream's examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from data.splits import Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The endless sequence of one stream's examples: every epoch in an order of its own.
+
+    Attributes:
+      keys: the examples of an epoch.
+      seed: two streams with different seeds have unrelated orders.
+    """
+
+    keys: tuple[Key, ...]
+    seed: int
+
+    def keys_at(self, positions: np.ndarray) -> list[Key]:
+        """The examples at some positions of the sequence, int64 [B]."""
+        epochs, places = np.divmod(positions, len(self.keys))
+        return [self.keys[self._epoch(int(e))[p]] for e, p in zip(epochs, places)]
+
+    def others(self, position: int) -> Iterator[Key]:
+        """The other examples of a position's epoch, from there on and then from its beginning."""
+        epoch, place = divmod(position, len(self.keys))
+        for index in np.roll(self._epoch(epoch), -place)[1:]:
+            yield self.keys[index]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        return _permutation(len(self.keys), self.seed, epoch)
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """int64 [count]. Philox's raw output is fixed for ever, unlike Generator's methods."""
+    key = np.array([seed, epoch], np.int64).view(np.uint64)
+    return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")

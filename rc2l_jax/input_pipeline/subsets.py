@@ -1,0 +1,112 @@
+"""The data set of a run, and which of its examples are labelled, unlabelled and evaluated on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data import published, records, splits
+from data.catalog import open_dataset
+from data.dataset import Dataset
+from data.errors import DataError, counted
+from data.splits import Key
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What the rest of the program must know about the data.
+
+    Attributes:
+      name: of the data set.
+      class_names: K names, in the order of their ids.
+      num_examples: split of the data set -> its number of examples.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    num_examples: dict[str, int]
+
+
+def dataset_info(config: ConfigDict) -> DatasetInfo:
+    """Describes the data set.
+
+    Raises:
+      DataError: the data cannot be used.
+    """
+    dataset = open_dataset(config.data)
+    counts = {split: len(ids) for split, ids in dataset.ids.splits.items()}
+    return DatasetInfo(dataset.name, dataset.class_names, counts)
+
+
+def split_ids(config: ConfigDict, split: str) -> list[str]:
+    """Ids of a split's examples: entry i belongs to `EvalBatch.index == i`."""
+    dataset = open_dataset(config.data)
+    return [dataset.ids.id(key) for key in splits.resolve(split, dataset.ids, "split")]
+
+
+def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
+    """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
+
+    Raises:
+      DataError: see `splits.resolve_all`; also if `config.unsup_weight` is not 0 and no unlabelled
+        split is named, or if an image is evaluated on whose copy is trained on.
+    """
+    data, semi = config.data, config.unsup_weight > 0
+    if semi and not data.unlabeled_split:
+        raise DataError(
+            "config.data.unlabeled_split is empty, but config.unsup_weight is not 0; name the "
+            "unlabelled images, or set config.unsup_weight = 0."
+        )
+    dataset = open_dataset(data)
+    unlabeled = data.unlabeled_split if semi else ""
+    texts = (data.labeled_split, unlabeled, data.eval_split)
+    subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
+    # A photo may lie in two folders, or under two names.
+    return dataset, splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
+
+
+def describe_subsets(
+    config: ConfigDict, dataset: Dataset, subsets: splits.Subsets
+) -> dict[str, dict[str, Any]]:
+    """Returns what each split text of a run names.
+
+    Returns:
+      {"labeled": {"split": the text, "examples": their number, "checksum": of the ids,
+      "content": checksum of images, masks and class names,
+      "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
+      without "unlabeled" in supervised training. Checksum and name are of all that the text names,
+      "examples" leaves out unlabelled examples that count as labelled.
+    """
+    texts = {
+        "labeled": config.data.labeled_split,
+        "unlabeled": config.data.unlabeled_split,
+        "evaluation": config.data.eval_split,
+    }
+    described = {}
+    for name, keys in subsets.named().items():
+        if keys:
+            checksum = splits.checksum(keys, dataset.ids)
+            described[name] = {
+                "split": texts[name],
+                "examples": len(getattr(subsets, name)),
+                "checksum": checksum,
+                "content": _content(dataset, keys, masks_read=name != "unlabeled"),
+                "published": published.NAMES.get(checksum, ""),
+            }
+    return described
+
+
+def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
+    """Checksum of what the examples show, whatever they are called."""
+    examples = map(dataset.example, keys)
+    shown = sorted(e.digest + (e.label_digest if masks_read else "") for e in examples)
+    return records.digest(*dataset.class_names, *shown)
+
+
+def describe_subset(used: dict[str, Any]) -> str:
+    """Returns one entry of `describe_subsets` as a phrase."""
+    known = f", {used['published']}" if used["published"] else ""
+    return f"{counted(used['examples'], 'example')} ({used['split']}{known}), {used['checksum']}"

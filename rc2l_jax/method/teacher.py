@@ -1,0 +1,95 @@
+"""The EMA teacher: its pseudo label of a weak view, and its update (Eq. 4)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rc2l_jax.method.class_alignment import align_classes, query_counts
+from rc2l_jax.method.pseudo_segments import pseudo_segments, semantic_segments
+from rc2l_jax.method.segments import Target, merge_same_class, nearest_downsample
+from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.models.pixels import normalize
+from rc2l_jax.structs import Segments, TrainState
+
+
+class PseudoLabels(NamedTuple):
+    """What the teacher says about weak views.
+
+    Attributes:
+      segments: z^t, masks [B, M, h, w].
+      dropped: int32 [B], segments for which there was no slot.
+      class_counts: float32 [K], see `class_alignment.query_counts`; before the alignment.
+    """
+
+    segments: Segments
+    dropped: jax.Array
+    class_counts: jax.Array
+
+
+def teacher_segments(
+    state: TrainState, weak: jax.Array, valid: jax.Array, model: MaskFormer, config: ConfigDict
+) -> PseudoLabels:
+    """The teacher (EMA parameters, inference mode) on x^w -> z^t; no gradient passes from here.
+
+    Args:
+      state: for the teacher and the classes' shares.
+      weak: x^w, float32 [B, H, W, 3] in 0..255.
+      valid: bool [B, H, W], False on padding.
+      model: the architecture.
+      config: see `configs/base.py`.
+    """
+    teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
+    predictions = model.apply(teacher, normalize(weak), train=False, every_layer=False)
+    class_logits, mask_logits = jax.lax.stop_gradient(
+        (predictions.class_logits[-1], predictions.mask_logits[-1])
+    )
+    aligned = align_classes(class_logits, state.class_shares, config.pseudo.class_alignment)
+    on_grid = nearest_downsample(valid, mask_logits.shape[-2:])
+    segments, dropped = _segments(aligned, mask_logits, on_grid, config)
+    if config.pseudo.merge_same_class:
+        segments = merge_same_class(segments)
+    return PseudoLabels(segments, dropped, query_counts(class_logits))
+
+
+def _segments(
+    class_logits: jax.Array, mask_logits: jax.Array, valid: jax.Array, config: ConfigDict
+) -> Target:
+    pseudo = config.pseudo
+    common = {"max_segments": config.max_segments, "min_area": pseudo.min_area}
+    if pseudo.source == "semantic":
+        return semantic_segments(
+            class_logits, mask_logits, valid, pixel_threshold=pseudo.pixel_threshold, **common
+        )
+    return pseudo_segments(
+        class_logits,
+        mask_logits,
+        valid,
+        score_threshold=pseudo.score_threshold,
+        mask_threshold=pseudo.mask_threshold,
+        **common,
+    )
+
+
+def ema_decay(decay: float, step: jax.Array) -> jax.Array:
+    """tau warmed up: at most 1 - 1 / (step + 1), `step` being the steps done before this one.
+
+    So the first averages are of what was seen so far and not mostly of the initial value.
+    """
+    return jnp.minimum(decay, 1.0 - 1.0 / (step.astype(jnp.float32) + 1.0))
+
+
+def ema_update(teacher: Any, student: Any, decay: float, step: jax.Array) -> Any:
+    """Eq. 4, theta_t = tau theta_t + (1 - tau) theta_s, with tau warmed up.
+
+    Args:
+      teacher: a tree of float32 arrays.
+      student: the same tree, already updated by this step.
+      decay: tau.
+      step: see `ema_decay`.
+    """
+    tau = ema_decay(decay, step)
+    return jax.tree.map(lambda t, s: tau * t + (1.0 - tau) * s, teacher, student)

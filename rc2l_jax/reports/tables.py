@@ -1,0 +1,32 @@
+"""Scores as a phrase and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def describe(scores: Mapping[str, Any]) -> str:
+    """Returns scores as a phrase: "student mIoU 0.3441  teacher mIoU 0.3502"."""
+    number = lambda x: "none" if x is None else f"{x:.4f}"  # noqa: E731
+    return "  ".join(f"{name} mIoU {number(entry['miou'])}" for name, entry in scores.items())
+
+
+def iou_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns scores as an aligned Markdown table: a row a class, and last their mean.
+
+    Args:
+      scores: {column's title: see `evaluate.score`}, of networks with the same classes.
+    """
+    number = lambda x, mark="": "" if x is None else f"{mark}{x:.3f}{mark}"  # noqa: E731
+    columns = list(scores.values())
+    rows = [["IoU", *scores]]
+    for name in columns[0]["iou"]:
+        rows.append([name, *(number(column["iou"][name]) for column in columns)])
+    rows.append(["**mean**", *(number(column["miou"], "**") for column in columns)])
+    first, *others = (max(3, *map(len, cells)) for cells in zip(*rows))
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+    line = lambda title, *cells: " | ".join(  # noqa: E731
+        [title.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others))]
+    )
+    return "\n".join(f"| {line(*cells)} |" for cells in (rows[0], rule, *rows[1:]))

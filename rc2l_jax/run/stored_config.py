@@ -1,0 +1,199 @@
+"""The config of a run, as its directory keeps it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from configs import base
+from data.whole_files import write_text
+from rc2l_jax import __version__
+from rc2l_jax.run.checkpoints import CheckpointError
+from rc2l_jax.run.config import flatten
+from rc2l_jax.run.storage import write_json
+
+# In config.json, beside the config's own keys.
+_SPLITS, _VERSION, _CLASSES = "splits", "version", "class_names"
+
+
+def run_config(workdir: epath.Path) -> ConfigDict:
+    """Reads the config that a run was trained with; keys that are newer have their default.
+
+    Raises:
+      CheckpointError: the run directory has none.
+    """
+    path, config = workdir / "config.json", base.get_config()
+    known = flatten(config)
+    try:
+        stored = flatten(json.loads(path.read_text()))
+        config.update_from_flattened_dict({k: v for k, v in stored.items() if k in known})
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{workdir} has no config.json, so it is no run directory: train first, or give the "
+            "run's --config (an exported folder or other weights go with --model)"
+        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not a run's config ({error}): give the run's --config"
+        ) from error
+    return config
+
+
+def stored_config(workdir: epath.Path) -> dict[str, Any]:
+    """What config.json holds, see `write_run_config`; {} if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((workdir / "config.json").read_text()))
+    return {}
+
+
+def stored_class_names(workdir: epath.Path) -> list[str]:
+    """The class names that a run directory knows; none if it does not.
+
+    A run that was begun before config.json had them has them from its last evaluation.
+    """
+    with contextlib.suppress(LookupError, TypeError):
+        return list(stored_config(workdir)[_CLASSES])
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return list(json.loads((workdir / "results.json").read_text())["teacher"]["iou"])
+    return []
+
+
+def write_run_config(
+    workdir: epath.Path, config: ConfigDict, used: Mapping[str, Any], class_names: Sequence[str]
+) -> None:
+    """Writes config.json: the config, the run's images and classes, and this program's version.
+
+    Args:
+      workdir: the run directory.
+      config: of the run.
+      used: see `check.describe_subsets`.
+      class_names: K names.
+    """
+    beside = {_SPLITS: dict(used), _CLASSES: list(class_names), _VERSION: __version__}
+    write_json(workdir / "config.json", config.to_dict() | beside)
+
+
+# Keys that may differ between a run and its continuation: they change no parameter, except
+# `num_steps`, by which a run is prolonged (the schedule follows the new value from there on).
+CHANGEABLE = frozenset(
+    {
+        "num_steps",
+        "log_every_steps",
+        "eval_every_steps",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "max_nonfinite_steps",
+        "on_bad_example",
+        "max_bad_examples",
+        "num_pictures",
+        "compilation_cache",
+        "profile",
+        "eval_batch_size",
+        "eval.scales",
+        "eval.flip",
+        "eval.window",
+        "eval.window_stride",
+        "eval.max_shapes",
+        "data.dir",
+        "data.unlabeled_dir",
+        "data.prepared_dir",
+    }
+)
+
+
+def keep_former_config(workdir: epath.Path, step: int) -> None:
+    """Keeps config.json, before a run of another config goes on from `step`, under another name."""
+    path = workdir / f"config_until_step_{step:08d}.json"
+    if not path.exists():
+        write_text(path, (workdir / "config.json").read_text())
+
+
+def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Returns {dotted key: (stored value, new value)}; a key one side lacks is "absent" there."""
+    old, new = flatten(stored), flatten(json.loads(json.dumps(config.to_dict())))
+    pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in {**old, **new}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def check_run_config(
+    workdir: epath.Path,
+    config: ConfigDict,
+    used: Mapping[str, Any],
+    allow_changes: bool = False,
+) -> list[str]:
+    """Refuses to go on with a run of another config, before anything is written.
+
+    Args:
+      workdir: the run directory, which need not exist. Without a checkpoint in it there is nothing
+        to go on with, and the config may have changed freely.
+      config: of the run to start or go on with.
+      used: the images it uses, see `check.describe_subsets`.
+      allow_changes: of any key and of the images; a model of other shapes is found later, by its
+        checkpoint.
+
+    Returns:
+      A line for each key that has changed and may.
+
+    Raises:
+      CheckpointError: the directory's config.json differs in a key that matters or names other
+        images, or is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists() or not any((workdir / "checkpoints").glob("*")):
+        return []
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
+    before = stored.pop(_SPLITS, {})
+    stored.pop(_VERSION, None)  # a newer one may go on; its release notes say what it changes
+    stored.pop(_CLASSES, None)
+    differing = differing_keys(stored, config)
+    phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
+    refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]
+    if refused and not allow_changes:
+        do = "Use another --workdir, or that run's config"
+        if not any(key.startswith("model.") for key in differing):  # whose weights would not fit
+            do += "; or --allow_config_change to go on with the new one"
+        raise CheckpointError(
+            f"{workdir} belongs to a run of another config: {'; '.join(refused)}. {do}"
+        )
+    former = before or used
+    changed = [name for name in used if _images(former, name) != _images(used, name)]
+    if changed and not allow_changes:
+        raise CheckpointError(
+            f"{workdir} belongs to a run on other images: {', '.join(changed)}. The list file or "
+            "the data set has changed since; use another --workdir, or the former ones; or "
+            "--allow_config_change to go on with the new ones"
+        )
+    return [*phrases.values(), *(f"the images of {name} are others" for name in changed)]
+
+
+def _images(used: Mapping[str, Any], name: str) -> Any:
+    entry = used.get(name, {})
+    return entry.get("examples"), entry.get("checksum"), entry.get("content")
+
+
+def describe_change(key: str, old: Any, new: Any) -> str:
+    """Returns one differing key as a phrase."""
+    return f"{key} was {old!r} and is now {new!r}"
+
+
+def check_same_model(stored: Mapping[str, Any], config: ConfigDict, workdir: epath.Path) -> None:
+    """Raises CheckpointError if the config describes another network than a stored one."""
+    decisive = ("model.", "data.name", "data.num_classes")
+    changes = [
+        describe_change(key, *pair)
+        for key, pair in differing_keys(stored, config).items()
+        if key.startswith(decisive) and key != "model.dropout"
+    ]
+    if changes:
+        raise CheckpointError(
+            f"the checkpoint in {workdir} was trained with another model: {'; '.join(changes)}. "
+            "Leave --config out: the run knows its own"
+        )

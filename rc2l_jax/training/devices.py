@@ -1,0 +1,59 @@
+"""The one place where a step is lifted over devices."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from rc2l_jax.method.keys import step_keys
+from rc2l_jax.method.segments import label_map
+from rc2l_jax.method.teacher import teacher_segments
+from rc2l_jax.method.train_step import train_step
+from rc2l_jax.method.views import strong_view, weak_view
+from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.run.distributed import compiled_together
+from rc2l_jax.structs import AXIS, Batch, Mean, TrainState
+
+
+def parallel_train_step(
+    model: MaskFormer, optimizer: optax.GradientTransformation, config: ConfigDict
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]:
+    """Lifts `train_step` over all devices; the state is replicated, and donated.
+
+    Returns:
+      A function of the state and a batch whose leaves are [D, B/D, ...] (D local devices).
+    """
+    step = functools.partial(train_step, model=model, optimizer=optimizer, config=config)
+    lifted = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    return compiled_together(lifted)
+
+
+def replicate(state: TrainState, num_devices: int | None = None) -> TrainState:
+    """Puts a state on the first local devices just as the step returns it: one compilation less."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:num_devices]), (AXIS,))
+    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def parallel_views(
+    model: MaskFormer, config: ConfigDict
+) -> Callable[[TrainState, Batch], tuple[jax.Array, ...]]:
+    """Lifts over devices what a step makes of unlabelled images, for pictures.
+
+    Returns:
+      A function of state and batch to the weak view, its segments as label maps, the strong view
+      and its segments: [D, B/D, ...] each.
+    """
+
+    def views(state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:
+        keys = step_keys(state, batch)
+        weak = weak_view(batch, keys, config)
+        pseudo = teacher_segments(state, weak, batch.unlabeled_valid, model, config).segments
+        strong, target = strong_view(batch, weak, pseudo, keys, config)
+        return weak, label_map(pseudo), strong, label_map(target.segments)
+
+    return jax.pmap(views, axis_name=AXIS, in_axes=(None, 0))
