@@ -1,7 +1,7 @@
 """The training input on the host, beside PyTorch's DataLoader doing the same with Pillow.
 
     python benchmarks/input_pipeline.py              # generated files like VOC's, Cityscapes'
-    python benchmarks/input_pipeline.py --dir=DIR    # your own: README, "Data"
+    python benchmarks/input_pipeline.py --dir=DIR    # your own: docs/data.md
 
 From records (ours) or files (the peer's, see `benchmarks/input_peer.py`) to uint8 batches; one side
 after the other, each in a process of its own that may use one core, or two. We change colours on

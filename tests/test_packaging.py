@@ -77,3 +77,25 @@ def test_the_licence_is_the_one_that_is_declared():
     assert text.startswith("Apache License Version 2.0, January 2004")
     for file in ("pyproject.toml", "CITATION.cff"):
         assert "Apache-2.0" in (ROOT / file).read_text()
+
+
+def test_only_pyproject_names_an_address_of_the_project():
+    """Nobody owns one yet; CONTRIBUTING, "Publishing", says where it goes."""
+    own = re.compile(
+        r"(?:github|gitlab)\.com[/:](?:rc2l|[\w.-]+/rc2l)|colab\.research\.google\.com/github/",
+        re.IGNORECASE,
+    )
+    folders = (
+        ".ci", ".github", "benchmarks", "configs", "data", "docs", "notebooks", "rc2l_jax",
+        "studies", "tests",
+    )  # fmt: skip
+    files = [*ROOT.glob("*"), *(file for x in folders for file in (ROOT / x).rglob("*"))]
+    texts = {
+        file: file.read_text(errors="ignore")
+        for file in files
+        if file.is_file() and file.suffix not in (".png", ".pyc") and file.name != "pyproject.toml"
+    }
+    assert len(texts) > 100
+    assert not [str(file.relative_to(ROOT)) for file, text in texts.items() if own.search(text)]
+    for example in ("https://{}.com/somebody/rc2l_jax", "git@{}.com:rc2l-people/code"):
+        assert own.search(example.format("github")), "or nothing is ever found"

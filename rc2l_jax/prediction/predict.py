@@ -68,7 +68,7 @@ def predict_folder(
     overwrite: bool = False,
     resume: bool = False,
 ) -> int:
-    """Predicts images on disk and writes, in `output`, what the README says.
+    """Predicts images on disk and writes, in `output`, the files that docs/predict.md lists.
 
     Args:
       source: see `photos.find`.

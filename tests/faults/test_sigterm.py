@@ -9,7 +9,7 @@ import signal
 import pytest
 from faults.runs import assert_same_run, saved_steps
 
-STOPPED = 75  # as the README says
+STOPPED = 75  # as docs/runs.md says
 # Each leaves a file "there" when the run has come to a moment, and stays there for a while.
 LOADING = """
 import pathlib, time

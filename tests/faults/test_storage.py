@@ -18,7 +18,7 @@ from faults.runs import RC2L, SLOW, Run, assert_same_run, newest_state, saved_st
 from rc2l_jax.run.directory import only_job
 from rc2l_jax.run.storage import StorageError
 
-STOPPED, NOT_WRITABLE = 75, 5  # exit statuses, as the README says
+STOPPED, NOT_WRITABLE = 75, 5  # exit statuses, as docs/runs.md says
 
 
 @contextlib.contextmanager
