@@ -9,6 +9,7 @@ python main.py --workdir=runs/shapes
 python main.py --workdir=runs/shapes --mode=eval --config.eval.flip=True
 python main.py --workdir=runs/shapes --mode=predict --input=photos/ --output=out
 python main.py --workdir=runs/shapes --mode=export --format=stablehlo --output=program
+python main.py --mode=compare --runs=supervised=runs/a,RC²L=runs/b --output=compared
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from data.errors import DataError
 from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators)
 from rc2l_jax import __version__
 from rc2l_jax.evaluation import evaluate_run
+from rc2l_jax.evaluation.compare_runs import CompareError, compare_runs
 from rc2l_jax.prediction.predict import PredictError, predict_folder
 from rc2l_jax.run import distributed, of_run
 from rc2l_jax.run.checkpoints import CheckpointError
@@ -46,6 +48,7 @@ EXIT_STATUS = {
     CheckpointError: 1,
     WeightsError: 1,
     PredictError: 1,
+    CompareError: 1,
     distributed.DistributedError: 1,
     TrainingError: 3,  # (4: `distributed.PEER_FAILED`)
     StorageError: 5,
@@ -53,7 +56,8 @@ EXIT_STATUS = {
 }
 _CTRL_C = 130  # as shells have it
 OF_RUN = Path(of_run.__file__)
-MODES = ("train", "eval", "predict", "export", "check", "prepare")
+MODES = ("train", "eval", "predict", "export", "compare", "check", "prepare")
+WITHOUT_CONFIG = ("predict", "compare")  # of a model that is no run; of runs that know their own
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -70,8 +74,10 @@ _STEP = flags.DEFINE_integer(
     "step", None, "eval, export, predict: step of the checkpoint; the newest by default."
 )
 _FORMAT = flags.DEFINE_enum("format", FORMATS[0], FORMATS, "export: for which program.")
-_OUTPUT = flags.DEFINE_string("output", None, "export, predict: folder to make.")
-_NETWORK = flags.DEFINE_enum("network", NETWORKS[0], NETWORKS, "export, predict: which of the two.")
+_OUTPUT = flags.DEFINE_string("output", None, "export, predict, compare: folder to make.")
+_NETWORK = flags.DEFINE_enum(
+    "network", NETWORKS[0], NETWORKS, "export, predict, compare: which of the two."
+)
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "train: go on with a run of another config."
 )
@@ -101,6 +107,16 @@ _OVERWRITE = flags.DEFINE_bool(
 )
 _RESUME = flags.DEFINE_bool(
     "resume", False, "predict: go on in --output with the images that have no results there."
+)
+
+_RUNS = flags.DEFINE_list("runs", None, "compare: NAME=RUN,NAME=RUN, run directories by name.")
+_IMAGES = flags.DEFINE_integer("images", 4, "compare: rows of the grid; 0 for no grid.")
+_DIFFERING = flags.DEFINE_bool(
+    "differing", False, "compare: show the images on which the runs differ most, not the first."
+)
+_BEST = flags.DEFINE_bool("best", False, "compare: each run's best evaluation, not its newest.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "compare: where the data set is now, if not where the runs had it."
 )
 
 
@@ -148,6 +164,8 @@ def run(config: ConfigDict | None, mode: str, workdir: str | None) -> None:
         export(config, workdir)
     elif mode == "predict":
         predict(config, workdir)
+    elif mode == "compare":
+        compare()
     else:
         {"check": check.check, "prepare": check.prepare}[mode](config)
 
@@ -192,6 +210,21 @@ def predict(config: ConfigDict | None, workdir: str | None) -> None:
     )
 
 
+def compare() -> None:
+    """Compares runs, as the flags say."""
+    if not _RUNS.value:
+        fail("--runs is missing: the runs to compare, such as --runs=supervised=runs/a,RC²L=runs/b")
+    compare_runs(
+        _RUNS.value,
+        _OUTPUT.value,
+        network=_NETWORK.value,
+        best=_BEST.value,
+        images=_IMAGES.value,
+        differing=_DIFFERING.value,
+        data_dir=_DATA_DIR.value,
+    )
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; what is wrong with them is said in one line."""
     try:
@@ -200,8 +233,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         if _VERSION.value:
             print(f"rc2l_jax {__version__}")
             sys.exit(0)
-        if _CONFIG.value is None and _MODE.value == "predict":
-            return rest  # of a model that is no run
+        if _CONFIG.value is None and _MODE.value in WITHOUT_CONFIG:
+            return rest
         if _CONFIG.value is None:
             fail(no_config())
         _CONFIG.value.keys()  # a file that cannot be loaded is only reported when it is used

@@ -11,9 +11,9 @@ import pytest
 import tiny
 from test_data import folder_config, write_folder
 
-from benchmarks import compare_runs
 from data.errors import DataError
-from rc2l_jax.evaluation import compare
+from rc2l_jax.evaluation import compare, compare_runs
+from rc2l_jax.evaluation.compare_runs import CompareError
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.input_pipeline import eval_batches as eval_pipeline
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
@@ -138,8 +138,6 @@ def test_runs_of_another_machine_are_shown_on_the_images_that_are_here(runs, tmp
     opened = compare.open_run("a", tmp_path / "copy", data_dir=here)
     (example,) = compare.split_examples(opened.config, 1)
     assert example.image.size
-    arguments = compare_runs.parser().parse_args(["a=b", f"--data_dir={here}"])
-    assert arguments.data_dir == here
 
 
 def test_difference_counts_annotated_pixels_on_which_not_all_agree():
@@ -170,46 +168,42 @@ def test_runs_of_other_classes_are_not_compared(runs):
         compare.check_same_classes(*pair)
 
 
-def test_the_command_refuses_runs_of_other_classes_before_it_writes(tmp_path, monkeypatch, capsys):
+def test_runs_of_other_classes_are_refused_before_anything_is_written(tmp_path, capsys):
     for name, classes in (("a", ["sky", "road"]), ("b", ["sky", "cow"])):
         (tmp_path / name).mkdir()
         scores = {"teacher_iou": dict.fromkeys(classes, 0.5)} | {"step": 1}
         (tmp_path / name / "evaluations.jsonl").write_text(json.dumps(scores) + "\n")
     named = [f"{name}={tmp_path / name}" for name in "ab"]
-    with pytest.raises(SystemExit, match=r"error: b has other classes than a \(cow, road\): leave"):
-        command(monkeypatch, *named, f"--output={tmp_path / 'out'}")
+    with pytest.raises(CompareError, match=r"^b has other classes than a \(cow, road\): leave"):
+        compare_runs.compare_runs(named, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not capsys.readouterr().out
 
 
 def test_runs_may_lie_in_a_bucket():
-    name, folder = compare_runs.split_argument("a=gs://bucket/runs/a")
-    assert (name, str(folder)) == ("a", "gs://bucket/runs/a")
-    output = compare_runs.parser().parse_args(["a=b", "--output=gs://bucket/out"]).output
-    assert str(output) == "gs://bucket/out"
-
-
-def command(monkeypatch, *arguments: str) -> None:
-    monkeypatch.setattr("sys.argv", ["compare_runs.py", *arguments])
-    compare_runs.main()
+    (folder,) = compare_runs._folders(["a=gs://bucket/runs/a"]).values()
+    assert str(folder) == "gs://bucket/runs/a"
 
 
 @pytest.mark.slow
-def test_the_command_writes_its_four_files_and_no_others(runs, tmp_path, monkeypatch, capsys):
+def test_a_comparison_writes_its_four_files_and_no_others(runs, tmp_path, capsys):
     named = [f"RC²L {i}={run[0]}" for i, run in enumerate(runs)]
     output = tmp_path / "out"
-    command(monkeypatch, *named, f"--output={output}", "--images=1", "--choose=differing")
+    compare_runs.compare_runs(named, output, images=1, differing=True)
     printed = capsys.readouterr().out
     assert "| 20 | 0.100 / 0.200 | 0.100 / 0.200 |" in printed
     assert (output / "table.md").read_text() == printed
     assert {path.name for path in output.iterdir()} == set(compare_runs.FILES)
-    command(monkeypatch, *named, f"--output={output}", "--images=0")  # its own files it replaces
+    compare_runs.compare_runs(named, output, images=0)  # its own files it replaces
 
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(SystemExit, match=r"error: .*notes\.txt.*: Not a directory"):
-        command(monkeypatch, *named, f"--output={tmp_path}/notes.txt/out", "--images=0")
-    with pytest.raises(SystemExit, match="no empty folder"):
-        command(monkeypatch, *named, f"--output={tmp_path}")
-    with pytest.raises(SystemExit, match="same name"):
-        command(monkeypatch, named[0], named[0])
-    with pytest.raises(SystemExit, match="is not NAME=WORKDIR"):
-        command(monkeypatch, str(runs[0][0]))
+    with pytest.raises(CompareError, match=r"notes\.txt.*: Not a directory"):
+        compare_runs.compare_runs(named, tmp_path / "notes.txt" / "out", images=0)
+    with pytest.raises(CompareError, match="no empty folder"):
+        compare_runs.compare_runs(named, tmp_path)
+    with pytest.raises(CompareError, match="two runs are called 'RC²L 0'"):
+        compare_runs.compare_runs([named[0], named[0]])
+    with pytest.raises(CompareError, match=r"'runs/a' is not NAME=RUN"):
+        compare_runs.compare_runs(["runs/a"])
+    with pytest.raises(CompareError, match=r"runs/nothing: no evaluations"):
+        compare_runs.compare_runs(["a=runs/nothing"])
+    assert (tmp_path / "notes.txt").read_text() == "mine"

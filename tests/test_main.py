@@ -56,7 +56,7 @@ MISTAKES = {
     ),
     "one_scale": ([SHAPES, "--mode=check", "--config.eval.scales=0"], "eval.scales = (0,) must be"),
     "no_workdir": ([SHAPES], "--workdir is missing"),
-    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|predict|export|check|prepare>"),
+    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|predict|export|compare|check|prepare>"),
     "no_output": ([SHAPES, "--mode=export", "--workdir={tmp}"], "--output is missing"),
     "bad_size": (
         [SHAPES, "--mode=export", "--workdir={tmp}", "--output={tmp}/o", "--size=12"],
@@ -101,6 +101,12 @@ MISTAKES = {
     "no_run": (
         ["--mode=predict", "--input=docs", "--output={tmp}/o", "--workdir={tmp}"],
         "has no config.json, so it is no run directory",
+    ),
+    "no_runs": (["--mode=compare", "--output={tmp}/o"], "--runs is missing"),
+    "no_name_of_a_run": (["--mode=compare", "--runs=a=runs/a,runs/b"], "'runs/b' is not NAME=RUN"),
+    "no_evaluations": (
+        ["--mode=compare", "--runs=a={tmp}/none"],
+        "/none: no evaluations; is it a run",
     ),
     "no_checkpoint": ([SHAPES, "--mode=eval", "--workdir={tmp}/none"], "holds no checkpoint"),
     "no_data": (

@@ -1,0 +1,158 @@
+"""`--mode=compare`: runs beside each other, as a table, curves, bars and a grid of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from etils import epath
+
+from rc2l_jax.evaluation import compare
+from rc2l_jax.reports.history import read_evaluations
+from rc2l_jax.reports.pictures import save_png
+from rc2l_jax.run.directory import run_path
+
+FILES = ("table.md", "curves.png", "iou.png", "grid.png")
+
+Runs = dict[str, list[dict]]
+
+
+class CompareError(ValueError):
+    """Runs that cannot be compared, or an output that cannot be written; says what to do."""
+
+
+def compare_runs(
+    named: Sequence[str],
+    output: epath.PathLike | None = None,
+    *,
+    network: str = "teacher",
+    best: bool = False,
+    images: int = 4,
+    differing: bool = False,
+    data_dir: str = "",
+) -> str:
+    """Compares runs, and prints and writes what docs/evaluation.md says.
+
+    Args:
+      named: NAME=RUN each, a run directory and what to call it.
+      output: the folder to make; None writes nothing.
+      network: "teacher" or "student", in the bars and the grid.
+      best: in bars and grid each run's best evaluation and its checkpoint, not the newest.
+      images: rows of the grid; 0 for no grid.
+      differing: the images on which the runs differ most, not the first ones of the split.
+      data_dir: where the data set is now, if not where the runs had it.
+
+    Returns:
+      The table, a row a step, in Markdown.
+
+    Raises:
+      CompareError: see there.
+      CheckpointError, ConfigError, DataError: see `compare.open_run` and `comparison_grid`.
+    """
+    folders = _folders(named)
+    output = None if output is None else _new_folder(output)
+    runs = {name: _read(folder) for name, folder in folders.items()}
+    _check_classes(runs)
+    print(table(runs))
+    if output is not None:
+        which = "best" if best else "newest"
+        shown = folders.items() if images > 0 else ()
+        opened = [compare.open_run(n, folder, network, which, data_dir) for n, folder in shown]
+        for run in opened[1:]:  # before anything is written
+            compare.check_same_classes(opened[0], run)
+        try:
+            _write(output, runs, scores(runs, network, which), network)
+            if opened:  # last, for it takes longest
+                picture = compare.comparison_grid(opened, images, differing=differing)
+                save_png(output / "grid.png", picture)
+        except OSError as error:
+            raise CompareError(f"{error.filename or output}: {error.strerror}") from error
+    return table(runs)
+
+
+def _folders(named: Sequence[str]) -> dict[str, epath.Path]:
+    """The run directory of each name."""
+    folders = {}
+    for text in named:
+        name, _, folder = text.partition("=")
+        if not (name and folder):
+            raise CompareError(
+                f"--runs={','.join(named)}: {text!r} is not NAME=RUN, a name and a run directory"
+            )
+        if name in folders:
+            raise CompareError(f"--runs: two runs are called {name!r}: give each its own name")
+        folders[name] = run_path(folder)
+    return folders
+
+
+def _new_folder(output: epath.PathLike) -> epath.Path:
+    """Refuses a folder that holds anything but what an earlier comparison wrote."""
+    output = run_path(output)
+    found = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    ours = not found or ("table.md" in found and found <= set(FILES))
+    if output.exists() and not (output.is_dir() and ours):
+        raise CompareError(f"--output={output} is no empty folder: choose another")
+    return output
+
+
+def _read(workdir: epath.Path) -> list[dict]:
+    """A run's evaluations, by step."""
+    evaluations = read_evaluations(workdir)
+    if not evaluations:
+        raise CompareError(f"{workdir}: no evaluations; is it a run directory?")
+    return sorted(evaluations, key=lambda evaluation: evaluation["step"])
+
+
+def _check_classes(runs: Runs) -> None:
+    classes = {name: list(evaluations[-1]["teacher_iou"]) for name, evaluations in runs.items()}
+    first = next(iter(classes))
+    for name, found in classes.items():
+        if found != classes[first]:
+            differing = ", ".join(sorted(set(found) ^ set(classes[first]))) or "their order"
+            raise CompareError(
+                f"{name} has other classes than {first} ({differing}): leave one of them out"
+            )
+
+
+def table(runs: Runs) -> str:
+    """A row a step, student / teacher mIoU a run."""
+    steps = sorted({e["step"] for evaluations in runs.values() for e in evaluations})
+    lines = [f"| step | {' | '.join(runs)} |", "|---" * (len(runs) + 1) + "|"]
+    for step in steps:
+        cells = [str(step)]
+        for evaluations in runs.values():
+            found = [e for e in evaluations if e["step"] == step]
+            both = ("student", "teacher")
+            cells.append(" / ".join(_miou(found[0], network) for network in both) if found else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _miou(evaluation: dict, network: str) -> str:
+    value = evaluation[f"{network}_miou"]
+    return "none" if value is None else f"{value:.3f}"
+
+
+def scores(runs: Runs, network: str, which: str) -> dict[str, dict]:
+    """What `class_charts.iou_chart` draws: {name and step: {"miou", "iou"}}.
+
+    Args:
+      runs: {name: its evaluations, by step}.
+      network: one of `NETWORKS`.
+      which: "newest" or "best".
+    """
+    result = {}
+    for name, evaluations in runs.items():
+        found = compare.evaluation_of(evaluations, which)
+        entry = {"miou": found[f"{network}_miou"], "iou": found[f"{network}_iou"]}
+        result[f"{name}, step {found['step']}"] = entry
+    return result
+
+
+def _write(output: epath.Path, runs: Runs, bars: dict[str, dict], network: str) -> None:
+    """Writes the table and the charts."""
+    from rc2l_jax.reports import class_charts, run_curves  # a table alone needs no matplotlib
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(table(runs) + "\n")
+    save_png(output / "curves.png", run_curves.runs_chart(runs))
+    save_png(output / "iou.png", class_charts.iou_chart(bars, network))
