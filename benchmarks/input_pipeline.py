@@ -24,6 +24,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rc2l_jax.input_pipeline.subsets import open_subsets
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -170,7 +172,9 @@ def our_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator]
     from rc2l_jax.input_pipeline import train_batches
 
     config = make_config(row, arguments.records)
-    return f"tensorflow {tf.__version__}", train_batches.train_batches(config, 0, 1)
+    return f"tensorflow {tf.__version__}", train_batches.train_batches(
+        config, open_subsets(config), 0, 1
+    )
 
 
 def peer_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator]:

@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Before JAX: they keep TensorFlow off the accelerator.
-from rc2l_jax.input_pipeline import eval_batches, subsets, train_batches
+from rc2l_jax.input_pipeline import eval_batches, train_batches
 
 # isort: split
 import jax
@@ -31,6 +31,7 @@ import jax
 from configs import paper, shapes
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import score
+from rc2l_jax.input_pipeline.subsets import OpenSplit, open_subsets
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.run.config import flatten
 from rc2l_jax.training.averages import accumulate, summarize
@@ -116,14 +117,18 @@ def run_row(name: str, seeds: list[int], path: Path) -> None:
         model, optimizer, state = create_train_state(config)
         step_fn = step_fn or parallel_train_step(model, optimizer, config)
         state, total, start = replicate(state, 1), None, time.perf_counter()
-        for step, batch in zip(
-            range(1, config.num_steps + 1), train_batches.train_batches(config, 0, 1)
-        ):
+        data = open_subsets(config)
+        batches = train_batches.train_batches(config, data, 0, 1)
+        for step, batch in zip(range(1, config.num_steps + 1), batches):
             if step % config.eval_every_steps == 1:
                 total = None  # report the means of the last part of the run
             state, metrics = step_fn(state, batch)
             total = accumulate(total, metrics)
-        result = {"row": name, "seed": seed, **evaluate_state(model, state, config)}
+        result = {
+            "row": name,
+            "seed": seed,
+            **evaluate_state(model, state, config, data.evaluation),
+        }
         result["seconds"] = time.perf_counter() - start
         result["metrics"] = summarize(total)
         with path.open("a") as file:
@@ -131,15 +136,15 @@ def run_row(name: str, seeds: list[int], path: Path) -> None:
         print(json.dumps({k: v for k, v in result.items() if k != "metrics"}), flush=True)
 
 
-def evaluate_state(model: Any, state: Any, config: Any) -> dict[str, float]:
+def evaluate_state(model: Any, state: Any, config: Any, split: OpenSplit) -> dict[str, float]:
     """mIoU of student and teacher on the validation split."""
     networks = {
         "student": {"params": state.params, "batch_stats": state.batch_stats},
         "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
     }
-    batches = eval_batches.eval_batches(config, config.data.eval_split, jax.local_device_count())
+    batches = eval_batches.eval_batches(config, split, jax.local_device_count())
     confusions = evaluate(model, networks, batches, config)
-    names = subsets.dataset_info(config).class_names
+    names = split.dataset.class_names
     return {network: score(x, names)["miou"] for network, x in confusions.items()}
 
 

@@ -15,6 +15,7 @@ from data import DataError
 from data.records import Records
 from rc2l_jax.input_pipeline import eval_batches, subsets, train_batches
 from rc2l_jax.input_pipeline.bad_examples import BadExamples
+from rc2l_jax.input_pipeline.subsets import open_split, open_subsets
 
 NUM_TRAIN = 12
 
@@ -52,7 +53,7 @@ def spoil(monkeypatch):
 
 
 def take(config, count, start=0, devices=1, **processes):
-    batches = train_batches.train_batches(config, start, devices, **processes)
+    batches = train_batches.train_batches(config, open_subsets(config), start, devices, **processes)
     return list(itertools.islice(batches, count)), batches.bad
 
 
@@ -159,7 +160,7 @@ def test_evaluation_never_skips(config, spoil, content):
     config.eval_batch_size = 3
     spoil({1: content})
     with pytest.raises(DataError, match=r"^val/val_000001"):
-        list(eval_batches.eval_batches(config, "val", 1))
+        list(eval_batches.eval_batches(config, open_split(config), 1))
 
 
 def test_a_disk_that_changed_some_bytes(tmp_path):

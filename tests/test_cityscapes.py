@@ -75,11 +75,16 @@ def test_train_extra_serves_as_unlabelled_images(tmp_path):
     config = city_config(root, tmp_path / "prepared", unlabeled_split="train#rest2@0+train_extra")
     _, subsets = open_subsets(config)
     assert len(subsets.unlabeled) == COUNTS["train"] - 2 + COUNTS["train_extra"]
-    assert next(train_batches.train_batches(config, 0, 1)).unlabeled_image.shape[1] == 2
+    assert (
+        next(train_batches.train_batches(config, open_subsets(config), 0, 1)).unlabeled_image.shape[
+            1
+        ]
+        == 2
+    )
     config.data.labeled_split = "train_extra"
     config.data.unlabeled_split = "train"
     with pytest.raises(DataError, match=r"train_extra/troisdorf/.*_labelIds\.png: missing mask"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 def test_published_lines_name_the_images(tmp_path):
@@ -114,7 +119,7 @@ def test_ids_that_are_no_label_ids_are_refused(tmp_path, bad):
     with pytest.raises(
         DataError, match=rf"{name}_gtFine_labelIds\.png: ids \[{bad}\] are no label"
     ):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 def test_label_ids_named_as_train_ids_are_refused(tmp_path):
@@ -124,7 +129,7 @@ def test_label_ids_named_as_train_ids_are_refused(tmp_path):
     config = city_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"ids \[19, .* 33\] are neither classes 0\.\.18 nor 255"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 def test_missing_parts_are_named(tmp_path):

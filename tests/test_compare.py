@@ -17,6 +17,7 @@ from rc2l_jax.evaluation.compare_runs import CompareError
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.input_pipeline import eval_batches as eval_pipeline
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
+from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.run.checkpoints import Checkpoints
 from rc2l_jax.run.config import ConfigError
@@ -70,7 +71,7 @@ def runs(tmp_path_factory):
 def counted(masks: compare.Masks, config) -> np.ndarray:
     """The confusion matrix of masks, counted by hand."""
     counts = np.zeros((CLASSES, CLASSES), np.int64)
-    for example in compare.split_examples(config):
+    for example in compare.split_examples(config, open_split(config)):
         known = example.label != VOID
         predicted = masks[example.position]
         assert predicted.shape == example.label.shape
@@ -83,8 +84,8 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
     opened = [compare.open_run(f"run {i}", run[0]) for i, run in enumerate(runs)]
     config, everything = runs[0][1], []
     for run, (_, own, model, teacher) in zip(opened, runs):
-        masks = compare.predict_split(run, config)
-        batches = eval_batches(own, own.data.eval_split, 1)
+        masks = compare.predict_split(run, config, open_split(config))
+        batches = eval_batches(own, open_split(own), 1)
         expected = evaluate(model, {"teacher": teacher}, batches, own)["teacher"]
         np.testing.assert_array_equal(counted(masks, config), expected)
         everything.append(masks)
@@ -92,7 +93,7 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
 
     # The first two examples; then those where the runs differ most, by counting.
     first = compare.comparison_grid(opened, 2)
-    examples = {x.position: x for x in compare.split_examples(config)}
+    examples = {x.position: x for x in compare.split_examples(config, open_split(config))}
     one, other = everything
     shares = {i: (one[i] != other[i])[x.label != VOID].mean() for i, x in examples.items()}
     chosen = compare.most_different(iter(examples.values()), everything, 2)
@@ -116,14 +117,17 @@ def test_only_the_images_that_are_shown_are_read(runs, monkeypatch):
         "load",
         lambda view, data, keys, **x: read.extend(keys) or load(view, data, keys, **x),
     )
-    whole = {example.position: example for example in compare.split_examples(runs[0][1])}
+    whole = {
+        example.position: example
+        for example in compare.split_examples(runs[0][1], open_split(runs[0][1]))
+    }
     assert len(whole) == 5 and len(set(read)) == 5
     read.clear()
-    (first,) = compare.split_examples(runs[0][1], 1)
+    (first,) = compare.split_examples(runs[0][1], open_split(runs[0][1]), 1)
     assert len(read) == 2, "of the five images no more than one batch"
     np.testing.assert_array_equal(first.image, whole[0].image)
     np.testing.assert_array_equal(first.label, whole[0].label)
-    some = list(compare.split_examples(runs[0][1], 3))
+    some = list(compare.split_examples(runs[0][1], open_split(runs[0][1]), 3))
     assert sorted(example.position for example in some) == [0, 1, 2]
 
 
@@ -134,9 +138,9 @@ def test_runs_of_another_machine_are_shown_on_the_images_that_are_here(runs, tmp
     stored["data"]["dir"] = str(tmp_path / "elsewhere")
     (tmp_path / "copy" / "config.json").write_text(json.dumps(stored))
     with pytest.raises(DataError, match="elsewhere"):
-        next(compare.split_examples(compare.open_run("a", tmp_path / "copy").config))
+        open_split(compare.open_run("a", tmp_path / "copy").config)
     opened = compare.open_run("a", tmp_path / "copy", data_dir=here)
-    (example,) = compare.split_examples(opened.config, 1)
+    (example,) = compare.split_examples(opened.config, open_split(opened.config), 1)
     assert example.image.size
 
 

@@ -15,6 +15,7 @@ from shared import shared
 from test_main import ROOT, command_line  # noqa: F401 (a fixture)
 
 from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.subsets import open_subsets
 from rc2l_jax.models.maskformer import build_model
 from rc2l_jax.run.config import validate
 
@@ -120,7 +121,7 @@ def test_check_model_and_batch(command_line, capsys, data, name):  # noqa: F811
         assert f"labeled: {config.data.num_labeled} examples (" in printed
 
     config.update_from_flattened_dict(overrides)
-    batch = next(train_batches.train_batches(config, 0, 1))
+    batch = next(train_batches.train_batches(config, open_subsets(config), 0, 1))
     crop = config.data.crop_size
     semi = config.unlabeled_batch_size if config.unsup_weight else 0
     assert batch.image.shape == (1, config.batch_size, crop, crop, 3)

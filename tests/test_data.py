@@ -12,7 +12,7 @@ from configs import base
 from data import DataError, catalog, layout, masks
 from data.shapes import drawing
 from rc2l_jax.input_pipeline import eval_batches, train_batches
-from rc2l_jax.input_pipeline.subsets import dataset_info, open_subsets
+from rc2l_jax.input_pipeline.subsets import open_split, open_subsets
 from rc2l_jax.training import check
 
 
@@ -97,16 +97,23 @@ def test_a_bad_mask_fails_where_it_is_read_and_only_there(folder, tmp_path, kind
     listed.write_text("train3\ntrain4\n")
     config.data.labeled_split, config.data.unlabeled_split = str(listed), "train"
     with pytest.raises(DataError, match=message) as caught:
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
     assert "train3.png" in str(caught.value)
     listed.write_text("train0\ntrain1\n")  # now it is unlabelled
-    assert next(train_batches.train_batches(config, 0, 1)).image.shape == (1, 2, 32, 32, 3)
+    assert next(train_batches.train_batches(config, open_subsets(config), 0, 1)).image.shape == (
+        1,
+        2,
+        32,
+        32,
+        3,
+    )
 
 
 def test_a_bad_mask_fails_evaluation(folder, tmp_path):
     spoil(folder / "labels" / "val" / "val1.png", BAD_MASKS["rgb"][0])
     with pytest.raises(DataError, match=r"eval_split: .*val1\.png: the mask has mode RGB"):
-        eval_batches.eval_batches(folder_config(folder, tmp_path / "prepared"), "val", 1)
+        open_config = folder_config(folder, tmp_path / "prepared")
+        eval_batches.eval_batches(open_config, open_split(open_config), 1)
 
 
 def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tmp_path):
@@ -204,11 +211,13 @@ def test_fetch_gives_the_records_asked_for_in_any_order(folder, tmp_path):
 
 def test_camvid_has_its_published_counts(tmp_path):
     config = folder_config(shared("camvid"), tmp_path, labeled_split="train", unlabeled_split="")
-    info = dataset_info(config)
-    assert info.num_examples == {"train": 367, "val": 101}
-    assert info.class_names[0] == "sky"
-    assert info.class_names[10] == "bicyclist"
     dataset = catalog.open_dataset(config.data)
+    assert {split: len(ids) for split, ids in dataset.ids.splits.items()} == {
+        "train": 367,
+        "val": 101,
+    }
+    assert dataset.class_names[0] == "sky"
+    assert dataset.class_names[10] == "bicyclist"
     examples = [e for split in ("train", "val") for e in dataset.records(split).examples]
     assert {(e.height, e.width, e.label_error) for e in examples} == {(360, 480, "")}
     keys = [("train", i) for i in range(0, 367, 10)] + [("val", i) for i in range(0, 101, 10)]

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from test_data import folder_config, shapes_config, write_folder
 
-from rc2l_jax.input_pipeline import eval_batches, shape_groups, subsets
+from rc2l_jax.input_pipeline import eval_batches, shape_groups
+from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.structs import EvalBatch
 
 
@@ -47,7 +48,7 @@ def test_evaluation_covers_the_split_once_and_fills_the_last_batch(tmp_path):
     config = folder_config(root, tmp_path / "prepared", eval_short_edge=30)
     config.eval_batch_size = 4
     config.eval.max_shapes = 1
-    batches = list(eval_batches.eval_batches(config, "val", 2))
+    batches = list(eval_batches.eval_batches(config, open_split(config), 2))
     assert len(batches) == 2
     flat = jax.tree.map(
         lambda *x: np.concatenate([y.reshape(-1, *y.shape[2:]) for y in x]), *batches
@@ -68,7 +69,7 @@ def test_evaluation_covers_the_split_once_and_fills_the_last_batch(tmp_path):
     assert (flat.label[5:] == 255).all()
     assert {str(view.image.dtype), str(flat.label.dtype)} == {"uint8"}
     assert {str(x.dtype) for x in (view.size, flat.label_size, flat.index)} == {"int32"}
-    assert subsets.split_ids(config, "val")[0] == "tall"
+    assert open_split(config).id(0) == "tall"
 
 
 def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
@@ -76,7 +77,7 @@ def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
     config.eval_batch_size = 2
     indices = []
     for process in (0, 1):
-        batches = list(eval_batches.eval_batches(config, "val", 1, process, 2))
+        batches = list(eval_batches.eval_batches(config, open_split(config), 1, process, 2))
         indices.append([batch.index.ravel().tolist() for batch in batches])
     assert indices == [[[0], [2]], [[1], [-1]]]
 
@@ -84,14 +85,14 @@ def test_processes_evaluate_equally_many_batches_of_their_own(shapes):
 def test_evaluation_without_resizing_keeps_the_pixels(tmp_path):
     root = write_folder(tmp_path / "data", size=(24, 32))
     config = folder_config(root, tmp_path / "prepared", eval_short_edge=0)
-    batch = next(eval_batches.eval_batches(config, "val", 1))
+    batch = next(eval_batches.eval_batches(config, open_split(config), 1))
     assert batch.views[0].image.shape == (1, 2, 32, 32, 3)
     stored = np.asarray(Image.open(root / "images" / "val" / "val1.png"))
     np.testing.assert_array_equal(batch.views[0].image[0, 1, :24, :32], stored)
 
 
 def local_batches(config, **where) -> list[EvalBatch]:
-    return list(eval_batches.eval_batches(config, "val", 1, **where))
+    return list(eval_batches.eval_batches(config, open_split(config), 1, **where))
 
 
 def shapes_of(batch: EvalBatch) -> tuple:
@@ -115,7 +116,8 @@ def test_mixed_sizes_come_in_a_few_shapes_and_every_image_once(mixed):
     for batch in batches:
         for at in zip(*np.nonzero(batch.index >= 0)):
             seen[int(batch.index[at])] = jax.tree.map(lambda x, at=at: x[at], batch)
-    ids = subsets.split_ids(mixed, "val")
+    split = open_split(mixed)
+    ids = [split.id(i) for i in range(len(split.keys))]
     assert sorted(seen) == list(range(len(ids))) == list(range(11))
     for i, size in enumerate(SIZES):
         example = seen[ids.index(f"x{i}")]
@@ -135,7 +137,7 @@ def test_mixed_sizes_come_in_a_few_shapes_and_every_image_once(mixed):
 def test_two_processes_make_the_halves_of_the_same_batches(mixed):
     config = mixed.copy_and_resolve_references()
     config.eval_batch_size = 4
-    whole = list(eval_batches.eval_batches(config, "val", 2))
+    whole = list(eval_batches.eval_batches(config, open_split(config), 2))
     halves = [local_batches(config, process_index=p, process_count=2) for p in (0, 1)]
     assert [shapes_of(b) for b in halves[0]] == [shapes_of(b) for b in halves[1]]
     joined = [jax.tree.map(lambda *x: np.concatenate(x), *pair) for pair in zip(*halves)]

@@ -26,7 +26,8 @@ from rc2l_jax.evaluation import confusion as metrics
 from rc2l_jax.evaluation.class_scores import predict_labels
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import better, build_results, score
-from rc2l_jax.input_pipeline import eval_batches, subsets
+from rc2l_jax.input_pipeline import eval_batches
+from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.structs import VOID, EvalBatch, EvalView, Predictions
 from rc2l_jax.training import averages
@@ -205,13 +206,14 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
     use_tiny_model(config)
     config.eval_batch_size = 1
     weights = camvid_network(config)
-    ids = subsets.split_ids(config, "val")
+    split = open_split(config)
+    ids = [split.id(i) for i in range(len(split.keys))]
     assert len(ids) == 101
     confusion = np.zeros((11, 11), np.int64)
     with jax.enable_x64(True):
         model = build_model(config).clone(dtype=jnp.float64)
         jitted = jax.jit(lambda weights, x: model.apply(weights, x, train=False))
-        for batch in eval_batches.eval_batches(config, "val", 1):
+        for batch in eval_batches.eval_batches(config, open_split(config), 1):
             name = ids[batch.index.item()]
             image = Image.open(shared("camvid") / "images" / "val" / f"{name}.jpg").resize(
                 (96, 72), _BILINEAR
@@ -232,7 +234,7 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
 def evaluated(camvid: types.SimpleNamespace, model: nn.Module, batch_size: int, devices: int):
     config = camvid.config.copy_and_resolve_references()
     config.eval_batch_size = batch_size
-    batches = eval_batches.eval_batches(config, "val", devices)
+    batches = eval_batches.eval_batches(config, open_split(config), devices)
     return evaluate(model, {"student": camvid.weights}, batches, config)["student"]
 
 
@@ -289,7 +291,7 @@ def test_mixed_sizes_compile_a_few_times_and_count_as_one_by_one(tmp_path, monke
 
     def count(batch_size: int, devices: int, max_shapes: int) -> np.ndarray:
         config.eval_batch_size, config.eval.max_shapes = batch_size, max_shapes
-        batches = eval_batches.eval_batches(config, "val", devices)
+        batches = eval_batches.eval_batches(config, open_split(config), devices)
         return evaluate(model, {"student": weights}, batches, config)["student"]
 
     together = count(4, 2, 2)

@@ -77,7 +77,7 @@ def test_unlabelled_images_may_lie_anywhere(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", **texts)
     _, subsets = open_subsets(config)
     assert len(subsets.unlabeled) == 3 + 1
-    batch = next(train_batches.train_batches(config, 0, 1))
+    batch = next(train_batches.train_batches(config, open_subsets(config), 0, 1))
     assert batch.unlabeled_image.shape == (1, 2, 32, 32, 3)
     assert (batch.unlabeled_label == 255).all()
     config.data.unlabeled_dir = ""
@@ -237,7 +237,7 @@ def test_a_photo_turned_by_its_exif_data_is_explained(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"is 20x24 and its image 24x20 .*EXIF"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 # What is damaged, mixed up or turned.
@@ -393,7 +393,7 @@ def test_a_photo_turned_half_around_cannot_be_labelled(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"1\.jpg: is stored turned or mirrored \(EXIF"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
     config.data.labeled_split, config.data.unlabeled_split = "train#1@0", "train"
     assert len(open_subsets(config)[1].labeled) == 1
 
@@ -421,14 +421,14 @@ def test_masks_of_few_bits_and_capital_suffixes(root, tmp_path):
     mask.rename(mask.with_suffix(".PNG"))
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
-    next(train_batches.train_batches(config, 0, 1))
+    next(train_batches.train_batches(config, open_subsets(config), 0, 1))
     black_and_white = bytearray(replicas.encode(mask_of(0)))
     black_and_white[24] = 4
     header = bytes(black_and_white[12:29])
     black_and_white[29:33] = zlib.crc32(header).to_bytes(4, "big")
     mask.with_suffix(".PNG").write_bytes(black_and_white)
     with pytest.raises(DataError, match=r"1\.PNG: (has fewer than 8 bits|cannot be read)"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 def test_a_link_that_leads_nowhere_is_named(root, tmp_path):
@@ -451,7 +451,7 @@ def test_a_jpeg_called_png_is_no_mask(root, tmp_path):
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
     with pytest.raises(DataError, match=r"1\.png: cannot be read as an image \(not a PNG\)"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 def test_an_orientation_that_exif_does_not_know_turns_nothing(root, tmp_path):
@@ -461,7 +461,7 @@ def test_an_orientation_that_exif_does_not_know_turns_nothing(root, tmp_path):
     Image.open(file).save(file, exif=exif)
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
-    next(train_batches.train_batches(config, 0, 1))
+    next(train_batches.train_batches(config, open_subsets(config), 0, 1))
 
 
 def test_an_entry_for_a_missing_file_is_never_another_file(root, tmp_path):

@@ -13,6 +13,7 @@ from data.host_tf import tf
 from rc2l_jax.input_pipeline import decode as host_decode
 from rc2l_jax.input_pipeline import geometry, train_batches
 from rc2l_jax.input_pipeline.geometry import Crop
+from rc2l_jax.input_pipeline.subsets import open_subsets
 
 KINDS = {
     "444": {"subsampling": 0},
@@ -198,7 +199,7 @@ def test_a_jpeg_that_ends_early_is_an_error_where_it_is_seen(tmp_path, monkeypat
         images, masks = fetch(self, keys, labels=labels)
         return [whole[: int(0.7 * len(whole))] for _ in images], masks
 
-    batches = train_batches.train_batches(config, 0, 1)
+    batches = train_batches.train_batches(config, open_subsets(config), 0, 1)
     monkeypatch.setattr(Dataset, "fetch", damaged)
     with pytest.raises(DataError, match=r"^train/train\d cannot be decoded"):
         next(batches)

@@ -1,4 +1,4 @@
-"""rc2l_jax/input_pipeline/train_batches.py and host_augment.py: determinism, geometry, sharding."""
+"""input_pipeline/train_batches.py and geometry.py: determinism, geometry, sharding."""
 
 import itertools
 import subprocess
@@ -20,6 +20,7 @@ from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.geometry import Geometry
 from rc2l_jax.input_pipeline.loading import batched
 from rc2l_jax.input_pipeline.order import Order
+from rc2l_jax.input_pipeline.subsets import open_subsets
 
 UNLIMITED = 10**6
 
@@ -34,7 +35,10 @@ def shapes(tmp_path_factory):
 
 def take(config, count, start=0, devices=1, **processes):
     return list(
-        itertools.islice(train_batches.train_batches(config, start, devices, **processes), count)
+        itertools.islice(
+            train_batches.train_batches(config, open_subsets(config), start, devices, **processes),
+            count,
+        )
     )
 
 
@@ -144,13 +148,13 @@ def test_what_cannot_be_run_fails_before_the_first_batch(shapes):
     config = shapes.copy_and_resolve_references()
     config.data.unlabeled_split = ""
     with pytest.raises(DataError, match=r"unlabeled_split is empty, but config.unsup_weight"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
     with pytest.raises(ValueError, match="batch_size = 4 cannot be divided over 3 devices"):
-        train_batches.train_batches(shapes, 0, 3)
+        train_batches.train_batches(shapes, open_subsets(shapes), 0, 3)
     config = shapes.copy_and_resolve_references()
     config.data.eval_split = "train"
     with pytest.raises(DataError, match=r"labeled_split and config.data.eval_split share 4"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 def test_a_damaged_record_is_named(shapes, monkeypatch):
@@ -160,7 +164,7 @@ def test_a_damaged_record_is_named(shapes, monkeypatch):
         images, encoded = fetch(self, keys, labels=labels)
         return [image[:40] for image in images], encoded
 
-    batches = train_batches.train_batches(shapes, 0, 1)
+    batches = train_batches.train_batches(shapes, open_subsets(shapes), 0, 1)
     monkeypatch.setattr(Dataset, "fetch", damaged)
     with pytest.raises(DataError, match=r"^train/train_0000\d\d cannot be .* --mode=prepare"):
         next(batches)
@@ -317,9 +321,10 @@ def test_a_program_that_fails_while_batches_are_made_ends(shapes):
     """With Python inside tf.data, every few such programs hung for ever at exit."""
     code = (
         "import sys, ml_collections\n"
+        "from rc2l_jax.input_pipeline.subsets import open_subsets\n"
         "from rc2l_jax.input_pipeline.train_batches import train_batches\n"
         "config = ml_collections.ConfigDict(__import__('json').loads(sys.argv[1]))\n"
-        "batches = train_batches(config, 0, 1)\n"
+        "batches = train_batches(config, open_subsets(config), 0, 1)\n"
         "next(batches)\n"
         "raise SystemExit(7)\n"
     )

@@ -32,7 +32,8 @@ from configs import base
 from data.errors import DataError
 from rc2l_jax.evaluation import label_resolution
 from rc2l_jax.evaluation.evaluate import evaluate
-from rc2l_jax.input_pipeline import eval_batches, geometry, subsets
+from rc2l_jax.input_pipeline import eval_batches, geometry
+from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.method.optimizer import create_optimizer
 from rc2l_jax.method.state import initial_state
 from rc2l_jax.models import build_model, resnet
@@ -110,7 +111,7 @@ def run(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
         weights=weights,
         images=root / "images" / "val",
         network=open_network(workdir=workdir),
-        class_names=subsets.dataset_info(config).class_names,
+        class_names=open_split(config).dataset.class_names,
     )
 
 
@@ -139,9 +140,10 @@ def test_masks_are_what_evaluation_counts(run, output):
                 seen[int(batch.index[at])] = predictions["teacher"][at][:height, :width]
         return True
 
-    batches = eval_batches.eval_batches(run.config, "val", 1)
+    batches = eval_batches.eval_batches(run.config, open_split(run.config), 1)
     evaluate(build_model(run.config), {"teacher": run.weights}, batches, run.config, observe)
-    ids = subsets.split_ids(run.config, "val")
+    split = open_split(run.config)
+    ids = [split.id(i) for i in range(len(split.keys))]
     assert len(seen) == len(ids) == 5
     said = set()
     for position, name in enumerate(ids):

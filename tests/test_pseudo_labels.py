@@ -10,6 +10,7 @@ from test_data import folder_config, write_folder
 
 from data.errors import DataError
 from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.subsets import open_subsets
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.reports import examples
 from rc2l_jax.structs import VOID
@@ -44,23 +45,23 @@ def trained(config):
 
 
 def test_the_images_are_the_first_of_training_whatever_the_batch_size(config):
-    image, label, valid = train_batches.first_unlabeled(config, 8)
+    image, label, valid = train_batches.first_unlabeled(config, open_subsets(config), 8)
     assert len(image) == 3, "there are no more unlabelled images"
     changed = config.copy_and_resolve_references()
     changed.unlabeled_batch_size = 3
-    batch = next(train_batches.train_batches(changed, 0, 1).batches)
+    batch = next(train_batches.train_batches(changed, open_subsets(changed), 0, 1).batches)
     np.testing.assert_array_equal(image, batch.unlabeled_image[0])
     np.testing.assert_array_equal(label, batch.unlabeled_label[0])
     np.testing.assert_array_equal(valid, batch.unlabeled_valid[0])
     assert (label != VOID).any()
-    two = train_batches.first_unlabeled(config, 2)[0]
+    two = train_batches.first_unlabeled(config, open_subsets(config), 2)[0]
     np.testing.assert_array_equal(two, image[:2])
 
 
 @pytest.mark.slow
 def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_path):
     model, states = trained
-    whole = pseudo_label_history.of_run(tmp_path / "whole", model, config, 0)
+    whole = pseudo_label_history.of_run(tmp_path / "whole", model, config, open_subsets(config), 0)
     pictures = [whole.picture(state) for state in states]
     assert pictures[0].shape[1] < pictures[1].shape[1] < pictures[2].shape[1]
     kept = pseudo_label_history.read_labels(tmp_path / "whole")
@@ -70,10 +71,10 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
 
     # Killed after step 30, newest checkpoint of step 10: the other columns must come again.
     again = tmp_path / "again"
-    first = pseudo_label_history.of_run(again, model, config, 0)
+    first = pseudo_label_history.of_run(again, model, config, open_subsets(config), 0)
     for state in states:
         first.picture(state.replace(teacher_params=states[0].teacher_params))
-    resumed = pseudo_label_history.of_run(again, model, config, 10)
+    resumed = pseudo_label_history.of_run(again, model, config, open_subsets(config), 10)
     assert list(pseudo_label_history.read_labels(again)) == [10]
     np.testing.assert_array_equal(resumed.picture(states[1]), pictures[1])
     np.testing.assert_array_equal(resumed.picture(states[2]), pictures[2])
@@ -81,10 +82,12 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     # Fewer images than before: their rows are those of before, and the others' are left out.
     fewer = config.copy_and_resolve_references()
     fewer.num_pictures = 1
-    image, truth, _ = train_batches.first_unlabeled(config, 1)
+    image, truth, _ = train_batches.first_unlabeled(config, open_subsets(config), 1)
     labels = {step: column[:1] for step, column in zip(kept, columns)}
     expected = examples.pseudo_label_picture(image, truth, labels)
-    found = pseudo_label_history.of_run(again, model, fewer, 30).picture(states[2])
+    found = pseudo_label_history.of_run(again, model, fewer, open_subsets(fewer), 30).picture(
+        states[2]
+    )
     np.testing.assert_array_equal(found, expected)
 
     # Images that nobody labelled at a step have an empty place there; other images no column.
@@ -108,12 +111,14 @@ def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monk
 )
 def test_no_picture_where_there_is_nothing_to_show(config, tmp_path, monkeypatch, key, value):
     changed = config.copy_and_resolve_references()
-    assert pseudo_label_history.of_run(tmp_path, None, changed, 0) is not None
+    assert (
+        pseudo_label_history.of_run(tmp_path, None, changed, open_subsets(changed), 0) is not None
+    )
     if key == "process":
         monkeypatch.setattr(jax, "process_index", lambda: value)
     else:
         changed[key] = value
-    assert pseudo_label_history.of_run(tmp_path, None, changed, 0) is None
+    assert pseudo_label_history.of_run(tmp_path, None, changed, open_subsets(changed), 0) is None
 
 
 def test_columns_are_thinned_evenly():

@@ -14,7 +14,7 @@ from data import DataError, catalog, masks
 from data.voc_semseg import sbd
 from data.voc_semseg import voc_semseg_dataset_builder as voc
 from rc2l_jax.input_pipeline import eval_batches, train_batches
-from rc2l_jax.input_pipeline.subsets import open_subsets
+from rc2l_jax.input_pipeline.subsets import open_split, open_subsets
 
 COUNTS = {"train": 14, "val": 9, "aug": 20}
 IDS = replicas.voc_ids(COUNTS)
@@ -80,7 +80,7 @@ def test_every_layout_gives_the_same_data_set(layout, tmp_path):
 
 def test_a_batch_comes_out_of_the_archives(tmp_path):
     config = voc_config(archives(tmp_path / "voc"), tmp_path / "prepared")
-    batch = next(train_batches.train_batches(config, 0, 1))
+    batch = next(train_batches.train_batches(config, open_subsets(config), 0, 1))
     assert batch.image.shape == batch.unlabeled_image.shape == (1, 2, 32, 32, 3)
     assert set(np.unique(batch.label)) > {0, 255}
     assert len(np.unique(batch.label)) >= 3
@@ -116,11 +116,11 @@ def test_without_the_official_lists_the_runs_splits_are_list_files(tmp_path):
 def test_a_prepared_copy_needs_no_files(tmp_path):
     root = archives(tmp_path / "voc")
     config = voc_config(root, tmp_path / "prepared")
-    first = next(train_batches.train_batches(config, 0, 1))
-    next(eval_batches.eval_batches(config, "val", 1))
+    first = next(train_batches.train_batches(config, open_subsets(config), 0, 1))
+    next(eval_batches.eval_batches(config, open_split(config), 1))
     shutil.rmtree(root)
     config.data.dir = ""
-    again = next(train_batches.train_batches(config, 0, 1))
+    again = next(train_batches.train_batches(config, open_subsets(config), 0, 1))
     np.testing.assert_array_equal(again.image, first.image)
     config.data.labeled_split = "extra#2@0"
     with pytest.raises(DataError, match="no split 'extra'; use one of: aug, train, val, trainaug"):
@@ -180,7 +180,7 @@ def test_missing_and_rgb_masks_are_named_where_they_are_used(tmp_path):
     )
     config = voc_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="aug")
     with pytest.raises(DataError) as caught:
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
     missing, rgb = caught.value.problems
     assert f"{IDS['train'][1]}.png: missing mask" in missing
     assert f"{IDS['train'][2]}.png: the mask has mode RGB" in rgb
@@ -192,7 +192,7 @@ def test_a_broken_mat_file_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     config = voc_config(root, tmp_path / "prepared", labeled_split="aug", unlabeled_split="train")
     with pytest.raises(DataError, match=rf"{IDS['aug'][0]}\.mat: cannot be read as one of SBD's"):
-        train_batches.train_batches(config, 0, 1)
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
 def test_an_empty_folder_says_what_to_put_there(tmp_path):

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import better
-from rc2l_jax.input_pipeline import subsets
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
+from rc2l_jax.input_pipeline.subsets import OpenSplit, open_split
 from rc2l_jax.input_pipeline.unpadded import Unpadded, unpadded
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.history import read_evaluations
@@ -133,22 +133,22 @@ def comparison_grid(
       DataError: the split cannot be read.
     """
     data = runs[0].config
-    names = subsets.dataset_info(data).class_names
     for run in runs[1:]:
         check_same_classes(runs[0], run)
-    number = None if differing else count
-    masks = [predict_split(run, data, number) for run in runs]
+    split, number = open_split(data), None if differing else count
+    masks = [predict_split(run, data, split, number) for run in runs]
+    examples = split_examples(data, split, number)
     if differing:
-        examples = most_different(split_examples(data, None), masks, count)
+        examples = most_different(examples, masks, count)
     else:
-        examples = sorted(split_examples(data, count), key=lambda example: example.position)
+        examples = sorted(examples, key=lambda example: example.position)
     rows, seen = [], set()
     for example in examples:
         labels = [example.label, *(of_run[example.position] for of_run in masks)]
         seen.update(*(np.unique(x).tolist() for x in labels))
         rows.append(cells(example.image, labels))
     captions = ["image", "ground truth", *(run.name for run in runs)]
-    return with_key(grid(rows, captions), names, seen)
+    return with_key(grid(rows, captions), split.dataset.class_names, seen)
 
 
 def check_same_classes(one: Opened, other: Opened) -> None:
@@ -161,12 +161,15 @@ def check_same_classes(one: Opened, other: Opened) -> None:
             raise ConfigError([f"{differing}: {remedy}"])
 
 
-def predict_split(run: Opened, data: ConfigDict, count: int | None = None) -> Masks:
+def predict_split(
+    run: Opened, data: ConfigDict, split: OpenSplit, count: int | None = None
+) -> Masks:
     """Predicts an evaluation split as the run's own evaluation would.
 
     Args:
       run: whose network, sizes and options of evaluation are used.
       data: config of the run whose split it is.
+      split: the split.
       count: only the batches of the first so many examples; all if None.
 
     Returns:
@@ -180,14 +183,16 @@ def predict_split(run: Opened, data: ConfigDict, count: int | None = None) -> Ma
             masks[example.position] = example.cropped(predictions[run.name])
         return True
 
-    batches = eval_batches(config, config.data.eval_split, 1, first=count)
+    batches = eval_batches(config, split, 1, first=count)
     evaluate(run.model, {run.name: run.variables}, batches, config, observe)
     return masks
 
 
-def split_examples(data: ConfigDict, count: int | None = None) -> Iterator[Unpadded]:
+def split_examples(
+    data: ConfigDict, split: OpenSplit, count: int | None = None
+) -> Iterator[Unpadded]:
     """Yields the first `count` examples of a run's evaluation split, or all; in any order."""
-    for batch in eval_batches(data, data.data.eval_split, 1, first=count):
+    for batch in eval_batches(data, split, 1, first=count):
         for example in unpadded(batch):
             if count is None or example.position < count:
                 yield example

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import better, build_evaluation, build_results, losses_of, score
-from rc2l_jax.input_pipeline import eval_batches, subsets
+from rc2l_jax.input_pipeline import eval_batches
+from rc2l_jax.input_pipeline.subsets import OpenSplit, open_split
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.examples import EvaluationPictures
 from rc2l_jax.reports.history import read_evaluations
@@ -50,16 +51,16 @@ def evaluate_networks(
     model: MaskFormer,
     networks: dict[str, Any],
     config: ConfigDict,
-    class_names: tuple[str, ...],
+    split: OpenSplit,
     stop: StopRequest | None = None,
 ) -> Evaluation:
-    """Scores several networks in one pass over `data.eval_split`.
+    """Scores several networks in one pass over a split.
 
     Args:
       model: of all of them.
       networks: {"student": {"params": ..., "batch_stats": ...}, "teacher": ...}.
       config: see `configs/base.py`.
-      class_names: K names.
+      split: of the data set of `config`.
       stop: ends the evaluation, between two batches or in the wait for one.
 
     Raises:
@@ -67,11 +68,12 @@ def evaluate_networks(
     """
     pictures = EvaluationPictures(config.num_pictures)
     observe = pictures.observe if config.num_pictures else None
-    batches = eval_batches.eval_batches(config, config.data.eval_split, *topology())
+    batches = eval_batches.eval_batches(config, split, *topology())
     if stop is not None:
         batches = _stoppable(batches, stop)
     confusions = evaluate(model, networks, batches, config, observe)
-    scores = {name: score(confusion, class_names) for name, confusion in confusions.items()}
+    names = split.dataset.class_names
+    scores = {name: score(confusion, names) for name, confusion in confusions.items()}
     return Evaluation(scores, confusions, pictures.picture())
 
 
@@ -164,15 +166,15 @@ def evaluate_checkpoint(
     workdir = run_path(workdir)
     start(config, trains=False)
     model, step, networks, metadata = restore_run(config, workdir, step)
-    class_names = subsets.dataset_info(config).class_names
+    split = open_split(config)
     say(EVALUATION_COMPILES)
     with StopRequest() as stop, stop.deferred():
-        evaluation = evaluate_networks(model, networks, config, class_names, stop)
+        evaluation = evaluate_networks(model, networks, config, split, stop)
     scores = evaluation.scores
     # Events of its own folder: beside those of a run that still trains they would hide its own.
     with create_writer(workdir, "eval") as writer:
         report = Report(workdir, writer)
-        write_figures(report, step, evaluation, config, class_names)
+        write_figures(report, step, evaluation, config, split.dataset.class_names)
         write_curves(report, step, config)
     best = metadata["best"]
     if best is None or metadata["owes_evaluation"]:  # it does not know of its own score
@@ -181,8 +183,8 @@ def evaluate_checkpoint(
     report.results(results)
     file = f"eval/step_{step:08d}.json"
     report.document(file, build_evaluation(config, step, scores) | {"config": _options(config)})
-    split = f"{config.data.name} {config.data.eval_split}"
-    say(f"{workdir}, step {step}, {split}: {describe(scores)} -> {file}\n{iou_table(scores)}")
+    where = f"{config.data.name} {config.data.eval_split}"
+    say(f"{workdir}, step {step}, {where}: {describe(scores)} -> {file}\n{iou_table(scores)}")
     return results
 
 

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.evaluation.confusion import confusion_matrix, iou
 from rc2l_jax.evaluation.evaluate import evaluate
-from rc2l_jax.input_pipeline import eval_batches, subsets
+from rc2l_jax.input_pipeline.eval_batches import eval_batches
+from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.input_pipeline.unpadded import Unpadded, unpadded
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import NETWORKS, restore_run
@@ -104,13 +105,15 @@ def best_and_worst(
       The best, the best of them first, and the worst, the worst of them first.
 
     Raises:
-      ConfigError, DataError, CheckpointError: see `run_evaluation.evaluate_checkpoint`.
+      ConfigError, DataError, CheckpointError: see `evaluate_run.evaluate_checkpoint`.
     """
     start(config, trains=False)
     model, _, networks, _ = restore_run(config, run_path(workdir), step)
-    split, ranking = config.data.eval_split, Ranking(count, config.data.num_classes)
-    batches = eval_batches.eval_batches(config, split, *topology())
+    split, ranking = open_split(config), Ranking(count, config.data.num_classes)
+    batches = eval_batches(config, split, *topology())
     evaluate(model, {network: networks[network]}, batches, config, ranking.observe)
-    ids = subsets.split_ids(config, split)
-    named = lambda images: [dataclasses.replace(x, id=ids[x.index]) for x in images]  # noqa: E731
-    return named(ranking.best), named(ranking.worst)
+    best, worst = (
+        [dataclasses.replace(image, id=split.id(image.index)) for image in images]
+        for images in (ranking.best, ranking.worst)
+    )
+    return best, worst

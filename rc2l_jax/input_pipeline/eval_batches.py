@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import splits
-from data.catalog import open_dataset
 from data.host_tf import tf
 from rc2l_jax.input_pipeline import decode, geometry
 from rc2l_jax.input_pipeline.geometry import Resize, Size
@@ -27,13 +25,14 @@ from rc2l_jax.input_pipeline.loading import (
     split_devices,
 )
 from rc2l_jax.input_pipeline.shape_groups import group_examples
+from rc2l_jax.input_pipeline.subsets import OpenSplit
 from rc2l_jax.input_pipeline.threads import ahead
 from rc2l_jax.structs import IMAGE_PAD, VOID, EvalBatch, EvalView
 
 
 def eval_batches(
     config: ConfigDict,
-    split: str,
+    split: OpenSplit,
     num_devices: int,
     process_index: int = 0,
     process_count: int = 1,
@@ -44,7 +43,7 @@ def eval_batches(
 
     Args:
       config: the run's.
-      split: a split text; see `data.splits`.
+      split: see `subsets.open_split`.
       num_devices: D, local devices.
       process_index, process_count: which contiguous part of each global batch to make.
       first: leaves out batches without any of the first so many examples; the others stay as they
@@ -55,13 +54,12 @@ def eval_batches(
       every process, in the same order of shapes.
 
     Raises:
-      DataError: files, masks or the split cannot be used; also while iterating, for an example
-        that broke after it was prepared: without it the score would be another one.
+      DataError: masks that cannot be used; also while iterating, for an example that broke after
+        it was prepared: without it the score would be another one.
       ValueError: a batch size that devices and processes do not divide.
     """
     local = local_size(config, "eval_batch_size", num_devices, process_count)
-    dataset = open_dataset(config.data)
-    keys = splits.resolve(split, dataset.ids, "config.data.eval_split")
+    dataset, keys = split
     check_labels(dataset, keys, "config.data.eval_split")
     data = config.data
     resizes = tuple(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -15,39 +14,50 @@ from data.errors import DataError, counted
 from data.splits import Key
 
 
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """What the rest of the program must know about the data.
+class RunData(NamedTuple):
+    """The data set of a run and what the run uses of it, opened once.
 
     Attributes:
-      name: of the data set.
-      class_names: K names, in the order of their ids.
-      num_examples: split of the data set -> its number of examples.
+      dataset: as its files were when it was opened: what changes later changes nothing.
+      subsets: which examples are labelled, unlabelled and evaluated on.
     """
 
-    name: str
-    class_names: tuple[str, ...]
-    num_examples: dict[str, int]
+    dataset: Dataset
+    subsets: splits.Subsets
+
+    @property
+    def evaluation(self) -> OpenSplit:
+        """What is evaluated on."""
+        return OpenSplit(self.dataset, self.subsets.evaluation)
 
 
-def dataset_info(config: ConfigDict) -> DatasetInfo:
-    """Describes the data set.
+class OpenSplit(NamedTuple):
+    """Examples to evaluate on.
+
+    Attributes:
+      dataset: the data set.
+      keys: of the examples; entry i belongs to `EvalBatch.index == i`.
+    """
+
+    dataset: Dataset
+    keys: Sequence[Key]
+
+    def id(self, position: int) -> str:
+        """The id of an example, as in the data set."""
+        return self.dataset.ids.id(self.keys[position])
+
+
+def open_split(config: ConfigDict) -> OpenSplit:
+    """Opens what `data.eval_split` names, and no other split.
 
     Raises:
-      DataError: the data cannot be used.
+      DataError: the data set or the split cannot be used.
     """
-    dataset = open_dataset(config.data)
-    counts = {split: len(ids) for split, ids in dataset.ids.splits.items()}
-    return DatasetInfo(dataset.name, dataset.class_names, counts)
+    dataset, split = open_dataset(config.data), config.data.eval_split
+    return OpenSplit(dataset, splits.resolve(split, dataset.ids, "config.data.eval_split"))
 
 
-def split_ids(config: ConfigDict, split: str) -> list[str]:
-    """Ids of a split's examples: entry i belongs to `EvalBatch.index == i`."""
-    dataset = open_dataset(config.data)
-    return [dataset.ids.id(key) for key in splits.resolve(split, dataset.ids, "split")]
-
-
-def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
+def open_subsets(config: ConfigDict) -> RunData:
     """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
 
     Raises:
@@ -65,7 +75,8 @@ def open_subsets(config: ConfigDict) -> tuple[Dataset, splits.Subsets]:
     texts = (data.labeled_split, unlabeled, data.eval_split)
     subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
     # A photo may lie in two folders, or under two names.
-    return dataset, splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
+    separated = splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
+    return RunData(dataset, separated)
 
 
 def describe_subsets(

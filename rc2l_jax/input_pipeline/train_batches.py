@@ -34,7 +34,7 @@ from rc2l_jax.input_pipeline.loading import (
     split_devices,
 )
 from rc2l_jax.input_pipeline.order import Order
-from rc2l_jax.input_pipeline.subsets import open_subsets
+from rc2l_jax.input_pipeline.subsets import RunData
 from rc2l_jax.input_pipeline.threads import ahead
 from rc2l_jax.structs import Batch
 
@@ -110,6 +110,7 @@ class _Stream:
 
 def train_batches(
     config: ConfigDict,
+    data: RunData,
     start_step: int,
     num_devices: int,
     process_index: int = 0,
@@ -119,6 +120,7 @@ def train_batches(
 
     Args:
       config: the run's.
+      data: see `subsets.open_subsets`.
       start_step: step of the first batch.
       num_devices: D, local devices.
       process_index, process_count: which contiguous part of each global batch to make.
@@ -128,12 +130,12 @@ def train_batches(
       fields hold 0 images.
 
     Raises:
-      DataError: files, masks or splits that cannot be used; also while iterating, for an example
-        that broke after it was prepared (see `config.on_bad_example`).
+      DataError: masks that cannot be used; also while iterating, for an example that broke
+         after it was prepared (see `config.on_bad_example`).
       ValueError: batch sizes that devices and processes do not divide, or wrong geometry.
     """
     # Only the batches are lazy: whatever can be checked fails here and now.
-    dataset, subsets = open_subsets(config)
+    dataset, subsets = data
     check_labels(dataset, subsets.labeled, "config.data.labeled_split")
     view = _training_view(Geometry.from_config(config.data))
     bad = BadExamples(config.on_bad_example, config.max_bad_examples, process_index)
@@ -158,11 +160,12 @@ def train_batches(
     return TrainBatches(ahead(make, itertools.count(start_step)), bad)
 
 
-def first_unlabeled(config: ConfigDict, count: int) -> Arrays:
+def first_unlabeled(config: ConfigDict, data: RunData, count: int) -> Arrays:
     """The first unlabelled images of a run as its first epoch shows them, whatever step it is at.
 
     Args:
       config: the run's.
+      data: see `subsets.open_subsets`.
       count: how many; fewer if there are no more.
 
     Returns:
@@ -172,7 +175,7 @@ def first_unlabeled(config: ConfigDict, count: int) -> Arrays:
     Raises:
       DataError: see `train_batches`.
     """
-    dataset, subsets = open_subsets(config)
+    dataset, subsets = data
     order = Order(tuple(subsets.unlabeled), config.seed * _NUM_STREAMS + _UNLABELED)
     view = _training_view(Geometry.from_config(config.data))
     bad = BadExamples(config.on_bad_example, config.max_bad_examples)

@@ -20,12 +20,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import base
+from data.catalog import open_dataset
 from data.errors import DataError
 from data.host_tf import tf
 from rc2l_jax.evaluation.class_scores import predict_pixels
 from rc2l_jax.evaluation.label_resolution import class_ids, describe_in_strips
 from rc2l_jax.evaluation.windows import InferenceOptions
-from rc2l_jax.input_pipeline import subsets
 from rc2l_jax.input_pipeline.geometry import Resize
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.run.config import ConfigError, validate, validate_options
@@ -157,7 +157,7 @@ def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
             "the network looks like"
         )
     validate(config, num_devices=1)
-    return subsets.dataset_info(config).class_names
+    return open_dataset(config.data).class_names
 
 
 def _network(

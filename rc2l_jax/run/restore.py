@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.input_pipeline import subsets
+from data.catalog import open_dataset
 from rc2l_jax.method.optimizer import create_optimizer
 from rc2l_jax.method.state import initial_state
 from rc2l_jax.models.maskformer import MaskFormer, build_model
@@ -56,7 +56,7 @@ def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
     names = stored_class_names(workdir)
     if len(names) == config.data.num_classes:
         return names
-    return subsets.dataset_info(config).class_names
+    return open_dataset(config.data).class_names
 
 
 def teacher_of_run(init_from: str) -> dict[str, np.ndarray] | None:

@@ -19,8 +19,9 @@ from rc2l_jax.evaluation.evaluate_run import (
     write_figures,
 )
 from rc2l_jax.evaluation.scores import better, build_results, losses_of
-from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.bad_examples import BadExamples
+from rc2l_jax.input_pipeline.subsets import RunData
+from rc2l_jax.input_pipeline.train_batches import TrainBatches, train_batches
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.examples import unlabeled_picture
 from rc2l_jax.reports.log import Clock, say
@@ -41,13 +42,13 @@ class TrainingError(ValueError):
 
 
 @dataclasses.dataclass
-class Run:
+class Training:
     """What the loop carries besides the `TrainState`.
 
     Attributes:
       config: see `configs/base.py`.
       model: of student and teacher.
-      class_names: K names.
+      data: the data set and the run's subsets of it.
       views: see `views.parallel_views`.
       checkpoints, report: of the run directory.
       stop: whether somebody asked for an end.
@@ -64,7 +65,7 @@ class Run:
 
     config: ConfigDict
     model: MaskFormer
-    class_names: tuple[str, ...]
+    data: RunData
     views: Callable[[TrainState, Batch], tuple[jax.Array, ...]]
     checkpoints: Checkpoints
     report: Report
@@ -80,19 +81,19 @@ class Run:
     after_evaluation: Callable[[int], None] | None = None
 
 
-def resume(run: Run, template: TrainState) -> TrainState:
-    """Returns the newest checkpoint's state, and puts `run` back to where it was."""
-    state, metadata = run.checkpoints.restore(template)
-    run.best, run.metrics = metadata["best"], metadata["metrics"]
-    run.owes_evaluation, run.saved_step = metadata["owes_evaluation"], int(state.step)
+def resume(training: Training, template: TrainState) -> TrainState:
+    """Returns the newest checkpoint's state, and puts `training` back to where it was."""
+    state, metadata = training.checkpoints.restore(template)
+    training.best, training.metrics = metadata["best"], metadata["metrics"]
+    training.owes_evaluation, training.saved_step = metadata["owes_evaluation"], int(state.step)
     if metadata["total"]:
-        run.total = {name: tuple(map(np.float32, x)) for name, x in metadata["total"].items()}
-    say(f"resuming from the checkpoint of step {run.saved_step}")
+        training.total = {name: tuple(map(np.float32, x)) for name, x in metadata["total"].items()}
+    say(f"resuming from the checkpoint of step {training.saved_step}")
     return state
 
 
 def train(
-    run: Run,
+    training: Training,
     state: TrainState,
     step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]],
 ) -> TrainState:
@@ -101,21 +102,22 @@ def train(
     Between two logged steps nothing waits for the device: metrics are summed there.
 
     Raises:
-      Interrupted: `run.stop` asked for it; the state is saved.
+      Interrupted: `training.stop` asked for it; the state is saved.
       StorageError, TrainingError, DataError: see `train_and_evaluate`.
     """
-    config, first = run.config, int(state.step)
+    config, first = training.config, int(state.step)
     clock = Clock(first, config.num_steps)
     try:
-        if run.owes_evaluation:
-            with run.stop.at_once():
-                batch = next(train_batches.train_batches(config, first - 1, *topology()))
-            evaluate_run(run, state, batch)
-        batches = train_batches.train_batches(config, first, *topology())
-        run.bad = batches.bad
+        if training.owes_evaluation:
+            with training.stop.at_once():
+                batch = next(batches_from(training, first - 1))
+            evaluate_run(training, state, batch)
+        batches = batches_from(training, first)
+        training.bad = batches.bad
         for step in range(first + 1, config.num_steps + 1):
-            run.stop.check()
-            with kept_on_error(run, state), run.stop.at_once():  # a disk may let us wait for long
+            training.stop.check()
+            # A disk may let us wait for long.
+            with kept_on_error(training, state), training.stop.at_once():
                 batch = next(batches)
             if step == first + 1:
                 say("compiling the training step (a minute or two on a CPU)")
@@ -125,20 +127,25 @@ def train(
                 jax.block_until_ready(metrics)
                 say(f"first step, with compilation: {time.perf_counter() - began:.1f} s")
                 clock.restart(step)
-                if run.total is not None and run.total.keys() != metrics.keys():
-                    run.total = None  # kept by another config, or version: its means are others
-            run.total = accumulate(run.total, metrics)
-            finish_step(run, step, state, batch, clock)
+                if training.total is not None and training.total.keys() != metrics.keys():
+                    training.total = None  # of another config or version: other means
+            training.total = accumulate(training.total, metrics)
+            finish_step(training, step, state, batch, clock)
     except Interrupted:
-        save(run, state)
-        run.checkpoints.wait()
+        save(training, state)
+        training.checkpoints.wait()
         say(f"checkpoint of step {int(state.step)} saved; the same command goes on from there")
         raise
     return state
 
 
+def batches_from(training: Training, step: int) -> TrainBatches:
+    """This process's training batches, the first of them that of `step`."""
+    return train_batches(training.config, training.data, step, *topology())
+
+
 @contextlib.contextmanager
-def kept_on_error(run: Run, state: TrainState) -> Iterator[None]:
+def kept_on_error(training: Training, state: TrainState) -> Iterator[None]:
     """Within it an error costs no steps: the state is saved before the run ends.
 
     With many processes it is not: a save is of all of them, and the others have no error.
@@ -150,59 +157,68 @@ def kept_on_error(run: Run, state: TrainState) -> Iterator[None]:
     except Exception:
         if jax.process_count() == 1:
             with contextlib.suppress(Exception):  # the first error is the one to be told
-                save(run, state)
-                run.checkpoints.wait()
+                save(training, state)
+                training.checkpoints.wait()
                 say(f"checkpoint of step {int(state.step)} saved before the run ends by an error")
         raise
 
 
-def finish_step(run: Run, step: int, state: TrainState, batch: Batch, clock: Clock) -> None:
+def finish_step(
+    training: Training, step: int, state: TrainState, batch: Batch, clock: Clock
+) -> None:
     """Logs, evaluates and saves after a step, where one of these is due."""
-    config = run.config
+    config = training.config
     evaluates = step == config.num_steps or step % config.eval_every_steps == 0
     logs = evaluates or step % config.log_every_steps == 0
     if logs:
-        log(run, step, state, clock)
+        log(training, step, state, clock)
     if evaluates:
-        run.owes_evaluation = True
-        with kept_on_error(run, state):
-            evaluate_run(run, state, batch)
+        training.owes_evaluation = True
+        with kept_on_error(training, state):
+            evaluate_run(training, state, batch)
     if evaluates or step % config.checkpoint_every_steps == 0:
-        save(run, state)
+        save(training, state)
     if logs:
         clock.restart(step)
 
 
-def log(run: Run, step: int, state: TrainState, clock: Clock) -> None:
+def log(training: Training, step: int, state: TrainState, clock: Clock) -> None:
     """Reports the mean of the metrics since the last log.
 
     Raises:
       TrainingError: no step was finite for too long.
     """
-    steps = int(run.total["nonfinite_steps"][1])
-    before, run.metrics, run.total = run.metrics, alarms.without_zeros(summarize(run.total)), None
-    say(clock.line(step, run.metrics.get("loss/total", np.nan)))
+    steps = int(training.total["nonfinite_steps"][1])
+    before, metrics = training.metrics, alarms.without_zeros(summarize(training.total))
+    training.metrics, training.total = metrics, None
+    say(clock.line(step, training.metrics.get("loss/total", np.nan)))
     rate = clock.rate(step)
-    extra = {"data/bad_examples": run.bad.count} | ({"steps_per_second": rate} if rate else {})
-    run.report.scalars(step, run.metrics | extra)
+    extra = {"data/bad_examples": training.bad.count} | ({"steps_per_second": rate} if rate else {})
+    training.report.scalars(step, training.metrics | extra)
     for warning in (
-        alarms.nonfinite_warning(run.metrics, steps),
-        alarms.collapse_warning(run.metrics, run.config.data.num_classes),
+        alarms.nonfinite_warning(training.metrics, steps),
+        alarms.collapse_warning(training.metrics, training.config.data.num_classes),
     ):
         if warning:
             say(warning)
     nonfinite_run = int(state.nonfinite_run)
-    if nonfinite_run >= run.config.max_nonfinite_steps:
-        give_up(run, state, nonfinite_run, alarms.nonfinite_counts(run.metrics, steps), before)
+    if nonfinite_run >= training.config.max_nonfinite_steps:
+        give_up(
+            training, state, nonfinite_run, alarms.nonfinite_counts(training.metrics, steps), before
+        )
 
 
 def give_up(
-    run: Run, state: TrainState, steps: int, terms: dict[str, int], before: dict[str, float]
+    training: Training,
+    state: TrainState,
+    steps: int,
+    terms: dict[str, int],
+    before: dict[str, float],
 ) -> None:
     """Keeps the last good state and a report, and ends the run.
 
     Args:
-      run: the run.
+      training: the run.
       state: unchanged since `steps` steps.
       steps: that were not finite, without a break.
       terms: see `alarms.nonfinite_counts`, of the steps since the last log.
@@ -210,9 +226,9 @@ def give_up(
     """
     step = int(state.step)
     report = {"step": step, "nonfinite_steps": steps, "terms": terms}
-    run.report.document("nonfinite.json", report | {"metrics_before": finite(before)})
-    save(run, state)
-    run.checkpoints.wait()
+    training.report.document("nonfinite.json", report | {"metrics_before": finite(before)})
+    save(training, state)
+    training.checkpoints.wait()
     raise TrainingError(
         f"none of the last {steps} steps had a finite loss and gradient (step {step}; not finite: "
         f"{', '.join(terms)}). Student, teacher and optimiser of step {step - steps}, the last "
@@ -222,57 +238,62 @@ def give_up(
     )
 
 
-def save(run: Run, state: TrainState) -> None:
+def save(training: Training, state: TrainState) -> None:
     """Starts to write a checkpoint, unless there is one of this step."""
     step = int(state.step)
-    if step == run.saved_step:
+    if step == training.saved_step:
         return
-    with storage_errors(run.report.workdir):
-        check_still_there(run.report.workdir)
-    total = jax.device_get(run.total) or {}
+    with storage_errors(training.report.workdir):
+        check_still_there(training.report.workdir)
+    total = jax.device_get(training.total) or {}
     metadata = {
-        "config": run.config.to_dict(),
-        "best": run.best,
-        "metrics": finite(run.metrics),
+        "config": training.config.to_dict(),
+        "best": training.best,
+        "metrics": finite(training.metrics),
         "total": {name: [float(x) for x in pair] for name, pair in total.items()},
-        "owes_evaluation": run.owes_evaluation,
+        "owes_evaluation": training.owes_evaluation,
     }
-    run.checkpoints.save(state, metadata)
-    run.saved_step = step
+    training.checkpoints.save(state, metadata)
+    training.saved_step = step
 
 
-def evaluate_run(run: Run, state: TrainState, batch: Batch) -> None:
+def evaluate_run(training: Training, state: TrainState, batch: Batch) -> None:
     """Evaluates student and teacher; writes scores, figures and results.json."""
     step = int(state.step)
     networks = {
         "student": {"params": state.params, "batch_stats": state.batch_stats},
         "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
     }
-    if not run.has_evaluated:
+    if not training.has_evaluated:
         say(EVALUATION_COMPILES)
-    evaluation = evaluate_networks(run.model, networks, run.config, run.class_names, run.stop)
-    run.has_evaluated = True
-    scores, report = evaluation.scores, run.report
-    run.best = better(run.best, step, scores)
-    run.owes_evaluation = False
-    write_figures(report, step, evaluation, run.config, run.class_names)
-    report.picture(step, "unlabeled", picture_unlabeled(run, state, batch))
-    if run.pseudo_labels is not None:
-        report.picture(step, "pseudo_labels", run.pseudo_labels.picture(state), of_run=True)
-    report.evaluation(step, scores, run.metrics)
-    write_curves(report, step, run.config)
-    report.results(build_results(run.config, step, scores, run.best, losses_of(run.metrics)))
-    if run.after_evaluation is not None:
-        run.after_evaluation(step)
+    evaluation = evaluate_networks(
+        training.model, networks, training.config, training.data.evaluation, training.stop
+    )
+    training.has_evaluated = True
+    scores, report = evaluation.scores, training.report
+    training.best = better(training.best, step, scores)
+    training.owes_evaluation = False
+    class_names = training.data.dataset.class_names
+    write_figures(report, step, evaluation, training.config, class_names)
+    report.picture(step, "unlabeled", picture_unlabeled(training, state, batch))
+    if training.pseudo_labels is not None:
+        report.picture(step, "pseudo_labels", training.pseudo_labels.picture(state), of_run=True)
+    report.evaluation(step, scores, training.metrics)
+    write_curves(report, step, training.config)
+    report.results(
+        build_results(training.config, step, scores, training.best, losses_of(training.metrics))
+    )
+    if training.after_evaluation is not None:
+        training.after_evaluation(step)
 
 
-def picture_unlabeled(run: Run, state: TrainState, batch: Batch) -> np.ndarray | None:
+def picture_unlabeled(training: Training, state: TrainState, batch: Batch) -> np.ndarray | None:
     """Shows the unlabelled images of the first device as the next step would see them.
 
     With `accumulate_steps` above 1 the step draws CutMix's partners within each part instead.
     """
-    if not run.config.num_pictures or not batch.unlabeled_image.shape[1]:
+    if not training.config.num_pictures or not batch.unlabeled_image.shape[1]:
         return None
-    shown = [np.asarray(x.addressable_shards[0].data)[0] for x in run.views(state, batch)]
+    shown = [np.asarray(x.addressable_shards[0].data)[0] for x in training.views(state, batch)]
     shown.append(batch.unlabeled_label[0])
-    return unlabeled_picture(*(x[: run.config.num_pictures] for x in shown))
+    return unlabeled_picture(*(x[: training.config.num_pictures] for x in shown))

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from data.errors import DataError
 from data.whole_files import write_bytes
 from rc2l_jax.input_pipeline import train_batches
+from rc2l_jax.input_pipeline.subsets import RunData
 from rc2l_jax.method.segments import label_map
 from rc2l_jax.method.teacher import teacher_segments
 from rc2l_jax.models.maskformer import MaskFormer
@@ -37,16 +38,24 @@ Labels = dict[str, np.ndarray]  # digest of an image -> uint8 [h, w]
 class PseudoLabels:
     """The pseudo labels of a run's first unlabelled images, of which it has at least one."""
 
-    def __init__(self, workdir: epath.Path, model: MaskFormer, config: ConfigDict, step: int):
+    def __init__(
+        self,
+        workdir: epath.Path,
+        model: MaskFormer,
+        config: ConfigDict,
+        data: RunData,
+        step: int,
+    ):
         """Goes on from `step`: what was kept of later steps is dropped.
 
         Args:
           workdir: the run directory.
           model: the teacher's.
           config: see `configs/base.py`; `num_pictures` says how many images.
+          data: of the run.
           step: the last whose evaluation will not be done again.
         """
-        self._workdir, self._config = workdir, config
+        self._workdir, self._config, self._data = workdir, config, data
         self._examples: tuple[np.ndarray, ...] | None = None
 
         def label(state: TrainState, images: jax.Array, valid: jax.Array) -> jax.Array:
@@ -84,16 +93,16 @@ class PseudoLabels:
     def _read_examples(self) -> tuple[np.ndarray, ...]:
         if self._examples is None:
             count = self._config.num_pictures
-            self._examples = train_batches.first_unlabeled(self._config, count)
+            self._examples = train_batches.first_unlabeled(self._config, self._data, count)
         return self._examples
 
 
 def of_run(
-    workdir: epath.Path, model: MaskFormer, config: ConfigDict, step: int
+    workdir: epath.Path, model: MaskFormer, config: ConfigDict, data: RunData, step: int
 ) -> PseudoLabels | None:
     """See `PseudoLabels`; None if there is nothing to show, or another process shows it."""
     shows = config.unsup_weight > 0 and config.num_pictures > 0 and jax.process_index() == 0
-    return PseudoLabels(workdir, model, config, step) if shows else None
+    return PseudoLabels(workdir, model, config, data, step) if shows else None
 
 
 def thinned(steps: Sequence[int], most: int = _MOST_COLUMNS) -> list[int]:

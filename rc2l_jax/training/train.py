@@ -30,7 +30,7 @@ from rc2l_jax.run.stored_config import check_run_config, keep_former_config, wri
 from rc2l_jax.training import pseudo_label_history
 from rc2l_jax.training.check import warnings
 from rc2l_jax.training.devices import parallel_train_step, parallel_views, replicate
-from rc2l_jax.training.loop import Run, resume, train
+from rc2l_jax.training.loop import Training, resume, train
 from rc2l_jax.training.profiling import ProfiledStep
 from rc2l_jax.weights.load import pretrained_state
 
@@ -69,8 +69,8 @@ def train_and_evaluate(
     with StopRequest() as stop, contextlib.ExitStack() as stack:
         start(config, trains=True)
         # What is wrong with the data must show before anything is written.
-        data, subsets = open_subsets(config)
-        used = describe_subsets(config, data, subsets)
+        data = open_subsets(config)
+        used = describe_subsets(config, *data)
         changes = check_run_config(workdir, config, used, allow_config_change)
         for change in changes:
             say(f"note: {change}")
@@ -90,30 +90,32 @@ def train_and_evaluate(
             with storage_errors(workdir):
                 if step is not None and changes:
                     keep_former_config(workdir, step)
-                write_run_config(workdir, config, used, data.class_names)
+                write_run_config(workdir, config, used, data.dataset.class_names)
                 if init is not None:
                     write_json(workdir / "init.json", dataclasses.asdict(init))
         report = Report(workdir, stack.enter_context(create_writer(workdir)))
         describe_run(config, workdir, state)
         for name, entry in used.items():
             say(f"{config.data.name} {name}: {describe_subset(entry)}")
-        for warning in (*data.notes, *warnings(config, subsets)):
+        for warning in (*data.dataset.notes, *warnings(config, data.subsets)):
             say(f"warning: {warning}")
         for line in init.lines() if init else ():
             say(line)
         views = parallel_views(model, config)
-        run = Run(config, model, data.class_names, views, checkpoints, report, stop)
-        run.after_evaluation = after_evaluation
+        training = Training(config, model, data, views, checkpoints, report, stop)
+        training.after_evaluation = after_evaluation
         if step is not None:
-            state = resume(run, state)
-        evaluated = int(state.step) - run.owes_evaluation
+            state = resume(training, state)
+        evaluated = int(state.step) - training.owes_evaluation
         report.rewind(evaluated)
-        run.pseudo_labels = pseudo_label_history.of_run(workdir, model, config, evaluated)
+        training.pseudo_labels = pseudo_label_history.of_run(
+            workdir, model, config, data, evaluated
+        )
         step_fn = parallel_train_step(model, optimizer, config)
         if config.profile:
             step_fn = ProfiledStep(step_fn, workdir, step or 0, config.num_steps)
         with stop.deferred():
-            train(run, replicate(state), step_fn)
+            train(training, replicate(state), step_fn)
             checkpoints.wait()
     say_where(workdir)
     return read_results(workdir)

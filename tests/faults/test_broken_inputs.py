@@ -29,6 +29,7 @@ from data.dataset import Dataset
 from data.records import Example, Records
 from data.splits import Ids, Subsets
 from rc2l_jax.input_pipeline import eval_batches, train_batches
+from rc2l_jax.input_pipeline.subsets import RunData, open_split, open_subsets
 from rc2l_jax.training import check
 
 LIMIT = 120.0  # seconds a test
@@ -151,11 +152,11 @@ def prepare_and_use(root: Path, kind: str, family: str) -> tuple[dict[str, str],
                 (root / folder / "train" / path.name).unlink()
     used = [name for name in paths.values() if name not in said]
     every = HEALTHY + len(used)
-    batches = train_batches.train_batches(config, 0, 1)
+    batches = train_batches.train_batches(config, open_subsets(config), 0, 1)
     for batch in itertools.islice(batches, -(-4 * every // config.batch_size)):
         assert batch.image.shape == (1, config.batch_size, 32, 32, 3)
         assert set(np.unique(batch.label)) <= {*range(NUM_CLASSES), 255}
-    evaluated = [b.index for b in eval_batches.eval_batches(config, "train", 1)]
+    evaluated = [b.index for b in eval_batches.eval_batches(config, open_split(config), 1)]
     assert (np.concatenate(evaluated, None) >= 0).sum() == every
     return said, used
 
@@ -230,9 +231,8 @@ def run_on(content: broken_inputs.Files, action: str, start: int, count: int):
     dataset = Dataset("folder", found.class_names, Ids({"train": names}), {"train": lambda: found})
     subsets = Subsets(tuple(("train", i) for i in range(len(names))), (), (), ())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_batches, "open_subsets", lambda config: (dataset, subsets))
         patch.setattr(train_batches, "ahead", map)  # nothing that is not asked for
-        batches = train_batches.train_batches(config, start, 1)
+        batches = train_batches.train_batches(config, RunData(dataset, subsets), start, 1)
         return list(itertools.islice(batches, count)), batches.bad
 
 
