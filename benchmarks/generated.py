@@ -14,9 +14,10 @@ def generated_batch(size: int, labeled: int = 1, unlabeled: int = 1) -> Batch:
     A few drawings repeated: what they show changes no step's cost.
     """
     drawn = [drawing.draw(0, "train", i, size) for i in range(min(labeled + unlabeled, 4))]
-    pick = lambda part, count, start: np.stack(  # noqa: E731
-        [drawn[(start + i) % len(drawn)][part] for i in range(count)]
-    )[None]
+
+    def pick(part: int, count: int, start: int) -> np.ndarray:
+        return np.stack([drawn[(start + i) % len(drawn)][part] for i in range(count)])[None]
+
     empty = np.zeros((1, 0, size, size), np.uint8)
     other_images, other_labels = empty[..., None].repeat(3, -1), empty
     if unlabeled:

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from collections.abc import Iterable
+
 from benchmarks import bench
 
 
@@ -38,7 +40,10 @@ def cases(device: str) -> dict[str, dict[str, Case]]:
         "cuda": (512, 16, (1, 2, 4, 8, 16), (256, 384, 512, 768, 1024)),
     }[device]
     few = 2 if device == "cpu" else 4  # labelled images at the crops, so that the largest fits
-    values = lambda key, xs: {f"{x}": Case(crop, images, (f"{key}={x}",)) for x in xs}  # noqa: E731
+
+    def values(key: str, xs: Iterable[Any]) -> dict[str, Case]:
+        return {f"{x}": Case(crop, images, (f"{key}={x}",)) for x in xs}
+
     options = {"none": (), "remat": ("remat=True",), "in 2 parts": ("accumulate_steps=2",)}
     options |= {
         "bfloat16 moment": ("optimizer_dtype=bfloat16",),

@@ -97,7 +97,10 @@ def ours(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[s
 
     def clock(function: Callable[..., Any], *values: Any) -> list[float]:
         compiled = jax.jit(function)
-        call = lambda: jax.block_until_ready(compiled(*values))  # noqa: E731
+
+        def call() -> Any:
+            return jax.block_until_ready(compiled(*values))
+
         return bench.seconds(call, arguments.rounds)
 
     costs_of = functools.partial(layer_costs, config=config)
@@ -109,7 +112,10 @@ def ours(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[s
         times[f"assign {matcher}"] = clock(solve, costs, every_layer)
         whole = config.copy_and_resolve_references()
         whole.matcher = matcher
-        match = lambda p, s, config=whole: match_all([(p, s)], config)  # noqa: E731
+
+        def match(p: Predictions, s: Segments, config: Any = whole) -> Any:
+            return match_all([(p, s)], config)
+
         times[f"both {matcher}"] = clock(match, predictions, segments)
     return times
 
@@ -124,7 +130,10 @@ def layer_costs(predictions: Any, segments: Any, config: Any) -> Any:
         f"{name}_weight": config.match[f"{name}_weight"] for name in ("class", "focal", "dice")
     }
     weights |= {name: config.loss[name] for name in ("focal_alpha", "focal_gamma")}
-    cost = lambda classes, masks: matching_cost(classes, masks, segments, **weights)  # noqa: E731
+
+    def cost(classes: jax.Array, masks: jax.Array) -> jax.Array:
+        return matching_cost(classes, masks, segments, **weights)
+
     return jax.vmap(cost)(predictions.class_logits, predictions.mask_logits)
 
 
@@ -143,8 +152,11 @@ def measure_peer(arguments: argparse.Namespace) -> dict[str, Any]:
         ]
         masks = [torch.from_numpy(x[:valid]).float().to(device) for x in arrays["masks"]]
         classes = [torch.from_numpy(x[:valid]).long().to(device) for x in arrays["classes"]]
+
         # Each call ends on the host, with its image's costs there: nothing is left to wait for.
-        call = lambda: [matcher(*layer, masks, classes) for layer in zip(*logits)]  # noqa: B023, E731
+        def call() -> Any:
+            return [matcher(*layer, masks, classes) for layer in zip(*logits)]  # noqa: B023
+
         cases.append({"both": bench.seconds(call, arguments.rounds)})
     return {"cases": cases}
 

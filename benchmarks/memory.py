@@ -140,7 +140,10 @@ def measure_loss(arguments: argparse.Namespace, case: str) -> dict[str, Any]:
     seconds = None
     if temp <= LARGEST[arguments.device]:
         values = jax.device_put(values)
-        call = lambda: jax.block_until_ready(compiled(values))  # noqa: E731
+
+        def call() -> Any:
+            return jax.block_until_ready(compiled(values))
+
         seconds = bench.seconds(call, arguments.rounds)
     return {"device": bench.device_name(), "temp": temp, "seconds": seconds}
 

@@ -19,6 +19,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from typing import Any
+
 from benchmarks import bench, generated_files
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +63,10 @@ def export(arguments: argparse.Namespace) -> None:
     config = base.get_config()
     config.model.backbone, config.data.num_classes = arguments.backbone, _CLASSES
     model = build_model(config)
-    init = lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)  # noqa: E731
+
+    def init(key: jax.Array) -> Any:
+        return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
+
     shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(0)
     weights = jax.tree.map(lambda leaf: rng.uniform(0, 0.02, leaf.shape).astype("f4"), shapes)
     names = tuple(f"class {i}" for i in range(_CLASSES))

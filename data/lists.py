@@ -58,7 +58,10 @@ def read(
             + (f" {hint}" if hint else "")
         )
     if twice := [line for line, places in found.items() if len(places) > 1]:
-        full = lambda place: f"{place[0]}/{ids[place[0]][place[1]]}"  # noqa: E731
+
+        def full(place: tuple[str, int]) -> str:
+            return f"{place[0]}/{ids[place[0]][place[1]]}"
+
         named = [f"{line} ({' or '.join(map(full, found[line]))})" for line in twice]
         raise DataError(
             f"{file} ({key}): {counted(len(twice), 'entry names', 'entries name')} several images: "

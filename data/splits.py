@@ -134,7 +134,10 @@ def _draw(match: re.Match, ids: Ids, key: str) -> set[Key]:
             f"{key} = {match[0]!r} asks for {counted(count, 'example')} of {base!r}, which has "
             f"{len(keys)}."
         )
-    rank = lambda k: hashlib.sha256(f"{seed}/{ids.id(k)}".encode()).digest()  # noqa: E731
+
+    def rank(k: Key) -> bytes:
+        return hashlib.sha256(f"{seed}/{ids.id(k)}".encode()).digest()
+
     ranked = sorted(keys, key=rank)
     return set(ranked[count:] if match["rest"] else ranked[:count])
 
@@ -219,7 +222,10 @@ def _leak(
     pairs = [(key, evaluated[identity(key)]) for key in keys if identity(key) in evaluated]
     if not pairs:
         return ""
-    full = lambda key: f"{key[0]}/{ids.id(key)}"  # noqa: E731
+
+    def full(key: Key) -> str:
+        return f"{key[0]}/{ids.id(key)}"
+
     shown = [ids.id(a) if a == b else f"{full(a)} is a copy of {full(b)}" for a, b in sorted(pairs)]
     return (
         f"{name} and config.data.eval_split share {counted(len(pairs), 'example')}: "

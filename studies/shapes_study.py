@@ -33,7 +33,7 @@ from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import score
 from rc2l_jax.input_pipeline.subsets import OpenSplit, open_subsets
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.run.config import flatten
+from rc2l_jax.run.config import dotted
 from rc2l_jax.training.averages import accumulate, summarize
 from rc2l_jax.training.devices import parallel_train_step, replicate
 from studies.study_report import spread
@@ -55,7 +55,7 @@ NO_TERMS = dict.fromkeys(WEIGHTS, 0.0)
 
 def of_paper(*keys: str) -> dict[str, Any]:
     """Values of the configs of the paper's tables."""
-    values = flatten(paper.get_config())
+    values = dotted(paper.get_config())
     return {key: values[key] for key in keys}
 
 

@@ -63,7 +63,10 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    absolute = lambda text: Path(text).expanduser().absolute()  # noqa: E731
+
+    def absolute(text: str) -> Path:
+        return Path(text).expanduser().absolute()
+
     parser.add_argument("--study", type=absolute, required=True, help="file in configs/studies/")
     parser.add_argument(
         "--output", type=absolute, required=True, help="folder of the run directories"

@@ -261,10 +261,13 @@ def series(
 
 def pseudo_panels(cells: list[Cell], baselines: Baselines) -> dict[str, Any]:
     """How good the pseudo labels are, and beside it the gain; of runs that have pseudo labels."""
-    metric: Callable[[Cell, str], dict[int, float | None]] = lambda cell, key: {  # noqa: E731
-        line["step"]: line["metrics"].get(key) for line in cell.evaluations
-    }
-    known = lambda run: any(value is not None for value in run.values())  # noqa: E731
+
+    def metric(cell: Cell, key: str) -> dict[int, float | None]:
+        return {line["step"]: line["metrics"].get(key) for line in cell.evaluations}
+
+    def known(run: dict[int, float | None]) -> bool:
+        return any(value is not None for value in run.values())
+
     cells = [cell for cell in cells if any(known(metric(cell, key)) for key in PSEUDO.values())]
     panels = {n: series(cells, lambda c, key=key: metric(c, key)) for n, key in PSEUDO.items()}
     panels["gain in mIoU"] = series(cells, lambda cell: gains_of(cell, baselines))

@@ -33,7 +33,9 @@ def test_normalize():
 
 def ssd(pixel, brightness, contrast, saturation, hue, contrast_first):
     """SSD's operations on one RGB pixel, through colorsys."""
-    clip = lambda p: [min(max(c, 0.0), 255.0) for c in p]  # noqa: E731
+
+    def clip(p):
+        return [min(max(c, 0.0), 255.0) for c in p]
 
     def change_contrast(p):
         return clip([c * contrast for c in p])

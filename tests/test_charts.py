@@ -177,7 +177,10 @@ def test_runs_have_a_colour_and_networks_a_style_each():
 
 def test_a_notebooks_settings_neither_change_a_chart_nor_are_changed(recwarn):
     names = ["a$x$", "Straße №5"]  # no formula, and no letter that the font lacks
-    chart = lambda: class_charts.confusion_chart({"m": np.eye(2, dtype=int)}, names, "α$1$")  # noqa: E731
+
+    def chart():
+        return class_charts.confusion_chart({"m": np.eye(2, dtype=int)}, names, "α$1$")
+
     expected = chart()
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
         np.testing.assert_array_equal(chart(), expected)

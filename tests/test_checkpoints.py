@@ -26,9 +26,13 @@ from rc2l_jax.structs import TrainState
 
 def make_state(step: int = 0, width: int = 3, names: tuple[str, ...] = ("head",)) -> TrainState:
     """A state with everything that real ones have: empty nodes, named tuples, a key."""
-    make = lambda seed: {  # noqa: E731
-        name: {"kernel": jax.random.normal(jax.random.PRNGKey(seed), (2, width))} for name in names
-    }
+
+    def make(seed):
+        return {
+            name: {"kernel": jax.random.normal(jax.random.PRNGKey(seed), (2, width))}
+            for name in names
+        }
+
     params = make(step)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(1, 0, 9))

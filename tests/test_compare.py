@@ -36,7 +36,10 @@ def run_directory(folder, name: str, **overrides):
     workdir = folder / name
     model, _, state = create_train_state(config)
     rng = np.random.default_rng(list(name.encode()))
-    noise = lambda x: np.asarray(x + rng.normal(0, 0.3, x.shape), x.dtype)  # noqa: E731
+
+    def noise(x):
+        return np.asarray(x + rng.normal(0, 0.3, x.shape), x.dtype)
+
     state = state.replace(
         step=np.int32(20), teacher_params=jax.tree.map(noise, state.teacher_params)
     )

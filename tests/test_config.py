@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from rc2l_jax.run.config import ConfigError, flatten, nearest_key, validate
+from rc2l_jax.run.config import ConfigError, dotted, nearest_key, validate
 
 
 def runnable() -> ConfigDict:
@@ -155,7 +155,7 @@ def test_all_problems_are_in_one_message():
 def test_every_number_of_the_base_config_is_checked():
     """A weight or size that nobody bounds would be a typing error away from a silent run."""
     unbounded = {"seed", "data.shapes.seed"}
-    for key, value in flatten(runnable()).items():
+    for key, value in dotted(runnable()).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and key not in unbounded:
             found = problems(changed({key: type(value)(-1)}))
             assert any(key in problem for problem in found), key

@@ -39,7 +39,10 @@ def test_values_and_gradients_are_torchs(kernel, stride, dilation, shape):
         dilation=dilation,
     )
     peer.backward(torch.sin(peer.detach()))
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-4)  # noqa: E731
+
+    def close(a, b):
+        return np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-4)
+
     close(y, peer.detach().permute(0, 2, 3, 1))
     close(x_gradient, peer_x.grad.permute(0, 2, 3, 1))
     close(gradient, peer_weights.grad.permute(2, 3, 1, 0))

@@ -61,7 +61,10 @@ def test_palette_masks_are_stored_as_ids(tmp_path):
     image = Image.fromarray(np.array([[0, 1], [10, 255]], np.uint8), "P")
     image.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
     image.save(file)
-    read = lambda: masks.read_ids(file.read_bytes(), str(file))  # noqa: E731
+
+    def read():
+        return masks.read_ids(file.read_bytes(), str(file))
+
     content, error = masks.stored(read, str(file), (2, 2), 11)
     assert error == ""
     assert Image.open(file).mode == "P"
@@ -283,9 +286,10 @@ def test_shapes_are_prepared_once_for_each_set_of_arguments(tmp_path):
     }
     _, (mask,) = dataset.fetch([("val", 1)], labels=True)
     np.testing.assert_array_equal(masks.decode_mask(mask), drawing.draw(0, "val", 1, 32)[1])
-    path = lambda **arguments: (  # noqa: E731
-        catalog.open_dataset(shapes_config(tmp_path, **arguments).data).records("val").path
-    )
+
+    def path(**arguments):
+        return catalog.open_dataset(shapes_config(tmp_path, **arguments).data).records("val").path
+
     assert path() == dataset.records("val").path
     assert path(seed=1) != path()
     assert path(num_train=13) == path()  # the other split's arguments are not its own

@@ -362,7 +362,9 @@ def test_iou_of_classes_that_occur():
 
 
 def test_metrics_are_averaged_by_count():
-    step = lambda total, count: {"a": (jnp.float32(total), jnp.float32(count)), "b": (0.0, 0.0)}  # noqa: E731
+    def step(total, count):
+        return {"a": (jnp.float32(total), jnp.float32(count)), "b": (0.0, 0.0)}
+
     total = averages.accumulate(None, step(1, 1))
     total = averages.accumulate(total, step(9, 3))
     assert averages.summarize(total) == {"a": 2.5}
@@ -393,7 +395,9 @@ def test_results_hold_scores_best_and_losses():
 
 
 def test_best_is_that_of_the_better_network():
-    scores = lambda student, teacher: {"student": {"miou": student}, "teacher": {"miou": teacher}}  # noqa: E731
+    def scores(student, teacher):
+        return {"student": {"miou": student}, "teacher": {"miou": teacher}}
+
     best = better(None, 1, scores(0.5, 0.3))
     assert better(best, 2, scores(0.4, 0.5)) == best
     assert better(best, 3, scores(0.4, 0.6)) == {

@@ -333,7 +333,10 @@ def test_terms_add_up_over_images_and_layers():
     whole, terms = gradient(*logits, segments, assignment)
     parts = []
     for images in (slice(1), slice(1, 4)):
-        take = lambda x, s=images: x[:, s]  # noqa: E731
+
+        def take(x, s=images):
+            return x[:, s]
+
         some = jax.tree.map(lambda x, s=images: x[s], segments)
         parts.append(gradient(*map(take, logits), some, jax.tree.map(take, assignment)))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)

@@ -105,7 +105,9 @@ def test_polygons_become_ids(here, name, index):
 
 @BACKGROUNDS
 def test_polygons_of_coco_become_ids(here, name, index):
-    flat = lambda low, high: [x for point in square(low, high) for x in point]  # noqa: E731
+    def flat(low, high):
+        return [x for point in square(low, high) for x in point]
+
     annotations = [
         {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [flat(0.0, 3.0)]},
         {"id": 2, "image_id": 7, "category_id": 1, "segmentation": [flat(2.0, 3.0)]},

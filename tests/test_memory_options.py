@@ -45,7 +45,9 @@ def test_accumulated_gradients_are_the_mean_of_the_parts():
     ]
     state, (step, *_) = setup.run(1)
 
-    mean = lambda *xs: np.mean(xs, 0)  # noqa: E731
+    def mean(*xs):
+        return np.mean(xs, 0)
+
     losses = jax.tree.map(mean, *(part[1] for part in parts))
     for name, value in losses.items():
         np.testing.assert_allclose(step[f"loss/{name}"], value, rtol=1e-4, err_msg=name)
@@ -102,17 +104,25 @@ def test_remat_computes_blocks_again_and_changes_no_gradient(norm):
 
     (fewer, (grads, stats)), (more, (grads_again, stats_again)) = map(gradient, (plain, remat))
     assert more > fewer
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
+
+    def close(a, b):
+        return np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
     jax.tree.map(close, (grads, stats), (grads_again, stats_again))
 
 
 def test_adams_first_moment_in_bfloat16():
     rng = np.random.default_rng(0)
     shapes = {"backbone": {"stem_conv1": {"kernel": (3, 3, 3, 8)}}, "query_embed": (5, 16)}
-    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
-    draw = lambda: jax.tree.map(  # noqa: E731
-        lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32), shapes, is_leaf=is_shape
-    )
+
+    def is_shape(x):
+        return isinstance(x, tuple)
+
+    def draw():
+        return jax.tree.map(
+            lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32), shapes, is_leaf=is_shape
+        )
+
     params, grads = draw(), [draw() for _ in range(5)]
     moved, moments = {}, {}
     for dtype in ("float32", "bfloat16"):

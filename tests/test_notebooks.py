@@ -307,7 +307,10 @@ def test_evaluate(quickstart, checkout):
     }
     for cell, picture in drawn.items():
         np.testing.assert_array_equal(executed.picture(cell), picture, err_msg=cell)
-    number = lambda cell: [float(x) for x in re.findall(r"mIoU ([\d.]+)", executed.text(cell))]  # noqa: E731
+
+    def number(cell):
+        return [float(x) for x in re.findall(r"mIoU ([\d.]+)", executed.text(cell))]
+
     worst, best = number("worst"), number("best")
     assert len(worst) == len(best) == 2
     assert worst[0] <= worst[1] <= best[1] <= best[0]

@@ -21,7 +21,10 @@ MASK_LOSS = {"focal_weight": 1.5, "dice_weight": 0.4, "focal_alpha": 0.3, "focal
 def drawn() -> tuple[Predictions, Segments, Assignment]:
     """One layer, two images, six queries, three segments of which classes may repeat."""
     rng = np.random.default_rng(0)
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
     predictions = Predictions(normal(1, 2, 6, 4), normal(1, 2, 6, 8, 8), normal(2, 8, 8, 5))
     masks = rng.integers(-1, 3, (2, 1, 8, 8)) == np.arange(3)[:, None, None]
     classes = jnp.asarray([[0, 1, 1], [2, 0, 1]], jnp.int32)

@@ -294,7 +294,10 @@ def test_folders_are_searched_in_depth_and_keep_their_order(tmp_path):
 def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
     for name in ("a/1.png", "a/2.jpg", "b/1.png", "odd[1].png"):
         save(tmp_path / name, rgb())
-    find = lambda source: names(photos.find(str(tmp_path / source), tmp_path / "out"))  # noqa: E731
+
+    def find(source):
+        return names(photos.find(str(tmp_path / source), tmp_path / "out"))
+
     assert find("*/1.png") == ["a/1", "b/1"]
     assert find("a/*") == ["1", "2"]
     assert find("**/2.jpg") == ["a/2"]

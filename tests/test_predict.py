@@ -263,7 +263,9 @@ def test_strips_are_the_whole(monkeypatch):
     label_size, shape = np.array([95, 120]), (97, 130)
 
     def described() -> tuple[np.ndarray, ...]:
-        describe = lambda scores: (label_resolution.class_ids(scores), scores)  # noqa: E731
+        def describe(scores):
+            return (label_resolution.class_ids(scores), scores)
+
         run = jax.jit(
             lambda: label_resolution.describe_in_strips(views, label_size, shape, describe)
         )
@@ -378,7 +380,10 @@ def test_what_waits_is_weighed(no_network):
         ((height, width),) = job.group.views
         assert job.weight == 6 * 4000 * 5000 + 3 * height * width  # decoded, twice; and resized
     (image,) = images_of((30, 40))
-    read = lambda _: image  # noqa: E731
+
+    def read(_):
+        return image
+
     for probabilities, pixel in ((False, 6), (True, 10)):  # colours, id, float16 each
         (result,) = stream.predict_stream(no_network, [(30, 40)], read, probabilities)
         assert result.weight == 30 * 40 * pixel

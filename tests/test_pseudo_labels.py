@@ -38,7 +38,10 @@ def trained(config):
     states = []
     for seed, step in enumerate((10, 20, 30)):
         rng = np.random.default_rng(seed)
-        noise = lambda x, rng=rng: np.asarray(x + rng.normal(0, 0.5, x.shape), x.dtype)  # noqa: E731
+
+        def noise(x, rng=rng):
+            return np.asarray(x + rng.normal(0, 0.5, x.shape), x.dtype)
+
         teacher = jax.tree.map(noise, state.teacher_params)
         states.append(replicate(state.replace(teacher_params=teacher, step=np.int32(step))))
     return model, states

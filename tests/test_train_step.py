@@ -120,7 +120,10 @@ def test_one_device_equals_eight(plain):
     np.testing.assert_allclose(
         losses_one[1]["loss/total"], losses_eight[1]["loss/total"], rtol=2e-2
     )
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4)  # noqa: E731
+
+    def close(a, b):
+        return np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4)
+
     jax.tree.map(close, one.batch_stats, eight.batch_stats)
 
 
@@ -200,7 +203,10 @@ def test_a_step_that_is_not_finite_changes_nothing(setup):
 @pytest.mark.slow
 def test_supervised_only_sees_no_unlabeled_image_and_consistency_only_its_own_term():
     supervised = Setup(unsup_weight=0.0)
-    no_images = lambda d, seed=0: tiny.batch(d, unlabeled=0, seed=seed)  # noqa: E731
+
+    def no_images(d, seed=0):
+        return tiny.batch(d, unlabeled=0, seed=seed)
+
     state, (losses,) = supervised.run(1, batch_fn=no_images)
     assert losses["loss/unlabel"] == 0.0 and not any(k.startswith("pseudo") for k in losses)
     assert losses["loss/total"] == losses["loss/label"]

@@ -97,5 +97,8 @@ def batch(num_devices: int, labeled: int = 8, unlabeled: int = 8, seed: int = 0)
         unlabeled_valid=valid(unlabeled),
         unlabeled_label=labels(unlabeled),
     )
-    split = lambda x: x.reshape(num_devices, x.shape[0] // num_devices, *x.shape[1:])  # noqa: E731
+
+    def split(x):
+        return x.reshape(num_devices, x.shape[0] // num_devices, *x.shape[1:])
+
     return jax.tree.map(split, whole)

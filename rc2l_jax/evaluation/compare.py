@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,9 +202,10 @@ def most_different(
     examples: Iterator[Unpadded], masks: Sequence[Masks], count: int
 ) -> list[Unpadded]:
     """Returns the examples on which the runs differ at the largest share of annotated pixels."""
-    share: Callable[[Unpadded], float] = lambda example: difference(  # noqa: E731
-        example.label, [of_run[example.position] for of_run in masks]
-    )
+
+    def share(example: Unpadded) -> float:
+        return difference(example.label, [of_run[example.position] for of_run in masks])
+
     # Of equals the first in the split. Only `count` images are in memory.
     return heapq.nlargest(count, examples, key=lambda x: (share(x), -x.position))
 

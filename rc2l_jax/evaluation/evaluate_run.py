@@ -21,7 +21,7 @@ from rc2l_jax.reports.log import say
 from rc2l_jax.reports.pictures import legend
 from rc2l_jax.reports.tables import describe, iou_table
 from rc2l_jax.reports.writer import Report, create_writer
-from rc2l_jax.run.config import flatten
+from rc2l_jax.run.config import dotted
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.interruption import StopRequest
 from rc2l_jax.run.restore import restore_run
@@ -190,5 +190,5 @@ def evaluate_checkpoint(
 
 def _options(config: ConfigDict) -> dict[str, Any]:
     """How is evaluated: {dotted key: value}."""
-    values = flatten(config.to_dict())
+    values = dotted(config.to_dict())
     return {k: v for k, v in values.items() if k.startswith("eval.") or k in _OPTIONS}

@@ -49,10 +49,15 @@ def describe_in_strips(
 
     def write(i: jax.Array, whole: Any) -> Any:
         first = jnp.minimum(i * rows, height - rows)  # the last strip ends with the label
-        put = lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, first, x.ndim - 2)  # noqa: E731
+
+        def put(x: jax.Array, part: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice_in_dim(x, part, first, x.ndim - 2)
+
         return jax.tree.map(put, whole, strip(first))
 
-    empty = lambda part: jnp.zeros((*part.shape[:-2], *label_shape), part.dtype)  # noqa: E731
+    def empty(part: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.zeros((*part.shape[:-2], *label_shape), part.dtype)
+
     start = jax.tree.map(empty, jax.eval_shape(strip, 0))
     return jax.lax.fori_loop(0, -(-height // rows), write, start)
 

@@ -79,7 +79,10 @@ class Ranking:
         # Copies, since a part of an array keeps all of it in memory.
         arrays = (array.copy() for array in (example.image, example.label, prediction))
         scored = ScoredImage(example.position, miou, *arrays)
-        order = lambda x: (x.miou, x.index)  # noqa: E731
+
+        def order(x: ScoredImage) -> tuple[float, int]:
+            return (x.miou, x.index)
+
         self.best = sorted([*self.best, scored], key=order, reverse=True)[: self._count]
         self.worst = sorted([*self.worst, scored], key=order)[: self._count]
 

@@ -23,7 +23,10 @@ def score(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]
       {"miou": float, "iou": {class name: float}}; None where nothing was counted.
     """
     mean, per_class = iou(confusion)
-    number = lambda x: None if np.isnan(x) else float(x)  # noqa: E731
+
+    def number(x: float) -> float | None:
+        return None if np.isnan(x) else float(x)
+
     return {"miou": number(mean), "iou": dict(zip(class_names, map(number, per_class)))}
 
 
@@ -69,7 +72,10 @@ def better(best: Mapping[str, Any] | None, step: int, scores: Mapping[str, Any])
       scores: {"student": see `score`, "teacher": ...} of the new evaluation.
     """
     new = {"step": step} | {f"{name}_miou": entry["miou"] for name, entry in scores.items()}
-    rank = lambda x: max((v for k, v in x.items() if k != "step" and v is not None), default=-1.0)  # noqa: E731
+
+    def rank(x: Mapping[str, Any]) -> float:
+        return max((v for k, v in x.items() if k != "step" and v is not None), default=-1.0)
+
     return new if not best or rank(new) > rank(best) else dict(best)
 
 

@@ -23,7 +23,9 @@ def decode_label(encoded: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         ids = tf.io.decode_png(encoded, channels=1)[..., 0]
         return with_size(ids, tf.shape(ids), size)
 
-    void = lambda: tf.fill(size, tf.constant(VOID, tf.uint8))  # noqa: E731
+    def void() -> tf.Tensor:
+        return tf.fill(size, tf.constant(VOID, tf.uint8))
+
     return tf.cond(tf.strings.length(encoded) > 0, decoded, void)
 
 

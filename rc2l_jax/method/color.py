@@ -32,7 +32,10 @@ def color_augment(keys: jax.Array, images: jax.Array, valid: jax.Array) -> jax.A
 def _color_augment_one(key: jax.Array, image: jax.Array) -> jax.Array:
     order, *draws = jax.random.split(key, 9)
     apply = [jax.random.bernoulli(k) for k in draws[:4]]
-    uniform = lambda k, low, high: jax.random.uniform(k, (), minval=low, maxval=high)  # noqa: E731
+
+    def uniform(k: jax.Array, low: float, high: float) -> jax.Array:
+        return jax.random.uniform(k, (), minval=low, maxval=high)
+
     brightness = jnp.where(apply[0], uniform(draws[4], -BRIGHTNESS_DELTA, BRIGHTNESS_DELTA), 0.0)
     contrast = jnp.where(apply[1], uniform(draws[5], *CONTRAST_RANGE), 1.0)
     saturation = jnp.where(apply[2], uniform(draws[6], *SATURATION_RANGE), 1.0)

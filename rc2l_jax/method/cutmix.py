@@ -93,7 +93,10 @@ def cutmix_segments(
       The mixed segments, and how many found no slot.
     """
     pasted = jax.tree.map(lambda x: x[partner], segments)
-    both = lambda a, b: jnp.concatenate([a, b], axis=1)  # noqa: E731
+
+    def both(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.concatenate([a, b], axis=1)
+
     mixed = Segments(
         classes=both(segments.classes, pasted.classes),
         masks=both(segments.masks & ~box[:, None], pasted.masks & box[:, None]),

@@ -34,30 +34,39 @@ def match_all(
         jnp.broadcast_to(s.valid, c.shape[:2] + s.valid.shape[1:])
         for c, (_, s) in zip(costs, pairs)
     ]
-    fold = lambda xs: jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in xs])  # noqa: E731
+
+    def fold(xs: list[jax.Array]) -> jax.Array:
+        return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in xs])
+
     assignment, finite = assign(fold(costs), fold(valid), matcher=config.matcher)
     assignments, start = [], 0
-    for cost in costs:
-        layers, images = cost.shape[:2]
-        rows = slice(start, start + layers * images)
-        unfold = lambda x: x[rows].reshape(layers, images, -1)  # noqa: B023, E731
-        assignments.append(jax.tree.map(unfold, assignment))
-        start = rows.stop
+    for layers, images in (cost.shape[:2] for cost in costs):
+        assignments.append(_part(assignment, start, layers, images))
+        start += layers * images
     return assignments, finite
+
+
+def _part(assignment: Assignment, start: int, layers: int, images: int) -> Assignment:
+    """The assignment [layers, images, M] of the matrices from `start` on."""
+    rows = slice(start, start + layers * images)
+    return jax.tree.map(lambda x: x[rows].reshape(layers, images, -1), assignment)
 
 
 def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> jax.Array:
     targets = at_mask_grid(segments, predictions.mask_logits.shape[-2:])
-    cost = lambda classes, masks: matching_cost(  # noqa: E731
-        classes,
-        masks,
-        targets,
-        class_weight=config.match.class_weight,
-        focal_weight=config.match.focal_weight,
-        dice_weight=config.match.dice_weight,
-        focal_alpha=config.loss.focal_alpha,
-        focal_gamma=config.loss.focal_gamma,
-    )
+
+    def cost(classes: jax.Array, masks: jax.Array) -> jax.Array:
+        return matching_cost(
+            classes,
+            masks,
+            targets,
+            class_weight=config.match.class_weight,
+            focal_weight=config.match.focal_weight,
+            dice_weight=config.match.dice_weight,
+            focal_alpha=config.loss.focal_alpha,
+            focal_gamma=config.loss.focal_gamma,
+        )
+
     return jax.vmap(cost)(predictions.class_logits, predictions.mask_logits)
 
 

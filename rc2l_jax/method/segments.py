@@ -99,7 +99,10 @@ def keep_largest(segments: Segments, max_segments: int, min_area: int) -> Target
     valid = largest > 0
     masks = jnp.take_along_axis(segments.masks, slot[:, :, None, None], axis=1)
     masks = masks & valid[:, :, None, None]
-    take = lambda x: jnp.take_along_axis(x, slot, axis=1)  # noqa: E731
+
+    def take(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, slot, axis=1)
+
     kept = segments.replace(
         classes=jnp.where(valid, take(segments.classes), 0),
         masks=masks,
@@ -108,7 +111,10 @@ def keep_largest(segments: Segments, max_segments: int, min_area: int) -> Target
     )
     spare = max_segments - slot.shape[1]
     if spare:
-        pad = lambda x: jnp.pad(x, ((0, 0), (0, spare)) + ((0, 0),) * (x.ndim - 2))  # noqa: E731
+
+        def pad(x: jax.Array) -> jax.Array:
+            return jnp.pad(x, ((0, 0), (0, spare)) + ((0, 0),) * (x.ndim - 2))
+
         kept = kept.replace(**{k: pad(getattr(kept, k)) for k in _PER_SLOT})
     return Target(kept, (area > 0).sum(1) - valid.sum(1))
 

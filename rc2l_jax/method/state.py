@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -38,8 +40,11 @@ def initial_state(
     size = config.data.crop_size
     variables = model.init(init_key, jnp.zeros((1, size, size, 3)), train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
+
     # The state is donated to the step: no two of its leaves may share a buffer.
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731
+    def copy(tree: Any) -> Any:
+        return jax.tree.map(jnp.copy, tree)
+
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=run_key,

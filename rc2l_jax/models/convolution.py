@@ -102,7 +102,9 @@ def _backward(stride: int, dilation: int, saved: tuple, gradient: jax.Array) -> 
     of_x = jax.linear_transpose(lambda x: _by_xla(x, kernel, stride, dilation), x)
 
     def by_xla(x: jax.Array, gradient: jax.Array) -> jax.Array:
-        of_kernel = lambda kernel: _by_xla(x, kernel, stride, dilation)  # noqa: E731
+        def of_kernel(kernel: jax.Array) -> jax.Array:
+            return _by_xla(x, kernel, stride, dilation)
+
         return jax.linear_transpose(of_kernel, kernel)(gradient)[0]
 
     def by_products(x: jax.Array, gradient: jax.Array) -> jax.Array:

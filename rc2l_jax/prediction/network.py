@@ -138,7 +138,10 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
         else:
             names = _described_by_user(path, given)
         model = build_model(config)
-        init = lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)  # noqa: E731
+
+        def init(key: jax.Array) -> Any:
+            return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
+
         variables, report = load_pretrained(jax.eval_shape(init, jax.random.key(0)), config)
     except (WeightsError, ConfigError, DataError):
         raise

@@ -141,7 +141,9 @@ def predict_images(
 def _write_all(found: photos.Photos, network: Network, output: Path, probabilities: bool) -> int:
     """Predicts and writes what was found; adds to `found.skipped` what could not be."""
     items, frames, count = found.photos, OpenFrames(), 0
-    read = lambda i: photos.read(items[i], frames)  # noqa: E731
+
+    def read(i: int) -> np.ndarray:
+        return photos.read(items[i], frames)
 
     def write(result: Result) -> Result:
         photo, error = items[result.position], result.error

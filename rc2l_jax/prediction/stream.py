@@ -79,7 +79,10 @@ def predict_stream(
     """
     jobs = _plan(network, sizes, probabilities)
     pending: tuple[_Ready, Outputs] | None = None
-    prepare = lambda job: _prepare(network, job, read)  # noqa: E731
+
+    def prepare(job: _Job) -> _Ready:
+        return _prepare(network, job, read)
+
     for ready in ahead(prepare, jobs, lambda job: job.weight, WAITING_BYTES):
         yield from (Result(i, None, None, error) for i, error in ready.failed.items())
         outputs = network.run(ready.batch, probabilities) if ready.images else ()

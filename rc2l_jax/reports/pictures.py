@@ -168,9 +168,10 @@ def with_key(picture: np.ndarray, class_names: Sequence[str], ids: Iterable[int]
     columns = max(1, min(len(texts), (picture.shape[1] - _MARGIN) // _column_width(texts.values())))
     key = _swatches(texts, -(-len(texts) // columns), columns)
     width = max(picture.shape[1], key.shape[1])
-    widen = lambda x: np.pad(  # noqa: E731
-        x, ((0, 0), (0, width - x.shape[1]), (0, 0)), constant_values=_BACKGROUND
-    )
+
+    def widen(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, 0), (0, width - x.shape[1]), (0, 0)), constant_values=_BACKGROUND)
+
     return np.concatenate([widen(picture), widen(key)])
 
 

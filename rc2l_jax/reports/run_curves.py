@@ -45,9 +45,10 @@ def curves_figure(evaluations: Sequence[Mapping[str, Any]], title: str = "") -> 
     names = list(dict.fromkeys(name for line in metrics for name in line))
     terms = {n: n.removeprefix(_TERMS).upper() for n in names if n.startswith(_TERMS)}
     miou = {name: [line.get(f"{name}_miou") for line in evaluations] for name in NETWORK_COLORS}
-    of = lambda wanted: {  # noqa: E731
-        label: [line.get(name) for line in metrics] for name, label in wanted.items()
-    }
+
+    def of(wanted: Mapping[str, str]) -> dict[str, list[float | None]]:
+        return {label: [line.get(name) for line in metrics] for name, label in wanted.items()}
+
     panels = {
         "validation mIoU": miou,
         "loss": _without_zeros(of(_LOSSES)),

@@ -8,7 +8,10 @@ from typing import Any
 
 def describe(scores: Mapping[str, Any]) -> str:
     """Returns scores as a phrase: "student mIoU 0.3441  teacher mIoU 0.3502"."""
-    number = lambda x: "none" if x is None else f"{x:.4f}"  # noqa: E731
+
+    def number(x: float | None) -> str:
+        return "none" if x is None else f"{x:.4f}"
+
     return "  ".join(f"{name} mIoU {number(entry['miou'])}" for name, entry in scores.items())
 
 
@@ -18,7 +21,10 @@ def iou_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
       scores: {column's title: see `evaluate.score`}, of networks with the same classes.
     """
-    number = lambda x, mark="": "" if x is None else f"{mark}{x:.3f}{mark}"  # noqa: E731
+
+    def number(x: float | None, mark: str = "") -> str:
+        return "" if x is None else f"{mark}{x:.3f}{mark}"
+
     columns = list(scores.values())
     rows = [["IoU", *scores]]
     for name in columns[0]["iou"]:
@@ -26,7 +32,10 @@ def iou_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     rows.append(["**mean**", *(number(column["miou"], "**") for column in columns)])
     first, *others = (max(3, *map(len, cells)) for cells in zip(*rows))
     rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
-    line = lambda title, *cells: " | ".join(  # noqa: E731
-        [title.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others))]
-    )
+
+    def line(title: str, *cells: str) -> str:
+        return " | ".join(
+            [title.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others))]
+        )
+
     return "\n".join(f"| {line(*cells)} |" for cells in (rows[0], rule, *rows[1:]))

@@ -271,7 +271,10 @@ def _check_leaves(
     """Raises CheckpointError that names the first leaves which differ, and both shapes."""
     fields = {key[0] for key in wanted}
     stored = {key: leaf for key, leaf in stored.items() if key[0] in fields}
-    shape = lambda leaves, key: str(list(leaves[key].shape)) if key in leaves else "absent"  # noqa: E731
+
+    def shape(leaves: dict[tuple[str, ...], Any], key: tuple[str, ...]) -> str:
+        return str(list(leaves[key].shape)) if key in leaves else "absent"
+
     differing = [
         f"{'/'.join(key)} is {shape(stored, key)} there and {shape(wanted, key)} here"
         for key in sorted(stored.keys() | wanted.keys(), key=lambda key: (key[0] != "params", key))

@@ -29,13 +29,13 @@ class ConfigError(ValueError):
         super().__init__("config: " + "; ".join(problems))
 
 
-def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns {dotted key: value} of a nested config, in the config's order."""
     flat = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
         if isinstance(value, (ConfigDict, Mapping)) and len(value):
-            flat.update(flatten(value, f"{key}."))
+            flat.update(dotted(value, f"{key}."))
         else:
             flat[key] = value
     return flat
@@ -52,8 +52,8 @@ def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> No
     Raises:
       ConfigError: with every problem found.
     """
-    schema = flatten(base.get_config())
-    given = flatten(config)
+    schema = dotted(base.get_config())
+    given = dotted(config)
     problems = _schema_problems(given, schema)
     # A key with a problem already reported takes its default here, so that it is reported once.
     values = {
@@ -74,7 +74,7 @@ def validate_options(config: ConfigDict) -> None:
     Raises:
       ConfigError: with every problem found.
     """
-    schema, given = flatten(base.get_config()), flatten(config)
+    schema, given = dotted(base.get_config()), dotted(config)
     problems = _schema_problems(given, schema)
     if not problems:
         problems = [text for key, text in _value_problems(given) if key not in NOT_EMPTY]
@@ -84,12 +84,12 @@ def validate_options(config: ConfigDict) -> None:
 
 def is_known(key: str) -> bool:
     """Returns whether `configs/base.py` has this dotted key (of a value, not of a group)."""
-    return key in flatten(base.get_config())
+    return key in dotted(base.get_config())
 
 
 def nearest_key(key: str) -> str | None:
     """Returns the dotted key of `configs/base.py` that is most like `key`, or None."""
-    known = list(flatten(base.get_config()))
+    known = list(dotted(base.get_config()))
     matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not matches:
         by_name = {name.rsplit(".", 1)[-1]: name for name in known}

@@ -14,7 +14,7 @@ from configs import base
 from data.whole_files import write_text
 from rc2l_jax import __version__
 from rc2l_jax.run.checkpoints import CheckpointError
-from rc2l_jax.run.config import flatten
+from rc2l_jax.run.config import dotted
 from rc2l_jax.run.storage import write_json
 
 # In config.json, beside the config's own keys.
@@ -28,9 +28,9 @@ def run_config(workdir: epath.Path) -> ConfigDict:
       CheckpointError: the run directory has none.
     """
     path, config = workdir / "config.json", base.get_config()
-    known = flatten(config)
+    known = dotted(config)
     try:
-        stored = flatten(json.loads(path.read_text()))
+        stored = dotted(json.loads(path.read_text()))
         config.update_from_flattened_dict({k: v for k, v in stored.items() if k in known})
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -115,7 +115,7 @@ def keep_former_config(workdir: epath.Path, step: int) -> None:
 
 def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
     """Returns {dotted key: (stored value, new value)}; a key one side lacks is "absent" there."""
-    old, new = flatten(stored), flatten(json.loads(json.dumps(config.to_dict())))
+    old, new = dotted(stored), dotted(json.loads(json.dumps(config.to_dict())))
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 

@@ -78,11 +78,11 @@ def _fill(
     size: tuple[int, int],
 ) -> None:
     model = build_model(config)
-    flat = flatten(variables)
+    flat = by_path(variables)
     shapes = {key: jax.ShapeDtypeStruct(x.shape, jnp.float32) for key, x in flat.items()}
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
-    run = jax.jit(lambda weights, images: predict(model, unflatten(weights), images))
+    run = jax.jit(lambda weights, images: predict(model, by_collection(weights), images))
     program = export.export(run, platforms=PLATFORMS)(shapes, images).serialize()
     (folder / _PROGRAM).write_bytes(program)
     save_file(flat, folder / _WEIGHTS)
@@ -129,12 +129,12 @@ def open_program(
     return program, weights, description
 
 
-def flatten(variables: Any) -> dict[str, np.ndarray]:
+def by_path(variables: Any) -> dict[str, np.ndarray]:
     """Variables by path, "params/backbone/...", float32 on the host."""
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     return {path: np.ascontiguousarray(value, np.float32) for path, value in flat.items()}
 
 
-def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`; "batch_stats" is there even if empty."""
+def by_collection(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `by_path`; "batch_stats" is there even if empty."""
     return {"batch_stats": {}} | flax.traverse_util.unflatten_dict(flat, sep="/")

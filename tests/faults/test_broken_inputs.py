@@ -82,7 +82,10 @@ def peak_growth() -> tuple[float, str]:
     """MiB by which what claims to be huge raises the most that a process ever took."""
     healthy = broken_inputs.encode(broken_inputs.pixels(), "PNG")
     images.decode(healthy)
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # noqa: E731
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
     steps = {}
     for name, content in [*all_of(IMAGES), *all_of(MASKS)]:
         before = peak()

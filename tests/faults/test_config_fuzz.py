@@ -15,11 +15,11 @@ from configs import base
 from rc2l_jax.method.optimizer import create_optimizer
 from rc2l_jax.method.state import initial_state
 from rc2l_jax.models.maskformer import build_model
-from rc2l_jax.run.config import ConfigError, flatten, validate
+from rc2l_jax.run.config import ConfigError, dotted, validate
 from rc2l_jax.run.config_values import CHOICES, MULTIPLES_OF_32, RANGES
 from rc2l_jax.training.devices import parallel_train_step
 
-SCHEMA = flatten(base.get_config())
+SCHEMA = dotted(base.get_config())
 EXAMPLES = settings(
     deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )

@@ -80,7 +80,10 @@ def _forward(
 
     def compare(index: jax.Array, carry: tuple) -> tuple:
         sums, gradients = carry
-        take = lambda x: jax.lax.dynamic_slice_in_dim(x, index * lot, lot)  # noqa: E731
+
+        def take(x: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(x, index * lot, lot)
+
         some = jax.tree.map(take, slots)
         used = some.used[:, None, None]
         logits = jnp.where(used, mask_logits[some.layer, some.image, some.query], 0.0)

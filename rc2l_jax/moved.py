@@ -1,0 +1,86 @@
+"""Says where a module went, to whoever imports it by the name it had before the folders.
+
+Importing this module, as the package does, adds a finder that knows the former names. It comes
+first, as a checkout may still have a former folder with compiled files in it.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+from collections.abc import Sequence
+
+# Former modules of `rc2l_jax`, and where what they had is now.
+MOVED = {
+    "alarms": "training.alarms",
+    "augment": "method.color, method.cutmix and models.pixels",
+    "bad_examples": "input_pipeline.bad_examples",
+    "charts": "reports.class_charts",
+    "check": "training.check",
+    "checkpoints": "run.checkpoints",
+    "class_balance": "method.class_alignment",
+    "compare": "evaluation.compare",
+    "compilation": "run.startup",
+    "config": "run.config",
+    "config_values": "run.config_values",
+    "curves": "reports.run_curves",
+    "diagnostics": "method.step_metrics",
+    "distributed": "run.distributed",
+    "eval_pipeline": "input_pipeline.eval_batches",
+    "evaluate": "evaluation.evaluate and evaluation.scores",
+    "examples": "reports.examples",
+    "exported": "weights.stablehlo",
+    "host_augment": "input_pipeline.geometry",
+    "host_decode": "input_pipeline.decode",
+    "host_loader": "input_pipeline.loading, input_pipeline.order and input_pipeline.threads",
+    "inference": "evaluation.class_scores and models.maskformer",
+    "interruption": "run.interruption",
+    "label_resolution": "evaluation.label_resolution",
+    "loop": "training.loop",
+    "losses": "method.losses",
+    "matching": "method.matching",
+    "metrics": "evaluation.confusion and training.averages",
+    "networks": "prediction.network (run_config: run.stored_config)",
+    "objective": "method.objective",
+    "open_frames": "prediction.frames",
+    "optimizer": "method.optimizer",
+    "photos": "prediction.photos",
+    "predict": "prediction.predict",
+    "prediction_files": "prediction.files",
+    "prediction_stream": "prediction.stream",
+    "pretrained": "weights",
+    "profiling": "training.profiling",
+    "pseudo_labels": "training.pseudo_label_history",
+    "ranking": "evaluation.ranking",
+    "report": "reports.log, reports.writer, reports.history and reports.tables",
+    "run_evaluation": "evaluation.evaluate_run",
+    "rundir": "run.directory and run.stored_config",
+    "seeds": "reports.seed_curves",
+    "segments": "method.segments, method.pseudo_segments and method.cutmix",
+    "storage": "run.storage",
+    "train": "training.train",
+    "train_state": "method.state (pretrained_state: weights.load)",
+    "train_step": "method.train_step and training.devices",
+    "trained": "run.restore and weights.export",
+    "views": "method.views, method.teacher and method.keys",
+    "visualize": "reports.pictures and reports.examples",
+    "windows": "evaluation.windows",
+}
+
+
+class _Former(importlib.abc.MetaPathFinder):
+    """Finds no module; raises ImportError for one that has moved."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
+        package, _, name = fullname.partition(".")
+        name = name.partition(".")[0]
+        if package == __package__ and name in MOVED:
+            # Of a ModuleNotFoundError `from rc2l_jax import x` would not show the message.
+            raise ImportError(
+                f"rc2l_jax.{name} has moved to {MOVED[name]} (in rc2l_jax); CONTRIBUTING.md has a "
+                "table of what moved where"
+            )
+
+
+if not any(type(finder).__name__ == _Former.__name__ for finder in sys.meta_path):
+    sys.meta_path.insert(0, _Former())
