@@ -159,6 +159,7 @@ def prepare_and_use(root: Path, kind: str, family: str) -> tuple[dict[str, str],
     for batch in itertools.islice(batches, -(-4 * every // config.batch_size)):
         assert batch.image.shape == (1, config.batch_size, 32, 32, 3)
         assert set(np.unique(batch.label)) <= {*range(NUM_CLASSES), 255}
+    config.data.eval_split = "train"
     evaluated = [b.index for b in eval_batches.eval_batches(config, open_split(config), 1)]
     assert (np.concatenate(evaluated, None) >= 0).sum() == every
     return said, used
