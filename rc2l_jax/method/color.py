@@ -1,10 +1,11 @@
-"""What is done to images on the device, inside the step: colour, normalisation, CutMix."""
+"""Colours of the views: SSD's distortion, and the strong jitter of semi-supervised methods."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.method.keys import between, uniform_draws
 from rc2l_jax.structs import IMAGE_PAD
 
 # SSD's photometric distortion as detectron2's ColorAugSSDTransform has it; each with chance 1/2.
@@ -25,30 +26,18 @@ def color_augment(keys: jax.Array, images: jax.Array, valid: jax.Array) -> jax.A
     Returns:
       float32 [B, H, W, 3] in 0..255.
     """
-    colored = jax.vmap(_color_augment_one)(keys, images.astype(jnp.float32))
-    return jnp.where(valid[..., None], colored, IMAGE_PAD)
-
-
-def _color_augment_one(key: jax.Array, image: jax.Array) -> jax.Array:
-    order, *draws = jax.random.split(key, 9)
-    apply = [jax.random.bernoulli(k) for k in draws[:4]]
-
-    def uniform(k: jax.Array, low: float, high: float) -> jax.Array:
-        return jax.random.uniform(k, (), minval=low, maxval=high)
-
-    brightness = jnp.where(apply[0], uniform(draws[4], -BRIGHTNESS_DELTA, BRIGHTNESS_DELTA), 0.0)
-    contrast = jnp.where(apply[1], uniform(draws[5], *CONTRAST_RANGE), 1.0)
-    saturation = jnp.where(apply[2], uniform(draws[6], *SATURATION_RANGE), 1.0)
-    hue = jnp.where(apply[3], uniform(draws[7], -HUE_DELTA, HUE_DELTA), 0.0)
-
-    return distort_color(
-        image,
-        brightness=brightness,
-        contrast=contrast,
-        saturation=saturation,
-        hue=hue,
-        contrast_first=jax.random.bernoulli(order),
+    order, *drawn = uniform_draws(keys, 9)
+    apply, amount = [x < 0.5 for x in drawn[:4]], drawn[4:]
+    brightness = between(amount[0], -BRIGHTNESS_DELTA, BRIGHTNESS_DELTA)
+    colored = jax.vmap(distort_color)(
+        images.astype(jnp.float32),
+        brightness=jnp.where(apply[0], brightness, 0.0),
+        contrast=jnp.where(apply[1], between(amount[1], *CONTRAST_RANGE), 1.0),
+        saturation=jnp.where(apply[2], between(amount[2], *SATURATION_RANGE), 1.0),
+        hue=jnp.where(apply[3], between(amount[3], -HUE_DELTA, HUE_DELTA), 0.0),
+        contrast_first=order < 0.5,
     )
+    return jnp.where(valid[..., None], colored, IMAGE_PAD)
 
 
 def distort_color(

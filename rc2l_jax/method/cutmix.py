@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.method.keys import between, uniform_draws
 from rc2l_jax.method.segments import Target, keep_largest, merge_same_class
 from rc2l_jax.structs import MASK_STRIDE, Segments
 
@@ -34,20 +35,19 @@ def cutmix_boxes(
     """
     h, w = size
 
-    def one(key: jax.Array) -> jax.Array:
-        k_apply, k_area, k_aspect, k_row, k_column = jax.random.split(key, 5)
-        area = jax.random.uniform(k_area, (), minval=min_area, maxval=max_area)
+    def one(apply: jax.Array, *drawn: jax.Array) -> jax.Array:
+        area = between(drawn[0], min_area, max_area)
         bound = jnp.minimum(jnp.log(max_aspect), -jnp.log(area))  # no side above the image's
-        log_aspect = bound * jax.random.uniform(k_aspect, (), minval=-1.0)
+        log_aspect = bound * between(drawn[1], -1.0, 1.0)
         tall = jnp.clip(jnp.round(h * jnp.sqrt(area * jnp.exp(log_aspect))), 1, h)
         wide = jnp.clip(jnp.round(w * jnp.sqrt(area * jnp.exp(-log_aspect))), 1, w)
-        top = jnp.floor(jax.random.uniform(k_row) * (h - tall + 1))
-        left = jnp.floor(jax.random.uniform(k_column) * (w - wide + 1))
+        top = jnp.floor(drawn[2] * (h - tall + 1))
+        left = jnp.floor(drawn[3] * (w - wide + 1))
         rows, columns = jnp.arange(h)[:, None], jnp.arange(w)[None, :]
         inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-        return inside & jax.random.bernoulli(k_apply, probability)
+        return inside & (apply < probability)
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(one)(*uniform_draws(keys, 5))
 
 
 def cutmix_partners(key: jax.Array, num_images: int) -> jax.Array:

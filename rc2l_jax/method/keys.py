@@ -1,4 +1,4 @@
-"""The random keys of one training step."""
+"""The random keys of one training step, and numbers drawn with them."""
 
 from __future__ import annotations
 
@@ -55,3 +55,18 @@ def image_keys(key: jax.Array, num_images: int, first: jax.Array | int) -> jax.A
       first: position of the first of them.
     """
     return jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(num_images))
+
+
+def uniform_draws(keys: jax.Array, number: int) -> jax.Array:
+    """`number` random numbers in [0, 1) of each key: keys [B, 2] -> float32 [number, B].
+
+    Of a key of its own each, but drawn by one call of the generator: every call costs the step as
+    much compilation as a layer of the network.
+    """
+    own = jax.vmap(lambda key: jax.random.split(key, number), out_axes=1)(keys)
+    return jax.vmap(jax.vmap(jax.random.uniform))(own)
+
+
+def between(x: jax.Array, low: float, high: float) -> jax.Array:
+    """Brings numbers in [0, 1) to [low, high), as `jax.random.uniform` does."""
+    return jnp.maximum(low, x * (high - low) + low)
