@@ -143,20 +143,43 @@ def _kernel_gradient(
         image, row = chunk // grid[1] * images, chunk % grid[1] * rows
         part = jax.lax.dynamic_slice_in_dim(gradient, image, images, 0)
         part = jax.lax.dynamic_slice_in_dim(part, row, rows, 1).reshape(-1, features)
-        read = jax.lax.dynamic_slice_in_dim(padded, image, images, 0)
-        read = jax.lax.dynamic_slice_in_dim(read, row * stride, stride * (rows - 1) + span + 1, 1)
-        places = [
-            read[
-                :,
-                i : i + stride * (rows - 1) + 1 : stride,
-                j : j + stride * (width - 1) + 1 : stride,
-            ]
-            for i in range(0, span + 1, dilation)
-            for j in range(0, span + 1, dilation)
-        ]
-        read = jnp.concatenate(places, -1).reshape(-1, size * size * channels)
+        start, shape = (image, row * stride), (images, rows, width)
+        read = _read_by(padded, start, shape, size, stride, dilation)
         return total + jnp.matmul(part.T, read, preferred_element_type=jnp.float32), None
 
     zeros = jnp.zeros((features, size * size * channels), jnp.float32)
     total, _ = jax.lax.scan(add, zeros, jnp.arange(grid[0] * grid[1]))
     return total.T.reshape(size, size, channels, features).astype(x.dtype)
+
+
+def _read_by(
+    padded: jax.Array,
+    start: tuple[jax.Array, jax.Array],
+    shape: tuple[int, int, int],
+    size: int,
+    stride: int,
+    dilation: int,
+) -> jax.Array:
+    """What pixels of the output read: [pixels, size * size * channels], in the kernel's order.
+
+    A place of the kernel after the other, in a loop of the program: as many slices as the kernel
+    has places would be as many functions for XLA to compile, for each shape of a convolution.
+
+    Args:
+      padded: [B, ., ., channels], with what lies around the images.
+      start: image and row of `padded` at which the pixels' reading starts.
+      shape: images, rows and columns of the output.
+      size, stride, dilation: of the kernel.
+    """
+    images, rows, width = shape
+    channels = padded.shape[-1]
+    reach = images, stride * (rows - 1) + 1, stride * (width - 1) + 1, channels
+
+    def copy(place: jax.Array, read: jax.Array) -> jax.Array:
+        row, column = place // size * dilation, place % size * dilation
+        part = jax.lax.dynamic_slice(padded, (start[0], start[1] + row, column, 0), reach)
+        part = part[:, ::stride, ::stride, None]
+        return jax.lax.dynamic_update_slice(read, part, (0, 0, 0, place, 0))
+
+    read = jnp.zeros((images, rows, width, size * size, channels), padded.dtype)
+    return jax.lax.fori_loop(0, size * size, copy, read).reshape(-1, size * size * channels)
