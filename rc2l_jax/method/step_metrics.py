@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from rc2l_jax.method.class_alignment import segment_counts
 from rc2l_jax.method.objective import Terms
@@ -66,7 +65,7 @@ def of_unlabeled(
 def of_finite_steps(
     metrics: Mapping[str, Any],
     scalars: Mapping[str, jax.Array],
-    grads: Mapping[str, Any],
+    norms: Mapping[str, jax.Array],
     finite: jax.Array,
 ) -> dict[str, Mean]:
     """All metrics of a step; one that is not finite says what was not, and counts in no mean.
@@ -74,7 +73,7 @@ def of_finite_steps(
     Args:
       metrics: of `total_loss`, summed over devices.
       scalars: one number of the step each.
-      grads: see `nonfinite_terms`.
+      norms: see `nonfinite_terms`.
       finite: bool [], whether loss and gradient are.
     """
     metrics, scalars = dict(metrics), dict(scalars)
@@ -84,7 +83,7 @@ def of_finite_steps(
     metrics |= {k: (jnp.float32(v), jnp.ones(())) for k, v in scalars.items()}
     means = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)
     terms = {name: term for name, term in metrics.items() if name.startswith("loss/")}
-    counts = nonfinite_terms(terms, grads)
+    counts = nonfinite_terms(terms, norms)
     counts["nonfinite_steps"] = jnp.float32(~finite), jnp.ones(())
     return means | counts | {"match/nonfinite": metrics["match/nonfinite"]}
 
@@ -122,18 +121,18 @@ def pseudo_label_metrics(
     }
 
 
-def nonfinite_terms(losses: Mapping[str, Mean], grads: Mapping[str, Any]) -> dict[str, Mean]:
+def nonfinite_terms(losses: Mapping[str, Mean], norms: Mapping[str, jax.Array]) -> dict[str, Mean]:
     """Which loss terms, and the gradients of which modules, are not finite.
 
     Args:
       losses: {"loss/...": (sum, count)}.
-      grads: a tree by module: {"backbone": ..., "class_head": ...}.
+      norms: of each module's gradients, {"backbone": [], "class_head": [], ...}.
 
     Returns:
       {"nonfinite/" + name: (1 or 0, 1)}, of every "loss/..." and every "grad/<module>".
     """
     values = {name: total for name, (total, _) in losses.items()}
-    values |= {f"grad/{module}": optax.global_norm(tree) for module, tree in grads.items()}
+    values |= {f"grad/{module}": norm for module, norm in norms.items()}
     broken = {name: jnp.float32(~jnp.isfinite(value)) for name, value in values.items()}
     return {f"{NONFINITE}{name}": (value, jnp.ones(())) for name, value in broken.items()}
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from rc2l_jax.method import objective, step_metrics
 from rc2l_jax.method.class_alignment import class_counts, update_shares
 from rc2l_jax.method.keys import step_keys
-from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule
+from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
 from rc2l_jax.method.teacher import ema_decay, ema_update, teacher_segments
 from rc2l_jax.method.views import labeled_view, strong_view, weak_view
 from rc2l_jax.models.maskformer import MaskFormer
@@ -139,22 +139,27 @@ def train_step(
     grads, (batch_stats, losses, metrics) = batch_gradients(state, batch, model, config)
     grads, losses = jax.lax.pmean((grads, losses), AXIS)
     metrics = jax.lax.psum(jax.tree.map(jnp.float32, metrics), AXIS)
-    updated, updates = apply_gradients(state, grads, batch_stats, optimizer, config)
-    rate = 1.0 - ema_decay(config.ema_decay, state.step)
-    shares = update_shares(state.class_shares, metrics.pop("class_counts"), rate)
-    updated = updated.replace(class_shares=shares)
-    finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(losses["total"])
-    new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    norms = {module: norm(tree) for module, tree in grads.items()}
+    grad_norm = norm(norms)
+    finite = jnp.isfinite(grad_norm) & jnp.isfinite(losses["total"])
+    # A branch, and not a choice of each leaf: what is a number outside of it (norms, rates, the
+    # decay) is not computed again by the update of every parameter, and compiled with it.
+    new_state, update_norm = jax.lax.cond(
+        finite,
+        functools.partial(updated_state, optimizer=optimizer, config=config),
+        lambda state, *_: (state, jnp.zeros(())),
+        *(state, grads, batch_stats, metrics.pop("class_counts"), grad_norm),
+    )
     run = jnp.where(finite, 0, state.nonfinite_run + 1)
     new_state = new_state.replace(step=state.step + 1, nonfinite_run=run)
 
     scalars = {f"loss/{name}": value for name, value in losses.items()} | {
-        "grad_norm": optax.global_norm(grads),
-        "update_norm": optax.global_norm(updates),
+        "grad_norm": grad_norm,
+        "update_norm": update_norm,
         "learning_rate": learning_rate_schedule(config)(applied_steps(state.opt_state)),
         "unsup_weight": objective.unsup_weight(state.step, config),
     }
-    return new_state, step_metrics.of_finite_steps(metrics, scalars, grads, finite)
+    return new_state, step_metrics.of_finite_steps(metrics, scalars, norms, finite)
 
 
 def batch_gradients(
@@ -188,22 +193,43 @@ def batch_gradients(
     return grads, (batch_stats, losses, metrics)
 
 
-def apply_gradients(
+def updated_state(
     state: TrainState,
     grads: Any,
     batch_stats: Any,
-    optimizer: optax.GradientTransformation,
+    counts: jax.Array,
+    grad_norm: jax.Array,
+    *,
+    optimizer: optax.GradientTransformationExtraArgs,
     config: ConfigDict,
-) -> tuple[TrainState, Any]:
-    """AdamW on the student, then Eq. 4 on the teacher. Returns the state and the updates."""
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+) -> tuple[TrainState, jax.Array]:
+    """AdamW on the student, then Eq. 4 on the teacher. Returns the state and the update's norm.
+
+    Args:
+      state: before the step.
+      grads: of all devices, as `state.params`.
+      batch_stats: the student's new ones.
+      counts: [2, K], see `class_alignment.update_shares`.
+      grad_norm: of `grads`.
+      optimizer: over the student's parameters.
+      config: see `configs/base.py`.
+    """
+    # As vectors: parameters of one size share a program, whatever their shape.
+    params, teacher, opt_state = _raveled((state.params, state.teacher_params, state.opt_state))
+    updates, opt_state = optimizer.update(_raveled(grads), opt_state, params, norm=grad_norm)
+    params = optax.apply_updates(params, updates)
     ema = functools.partial(ema_update, decay=config.ema_decay, step=state.step)
+    rate = 1.0 - ema_decay(config.ema_decay, state.step)
     new_state = state.replace(
         params=params,
         batch_stats=batch_stats,
-        teacher_params=ema(state.teacher_params, params),
+        teacher_params=ema(teacher, params),
         teacher_batch_stats=ema(state.teacher_batch_stats, batch_stats),
         opt_state=opt_state,
+        class_shares=update_shares(state.class_shares, counts, rate),
     )
-    return new_state, updates
+    return jax.tree.map(lambda new, old: new.reshape(old.shape), new_state, state), norm(updates)
+
+
+def _raveled(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.reshape(-1) if x.ndim > 1 else x, tree)
