@@ -1,13 +1,15 @@
-"""Cold and warm start: how long the training step takes to be compiled, and how often it is.
+"""Cold and warm start: how long a training or evaluation step is compiled, and how often.
 
     python benchmarks/compile.py --full                 # a GPU: configs/voc_train_half.py
     python benchmarks/compile.py --device=cpu           # the quickstart's model, configs/shapes.py
     python benchmarks/compile.py --config=configs/camvid_eighth.py --matchers host
+    python benchmarks/compile.py --device=cpu --evaluation
 
-For each matcher a process takes three steps on generated images with an empty compilation cache,
-and a second one with the cache that the first left. Times are JAX's own, of all it traces, lowers
-and compiles or reads from the cache in the first step; "first step" is all of that and the step.
-Ends with an error if a later step compiles anything. Runs without TensorFlow.
+For each matcher, or for the evaluation, which matches nothing, a process takes three steps on
+generated images with an empty compilation cache, and a second one with the cache that the first
+left. Times are JAX's own, of all it traces, lowers and compiles or reads from the cache in the
+first step; "first step" is all of that and the step. Ends with an error if a later step
+compiles anything. Runs without TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import bench
 
 STEPS = 3
+EVALUATION = "evaluation"
 CONFIG, FULL_CONFIG = "configs/shapes.py", "configs/voc_train_half.py"
 # JAX's events, by the table's columns.
 DURATIONS = {
@@ -43,6 +47,9 @@ def main() -> None:
     command_line.add_argument("--config", help=f"file of the model and batch; {CONFIG} by default")
     command_line.add_argument("--full", action="store_true", help=f"the paper's: {FULL_CONFIG}")
     command_line.add_argument("--matchers", nargs="*", default=["host", "device"])
+    command_line.add_argument(
+        "--evaluation", action="store_true", help="the evaluation's step instead of the training's"
+    )
     bench.add_set(command_line)
     arguments = command_line.parse_args()
     arguments.config = arguments.config or (FULL_CONFIG if arguments.full else CONFIG)
@@ -50,33 +57,26 @@ def main() -> None:
         bench.choose_platform(arguments.device)
         print(json.dumps(measure(arguments)))
         return
-    show(arguments, {matcher: cold_and_warm(matcher) for matcher in arguments.matchers})
+    cases = [EVALUATION] if arguments.evaluation else arguments.matchers
+    show(arguments, {case: cold_and_warm(case) for case in cases})
 
 
-def cold_and_warm(matcher: str) -> list[dict[str, Any]]:
-    """Two processes, one after the other, with one compilation cache that is empty at first."""
+def cold_and_warm(case: str) -> list[dict[str, Any]]:
+    """Two processes, one after the other, with one compilation cache that is empty at first.
+
+    Args:
+      case: a matcher, or `EVALUATION`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         environment = {"JAX_COMPILATION_CACHE_DIR": folder}
-        return [bench.in_a_process(matcher, **environment) for _ in range(2)]
+        return [bench.in_a_process(case, **environment) for _ in range(2)]
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Takes the steps of this process, and says what the first and the later ones compiled."""
     import jax
 
-    from benchmarks.generated import generated_batch
-    from rc2l_jax.method.state import create_train_state
-    from rc2l_jax.training.devices import parallel_train_step, replicate
-
-    config = bench.apply_settings(load(Path(arguments.config)), arguments.set)
-    config.matcher = arguments.case
-    model, optimizer, state = create_train_state(config)
-    state = replicate(state, 1)
-    step = parallel_train_step(model, optimizer, config)
-    unlabeled = config.unlabeled_batch_size if config.unsup_weight else 0
-    batch = generated_batch(config.data.crop_size, config.batch_size, unlabeled)
-    jax.block_until_ready(state)
-
+    take_step = evaluation_step(arguments) if arguments.evaluation else training_step(arguments)
     spent: dict[str, float] = dict.fromkeys(DURATIONS.values(), 0.0)
     number: Counter[str] = Counter()
 
@@ -93,8 +93,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     jax.monitoring.register_event_listener(on_event)
     compilations, start = [], time.perf_counter()
     for _ in range(STEPS):
-        state, metrics = step(state, batch)
-        jax.block_until_ready(metrics)
+        jax.block_until_ready(take_step())
         if not compilations:
             first = {"first step": time.perf_counter() - start, **spent}
         compilations.append(number["compile"] - sum(compilations))
@@ -106,6 +105,45 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "compilations": compilations,
         "hits": number["hits"],
     }
+
+
+def training_step(arguments: argparse.Namespace) -> Callable[[], Any]:
+    """What takes the next training step of a config's model, on generated images."""
+    import jax
+
+    from benchmarks.generated import generated_batch
+    from rc2l_jax.method.state import create_train_state
+    from rc2l_jax.training.devices import parallel_train_step, replicate
+
+    config = bench.apply_settings(load(Path(arguments.config)), arguments.set)
+    config.matcher = arguments.case
+    model, optimizer, state = create_train_state(config)
+    step = parallel_train_step(model, optimizer, config)
+    unlabeled = config.unlabeled_batch_size if config.unsup_weight else 0
+    batch = generated_batch(config.data.crop_size, config.batch_size, unlabeled)
+    now = [jax.block_until_ready(replicate(state, 1))]
+
+    def take_step() -> Any:
+        now[0], metrics = step(now[0], batch)
+        return metrics
+
+    return take_step
+
+
+def evaluation_step(arguments: argparse.Namespace) -> Callable[[], Any]:
+    """What evaluates one network of a config's model on a batch of generated images."""
+    import jax
+
+    from benchmarks.generated import generated_eval_batch
+    from rc2l_jax.evaluation.evaluate import evaluate
+    from rc2l_jax.method.state import create_train_state
+
+    config = bench.apply_settings(load(Path(arguments.config)), arguments.set)
+    model, _, state = create_train_state(config)
+    networks = {"student": {"params": state.params, "batch_stats": state.batch_stats}}
+    batch = generated_eval_batch(config.data.crop_size, config.eval_batch_size)
+    jax.block_until_ready(networks)
+    return lambda: evaluate(model, networks, [batch], config)
 
 
 def load(path: Path) -> Any:
@@ -120,16 +158,23 @@ def show(arguments: argparse.Namespace, results: dict[str, list[dict[str, Any]]]
     """Prints the table."""
     print(bench.heading(next(iter(results.values()))[0]["device"], "jax", "jaxlib"))
     settings = f"; {' '.join(arguments.set)}" if arguments.set else ""
-    print(f"training step of {arguments.config}{settings}; seconds")
+    kind = "evaluation" if arguments.evaluation else "training"
+    print(f"{kind} step of {arguments.config}{settings}; seconds")
     names = (*DURATIONS.values(), "first step")
-    columns = ("matcher", "cache", *names, "from the cache", f"compilations in {STEPS} steps")
+    columns = (
+        "step" if arguments.evaluation else "matcher",
+        "cache",
+        *names,
+        "from the cache",
+        f"compilations in {STEPS} steps",
+    )
     rows = []
-    for matcher, processes in results.items():
+    for case, processes in results.items():
         for cache, result in zip(("empty", "warm"), processes):
             cells = [f"{result['first'][name]:.1f}" for name in names]
             hits = f"{result['hits']} of {sum(result['compilations'])}"
             by_step = " + ".join(map(str, result["compilations"]))
-            rows.append((matcher, cache, *cells, hits, by_step))
+            rows.append((case, cache, *cells, hits, by_step))
     print(bench.table(columns, rows))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data.shapes import drawing
-from rc2l_jax.structs import Batch
+from rc2l_jax.structs import Batch, EvalBatch, EvalView
 
 
 def generated_batch(size: int, labeled: int = 1, unlabeled: int = 1) -> Batch:
@@ -29,4 +29,16 @@ def generated_batch(size: int, labeled: int = 1, unlabeled: int = 1) -> Batch:
         unlabeled_image=other_images,
         unlabeled_valid=np.ones((1, unlabeled, size, size), bool),
         unlabeled_label=other_labels,
+    )
+
+
+def generated_eval_batch(size: int, images: int) -> EvalBatch:
+    """Drawn images and their labels to evaluate on, for one device, at one scale: [1, B, ...]."""
+    drawn = generated_batch(size, images, 0)
+    sizes = np.full((1, images, 2), size, np.int32)
+    return EvalBatch(
+        views=(EvalView(drawn.image, sizes),),
+        label=drawn.label,
+        label_size=sizes,
+        index=np.arange(images, dtype=np.int32)[None],
     )
