@@ -141,7 +141,8 @@ def main(argv: list[str]) -> None:
     except tuple(EXIT_STATUS) as error:
         if isinstance(error, Interrupted):
             leave(f"stopped by {error}: start the same command again", exit_status(error))
-        if isinstance(error, StorageError):  # a normal exit would let writer threads add theirs
+        # At a normal exit, threads that write would print their errors after this one.
+        if isinstance(error, StorageError):
             leave(f"error: {error}", exit_status(error))
         fail(str(error), exit_status(error))
     except KeyboardInterrupt:  # where they can, training and evaluation raise Interrupted instead

@@ -1,8 +1,8 @@
 """Compares runs: their newest or best evaluations, and their predictions on the same images.
 
 The images and masks are those that the first run evaluates on. Each network predicts them as in its
-own run's evaluation, with the same sizes and options, so that the masks shown are what it would be
-scored by.
+own run's evaluation, with the same sizes and options, so that the masks shown are those that would
+be scored.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def split_examples(
 def most_different(
     examples: Iterator[Unpadded], masks: Sequence[Masks], count: int
 ) -> list[Unpadded]:
-    """Returns the `count` examples whose predictions have the largest `difference`, that one first.
+    """Returns the `count` examples with the largest `difference` of predictions, largest first.
 
     Args:
       examples: all examples of the split.

@@ -43,7 +43,7 @@ Outputs = tuple[jax.Array, ...]
 
 
 class FitInto(NamedTuple):
-    """Finds the largest size, of an image's proportions, that fits into a program's only size."""
+    """Computes the largest size that fits into a program's only one and keeps the proportions."""
 
     height: int
     width: int

@@ -1,4 +1,4 @@
-"""The lines that a run prints. Only process 0 prints them."""
+"""The lines that a run prints: on process 0 only, but for the line that says where each runs."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def dotted(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str
 
 
 def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> None:
-    """Checks a config's keys and types against `configs/base.py`, and whether its values fit.
+    """Checks keys and types against `configs/base.py`, then the values, alone and together.
 
     Args:
       config: the run's config.

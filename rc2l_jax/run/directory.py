@@ -81,7 +81,7 @@ def results_step(workdir: epath.Path) -> int | None:
 
 
 def check_still_there(workdir: epath.Path) -> None:
-    """Checks that the run directory was not deleted: to write on would make part of it anew.
+    """Checks that the run directory was not deleted, since writing on would make part of it again.
 
     Raises:
       StorageError: config.json is gone.

@@ -38,7 +38,7 @@ _meetings = itertools.count()
 
 
 class DistributedError(ValueError):
-    """Processes that cannot find each other."""
+    """Processes that cannot find each other, or that see different run directories."""
 
 
 def initialize(
@@ -144,8 +144,8 @@ def check_same(workdir: epath.Path, read: Callable[[], str]) -> None:
 
     Args:
       workdir: the run directory, for the error's message.
-      read: describes what this process finds. It is called again, for `_LATE_SECONDS`, until it
-        agrees with process 0: a network disk may show new files late.
+      read: describes what this process finds. If that differs it is called again for some time: a
+        network disk may show new files late.
 
     Raises:
       DistributedError: this process still finds something else.
@@ -197,7 +197,7 @@ def _end_all(client: Any, error: BaseException, status: int) -> None:
         text += " (another process of the run may be gone: see the last lines of each)"
     try:
         client.key_value_set(_FAILURE_KEY, f"{me} failed: {text}")
-    except Exception:  # the key is set: another process failed first, and this error may follow
+    except Exception:  # another process has set the key: it failed first, perhaps causing this
         with contextlib.suppress(Exception):
             first = client.blocking_key_value_get(_FAILURE_KEY, _POLL_MILLISECONDS)
             _leave(f"error: {first}\n(then {me}: {text})", PEER_FAILED)

@@ -42,7 +42,7 @@ def start(config: ConfigDict, *, trains: bool) -> None:
 
     Args:
       config: the run's config.
-      trains: whether it is used to train, or only to evaluate; see `config.validate`.
+      trains: whether it is used to train, or only to evaluate; see `validate`.
 
     Raises:
       ConfigError: lists every problem found.

@@ -12,7 +12,7 @@ _FEW_CLASSES = 1.1  # classes among a step's pseudo segments
 
 
 def without_zeros(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Leaves out the "nonfinite/..." metrics that are 0: some twenty terms were always finite."""
+    """Leaves out the "nonfinite/..." metrics that are 0: usually these are all, some twenty."""
     return {k: v for k, v in metrics.items() if v or not k.startswith(NONFINITE)}
 
 
