@@ -85,9 +85,7 @@ class Training:
 def resume(training: Training, template: TrainState) -> TrainState:
     """Returns the newest checkpoint's state, and sets `training` to what it was at that step.
 
-    Args:
-      training: the loop's other values.
-      template: a state of the same model and optimiser; its structure and shapes are used.
+    `template` is a state of the same model and optimiser; its structure and shapes are used.
 
     Raises:
       CheckpointError: the checkpoint cannot be read, or is of another model.
@@ -113,11 +111,7 @@ def train(
     Args:
       training: what the loop needs besides the state.
       state: the state to start from, replicated over devices.
-      step_fn: takes a state and a batch to the next state and metrics, see
-        `devices.parallel_train_step`.
-
-    Returns:
-      The state after the last step.
+      step_fn: maps a state and a batch to the next state and metrics.
 
     Raises:
       Interrupted: a signal asked the run to stop; the state is saved.
@@ -281,12 +275,9 @@ def save(training: Training, state: TrainState) -> None:
 
 
 def evaluate_run(training: Training, state: TrainState, batch: Batch) -> None:
-    """Evaluates student and teacher; writes scores, figures and results.json.
+    """Evaluates student and teacher of `state`; writes scores, figures and results.json.
 
-    Args:
-      training: what the loop needs besides the state.
-      state: after the step to evaluate.
-      batch: that step's batch, whose unlabelled images are shown.
+    The unlabelled images of `batch` are shown.
     """
     step = int(state.step)
     networks = {
@@ -320,10 +311,8 @@ def picture_unlabeled(training: Training, state: TrainState, batch: Batch) -> np
     """Shows the first device's unlabelled images as a step that starts from `state` would see them.
 
     With `accumulate_steps` above 1 this is not exact: for CutMix, a step pairs images within each
-    part of the batch, but the picture pairs them within the whole batch.
-
-    Returns:
-      uint8 [H, W, 3]; None if there are no unlabelled images or `num_pictures` is 0.
+    part of the batch, but the picture pairs them within the whole batch. None if there are no
+    unlabelled images or `num_pictures` is 0.
     """
     if not training.config.num_pictures or not batch.unlabeled_image.shape[1]:
         return None
