@@ -3,7 +3,7 @@
 python main.py --config=configs/shapes.py --mode=check
 python main.py --config=configs/shapes.py --workdir=runs/shapes
 
-A run directory knows its config; --config.KEY=VALUE changes it:
+A run directory keeps its config, so --config can be left out; --config.KEY=VALUE overrides a key:
 
 python main.py --workdir=runs/shapes
 python main.py --workdir=runs/shapes --mode=eval --config.eval.flip=True
@@ -41,7 +41,8 @@ from rc2l_jax.training.loop import TrainingError
 from rc2l_jax.weights import WeightsError
 from rc2l_jax.weights.export import FORMATS, export_checkpoint
 
-# What a user can mend is said in one line; the exit status tells a scheduler what it was.
+# Errors that a user can mend: they end the program with one line, no traceback, and this exit
+# status, by which a scheduler can tell them apart.
 EXIT_STATUS = {
     ConfigError: 1,
     DataError: 1,
@@ -50,20 +51,21 @@ EXIT_STATUS = {
     PredictError: 1,
     CompareError: 1,
     distributed.DistributedError: 1,
-    TrainingError: 3,  # (4: `distributed.PEER_FAILED`)
+    TrainingError: 3,  # 4 is `distributed.PEER_FAILED`: another process had the error
     StorageError: 5,
     Interrupted: 75,  # EX_TEMPFAIL of sysexits.h: start the same command again
 }
-_CTRL_C = 130  # as shells have it
+_CTRL_C = 130  # 128 + SIGINT, the status that shells give
 OF_RUN = Path(of_run.__file__)
 MODES = ("train", "eval", "predict", "export", "compare", "check", "prepare")
-WITHOUT_CONFIG = ("predict", "compare")  # of a model that is no run; of runs that know their own
+# These modes need no config: --model may name a model without a run, and each compared run has one.
+WITHOUT_CONFIG = ("predict", "compare")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="File of the experiment, by default the run's own; --config.KEY=VALUE overrides a "
     "key of it.",
-    # Unknown keys pass here, so that validation names them and the nearest known ones.
+    # Unknown keys are let through here: validation reports them, with the nearest known key.
     lock_config=False,
     accept_new_attributes=True,
 )
@@ -121,12 +123,12 @@ _DATA_DIR = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """Runs one mode, after the flags are parsed."""
+    """Checks the flags, runs one mode, and turns errors into one line and an exit status."""
     if len(argv) > 1:
         hint = "; put a glob in quotes: --input='photos/*.jpg'" if _INPUT.value else ""
         fail(f"unknown argument {argv[1]!r}: flags start with --{hint}")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell every step they take
+        logging.set_verbosity(logging.ERROR)  # TFDS and Orbax log every step
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
     if mode in ("train", "eval", "export") and not workdir:
         fail("--workdir is missing: the directory where the run is kept")
@@ -139,23 +141,24 @@ def main(argv: list[str]) -> None:
     except tuple(EXIT_STATUS) as error:
         if isinstance(error, Interrupted):
             leave(f"stopped by {error}: start the same command again", exit_status(error))
-        if isinstance(error, StorageError):  # threads that write would have the last word
+        # At a normal exit, threads that write would print their errors after this one.
+        if isinstance(error, StorageError):
             leave(f"error: {error}", exit_status(error))
         fail(str(error), exit_status(error))
-    except KeyboardInterrupt:  # training and evaluation make an Interrupted of it where they can
+    except KeyboardInterrupt:  # where they can, training and evaluation raise Interrupted instead
         hint = ": with --resume the same command goes on" if mode == "predict" else ""
         leave(f"stopped{hint}", _CTRL_C)
 
 
 def join_others() -> None:
-    """Makes this process one of many, if the flags say so."""
+    """Joins this process to the other processes of the run, if the flags say that there are any."""
     given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     if _DISTRIBUTED.value or any(value is not None for value in given):
         distributed.initialize(*given)
 
 
 def run(config: ConfigDict | None, mode: str, workdir: str | None) -> None:
-    """Runs one mode."""
+    """Calls the function of one mode with what the flags say."""
     if mode == "train":
         train.train_and_evaluate(config, workdir, allow_config_change=_ALLOW_CONFIG_CHANGE.value)
     elif mode == "eval":
@@ -171,7 +174,7 @@ def run(config: ConfigDict | None, mode: str, workdir: str | None) -> None:
 
 
 def export(config: ConfigDict, workdir: str) -> None:
-    """Hands one network to another program, as the flags say."""
+    """Exports one network of a run for another program, as the flags say."""
     size = _SIZE.value
     if size is not None:
         if len(size) != 2 or not all(side.isdigit() and int(side) > 0 for side in size):
@@ -226,7 +229,7 @@ def compare() -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags; what is wrong with them is said in one line."""
+    """Parses the flags and returns the other arguments; a wrong flag is reported in one line."""
     try:
         argv = with_config_of_run(argv)
         rest = flags.FLAGS(argv)
@@ -237,7 +240,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             return rest
         if _CONFIG.value is None:
             fail(no_config())
-        _CONFIG.value.keys()  # a file that cannot be loaded is only reported when it is used
+        _CONFIG.value.keys()  # ml_collections reports a file it cannot load only at this first use
     except flags.UnrecognizedFlagError as error:
         hint = f"; did you mean --config.{error.flagname}?" if is_known(error.flagname) else ""
         fail(f"{error}{hint}")
@@ -253,7 +256,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def no_config() -> str:
-    """What to say where there is neither --config nor a run that knows its own."""
+    """The message if there is neither --config nor a run directory that keeps one."""
     missing = "--config is missing: the file of an experiment, such as configs/shapes.py"
     if not _WORKDIR.value:
         return f"{missing} (or --workdir=RUN: a run knows its own)"
@@ -261,7 +264,7 @@ def no_config() -> str:
 
 
 def with_config_of_run(argv: list[str]) -> list[str]:
-    """Adds --config where it is left out and the run directory knows its own."""
+    """Adds the run's own --config if it is left out, and moves --config to the front."""
     given = next((x for x in argv if re.match(r"--?config(=|$)", x)), None)
     if given is not None:
         name = given.partition("=")[2].partition(":")[0]
@@ -277,19 +280,20 @@ def with_config_of_run(argv: list[str]) -> list[str]:
         if any(re.match(r"--?(no)?config\.", x) for x in argv):
             fail(no_config())
         return argv
-    run_config(run_path(_WORKDIR.value))  # says what is wrong with it in one line
+    run_config(run_path(_WORKDIR.value))  # raises CheckpointError, one line, if it cannot be read
     return with_config_first(argv[0], [f"--config={OF_RUN}:{_WORKDIR.value}"], argv[1:])
 
 
 def with_config_first(program: str, config: list[str], others: list[str]) -> list[str]:
-    """Puts --config and the other arguments where ml_collections looks for them."""
-    # It reads the overrides there, too, and wants none of them before the config.
+    """Puts --config before all other arguments, in `sys.argv`, and returns them."""
+    # ml_collections reads the --config.KEY=VALUE overrides from sys.argv, and refuses them if they
+    # come before --config.
     sys.argv = [program, *config, *others]
     return sys.argv
 
 
 def exit_status(error: BaseException) -> int:
-    """Returns with what status an error ends the program."""
+    """Returns the exit status for an error; 1 if it is none of `EXIT_STATUS`."""
     return next((code for kind, code in EXIT_STATUS.items() if isinstance(error, kind)), 1)
 
 
@@ -300,10 +304,10 @@ def fail(message: str, status: int = 1) -> None:
 
 
 def leave(message: str, status: int) -> None:
-    """Ends the program at once: threads may still wait for a disk that does not answer."""
+    """Ends the program at once, without waiting for threads: their disk may never answer."""
     print(message, file=sys.stderr)
     if jax.process_count() > 1:
-        with contextlib.suppress(Exception):  # of others that are gone already
+        with contextlib.suppress(Exception):  # the other processes may be gone already
             jax.distributed.shutdown()
     sys.stdout.flush()
     os._exit(status)

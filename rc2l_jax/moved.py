@@ -1,7 +1,7 @@
-"""Says where a module went, to whoever imports it by the name it had before the folders.
+"""Tells whoever imports a module by its former name, from before the folders, where it is now.
 
-Importing this module, as the package does, adds a finder that knows the former names. It comes
-first, as a checkout may still have a former folder with compiled files in it.
+The package imports this module, which puts an import finder for the former names before all others:
+a checkout may still have a former folder with compiled files in it, which Python would import.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib.abc
 import sys
 from collections.abc import Sequence
 
-# Former modules of `rc2l_jax`, and where what they had is now.
+# Former module of `rc2l_jax` -> the modules that now hold what it had.
 MOVED = {
     "alarms": "training.alarms",
     "augment": "method.color, method.cutmix and models.pixels",
@@ -69,13 +69,13 @@ MOVED = {
 
 
 class _Former(importlib.abc.MetaPathFinder):
-    """Finds no module; raises ImportError for one that has moved."""
+    """Raises ImportError for a module that has moved, and leaves all others to other finders."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
         package, _, name = fullname.partition(".")
         name = name.partition(".")[0]
         if package == __package__ and name in MOVED:
-            # Of a ModuleNotFoundError `from rc2l_jax import x` would not show the message.
+            # Not ModuleNotFoundError: `from rc2l_jax import x` would not show its message.
             raise ImportError(
                 f"rc2l_jax.{name} has moved to {MOVED[name]} (in rc2l_jax); CONTRIBUTING.md has a "
                 "table of what moved where"

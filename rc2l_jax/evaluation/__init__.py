@@ -1,1 +1,1 @@
-"""From a network to mIoU at each label's own resolution, and runs beside each other."""
+"""Evaluation: mIoU of a network at each label's own resolution, and comparisons of runs."""

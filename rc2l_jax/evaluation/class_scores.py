@@ -1,8 +1,9 @@
 """From images to class scores at each label's own resolution, as MaskFormer does it.
 
-An image is predicted as if it were alone: padded at the bottom and right to a multiple of the
-coarsest stride with zeros after normalisation, mask logits upsampled to that padded size, cropped.
-On top of it, the test-time options: several scales, mirrored views, sliding windows.
+Each image is predicted as if it were alone in its batch: it is normalised, padded with zeros at the
+bottom and right to a multiple of the coarsest stride, its mask logits are upsampled to that padded
+size, and the result is cropped. Test-time options come on top of this: several scales, mirrored
+views, sliding windows.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from rc2l_jax.models.extent import inside
 from rc2l_jax.models.maskformer import MaskFormer, semantic_inference
 from rc2l_jax.structs import STRIDE, EvalBatch, EvalView
 
-# Of a view: class logits float32 [F, T, B, N, K+1] and mask logits float32 [F, T, B, N, h, w]. F is
-# 1, or 2 with the mirrored view; T counts the windows.
+# A view's class logits float32 [F, T, B, N, K+1] and mask logits float32 [F, T, B, N, h, w]. F is
+# 1, or 2 if the view is also mirrored; T is the number of windows.
 Logits = tuple[jax.Array, jax.Array]
 
 
 def predict_labels(
     model: MaskFormer, variables: Any, batch: EvalBatch, options: InferenceOptions
 ) -> jax.Array:
-    """Labels every pixel at the resolution of the example's own label.
+    """Predicts the class of every pixel, at the resolution of each example's own label.
 
     Args:
       model: the network.
       variables: its "params" and "batch_stats".
-      batch: of one device, [B, ...].
-      options: see `InferenceOptions`.
+      batch: one device's batch, [B, ...].
+      options: mirrored views and windows, see `InferenceOptions`.
 
     Returns:
-      uint8 [B, Hl, Wl], class ids 0..K-1; what lies outside `label_size` means nothing.
+      uint8 [B, Hl, Wl], class ids 0..K-1; values outside `label_size` have no meaning.
     """
     return predict_pixels(model, variables, batch, options, class_ids)
 
@@ -56,14 +57,15 @@ def predict_pixels(
     options: InferenceOptions,
     describe: Callable[[jax.Array], Any],
 ) -> Any:
-    """Says something about every pixel at the resolution of the example's own label.
+    """Applies `describe` to every pixel's class scores, at each label's own resolution.
 
     Args:
-      model, variables, batch, options: see `predict_labels`.
-      describe: see `describe_in_strips`.
+      model, variables, batch, options: as for `predict_labels`.
+      describe: maps class scores of some rows, float32 [K, H, W], to a tree of arrays [..., H, W].
 
     Returns:
-      Its tree of arrays [B, ..., Hl, Wl]; what lies outside `label_size` means nothing.
+      The tree that `describe` returns, of arrays [B, ..., Hl, Wl]; values outside `label_size` have
+      no meaning.
     """
     logits = tuple(view_logits(model, variables, view, options) for view in batch.views)
 
@@ -71,7 +73,7 @@ def predict_pixels(
         scores = image_scores(logits, batch, i, options)
         return describe_in_strips(scores, batch.label_size[i], batch.label.shape[-2:], describe)
 
-    # One image after the other: only one image's scores are in memory.
+    # One image after the other, so that only one image's scores are in memory.
     return jax.lax.map(one, jnp.arange(batch.index.shape[0]))
 
 
@@ -83,11 +85,11 @@ def view_logits(
     Args:
       model: the network.
       variables: its "params" and "batch_stats".
-      view: [B, ...].
-      options: see `InferenceOptions`.
+      view: the batch at one scale, [B, ...].
+      options: mirrored views and windows, see `InferenceOptions`.
 
     Returns:
-      The last decoder layer's logits.
+      Class and mask logits of the last decoder layer, see `Logits`.
     """
     grid = WindowGrid.over(view.image.shape[1:3], options)
     images = pixels.normalize(view.image)[None]
@@ -106,7 +108,7 @@ def view_logits(
         out = model.apply(variables, windows, train=False, extent=_padded(size), every_layer=False)
         return out.class_logits[-1], out.mask_logits[-1]
 
-    # A loop in the program, not in Python: the network is compiled once.
+    # The loops are part of the program, so that the network is compiled once and not per window.
     return jax.lax.map(
         lambda images: jax.lax.map(lambda index: predict(images, index), grid.index), images
     )
@@ -118,13 +120,13 @@ def label_scores(
     """Averages an image's class scores over scales, mirrored views and windows.
 
     Args:
-      logits: of each view, see `view_logits`.
-      batch: of one device, [B, ...].
-      i: which of its images.
-      options: see `InferenceOptions`.
+      logits: each view's logits, as `view_logits` returns them.
+      batch: one device's batch, [B, ...].
+      i: the image's place in the batch.
+      options: mirrored views and windows, see `InferenceOptions`.
 
     Returns:
-      float32 [K, Hl, Wl]; what lies outside `label_size` means nothing.
+      float32 [K, Hl, Wl], at the label's resolution; values outside `label_size` have no meaning.
     """
     scores = image_scores(logits, batch, i, options)
     return label_rows(scores, batch.label_size[i], batch.label.shape[-2:], 0)
@@ -133,7 +135,14 @@ def label_scores(
 def image_scores(
     logits: Sequence[Logits], batch: EvalBatch, i: jax.Array | int, options: InferenceOptions
 ) -> list[ViewScores]:
-    """Averages an image's class scores over windows; arguments as for `label_scores`."""
+    """Averages an image's class scores over windows; `label_rows` averages over views.
+
+    Args:
+      logits, batch, i, options: as for `label_scores`.
+
+    Returns:
+      For each view the scores, at the view's resolution, and the image's size in it.
+    """
     all_scores = []
     for (classes, masks), view in zip(logits, batch.views):
         shape = view.image.shape[1:3]
@@ -154,15 +163,16 @@ def _merge_windows(
     Args:
       logits: float32 [T, N, K+1] and [T, N, h, w].
       size: int32 [2], height and width of the image.
-      shape: static (H, W) it is padded to.
-      grid: of the windows.
+      shape: static (H, W) to which it is padded.
+      grid: where the windows lie.
 
     Returns:
-      float32 [K, H, W]; what lies outside `size` means nothing.
+      float32 [K, H, W]; values outside `size` have no meaning.
     """
 
     def scores_of(classes: jax.Array, masks: jax.Array, part: jax.Array) -> jax.Array:
-        # The window alone would end where its padding to the coarsest stride does.
+        # Alone, the window would end with its own padding to the coarsest stride, and upsampling
+        # would repeat the edge there.
         masks = _repeat_edge(masks, _padded(part) // structs.MASK_STRIDE)
         return semantic_inference(classes[None], masks[None], grid.shape)[0]
 
@@ -173,7 +183,7 @@ def _merge_windows(
         classes, masks, index = window
         start, part, used = grid.place(size, index)
         scores = scores_of(classes, masks, part)
-        scores = jnp.concatenate([scores, jnp.ones((1, *grid.shape))])  # the last plane counts
+        scores = jnp.concatenate([scores, jnp.ones((1, *grid.shape))])  # the last counts windows
         scores = jnp.where(inside(part[None], grid.shape) & used, scores, 0.0)
         at = (0, start[0], start[1])
         scores += jax.lax.dynamic_slice(total, at, scores.shape)
@@ -185,11 +195,11 @@ def _merge_windows(
 
 
 def _padded(size: jax.Array) -> jax.Array:
-    """The next multiple of the coarsest stride, at least one: examples that fill up have size 0."""
+    """Rounds sizes up to multiples of the coarsest stride; 0, of examples that fill up, to one."""
     return -(-jnp.maximum(size, 1) // STRIDE) * STRIDE
 
 
 def _repeat_edge(x: jax.Array, size: jax.Array) -> jax.Array:
-    """Replaces what lies outside the upper left `size` of [N, h, w] by the nearest inside."""
+    """Replaces values outside the upper left `size` of [N, h, w] by the nearest value inside."""
     rows, columns = (jnp.minimum(jnp.arange(x.shape[axis + 1]), size[axis] - 1) for axis in (0, 1))
     return x[:, rows][:, :, columns]

@@ -1,7 +1,8 @@
-"""Several runs beside each other: mIoU over their steps, and what they predict on the same images.
+"""Compares runs: their newest or best evaluations, and their predictions on the same images.
 
-The images and masks are those that the first run evaluates on. Each network sees them as its own
-run's evaluation does, so that a mask shown is a mask counted, whatever the runs differ in.
+The images and masks are those that the first run evaluates on. Each network predicts them as in its
+own run's evaluation, with the same sizes and options, so that the masks shown are those that would
+be scored.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rc2l_jax.run.restore import restore_run
 from rc2l_jax.run.stored_config import run_config
 from rc2l_jax.structs import VOID, EvalBatch
 
-# Of `config.data`: what decides which images are evaluated on, but not how they are resized.
+# The keys of `config.data` that say which images are evaluated on, but not how they are resized.
 _SAME_DATA = (
     "name", "dir", "unlabeled_dir", "prepared_dir", "eval_split", "num_classes", "shapes"
 )  # fmt: skip
@@ -42,9 +43,10 @@ class Opened(NamedTuple):
     """A run's network, ready to predict.
 
     Attributes:
-      name: as the comparison calls it.
-      config: of the run.
-      model, variables: the network.
+      name: what the comparison calls the run.
+      config: the run's config.
+      model: the network.
+      variables: its "params" and "batch_stats".
     """
 
     name: str
@@ -54,14 +56,14 @@ class Opened(NamedTuple):
 
 
 class Masks:
-    """Label maps of a whole split by position, uint8 [Hl, Wl], compressed."""
+    """Label maps, uint8 [Hl, Wl], by position in the split. They are kept compressed."""
 
     def __init__(self) -> None:
-        """Holds none."""
+        """Starts without label maps."""
         self._kept: dict[int, tuple[tuple[int, ...], bytes]] = {}
 
     def __setitem__(self, position: int, label: np.ndarray) -> None:
-        # Some percent of its size; a split of Cityscapes has a gigabyte of them.
+        # This takes a few percent of their size, which is a gigabyte for a split of Cityscapes.
         self._kept[position] = label.shape, zlib.compress(label.tobytes(), 1)
 
     def __getitem__(self, position: int) -> np.ndarray:
@@ -70,7 +72,12 @@ class Masks:
 
 
 def evaluation_of(evaluations: Evaluations, which: str) -> Mapping[str, Any]:
-    """Returns a run's "newest" or "best" evaluation, see `evaluate.better`."""
+    """Returns a run's newest or best evaluation.
+
+    Args:
+      evaluations: lines of evaluations.jsonl, by ascending step.
+      which: "newest"; or "best", as `scores.better` decides.
+    """
     if which == "newest":
         return evaluations[-1]
     best: dict[str, Any] | None = None
@@ -90,15 +97,15 @@ def open_run(
     """Opens a run's network.
 
     Args:
-      name: what to call it.
+      name: what to call the run.
       workdir: the run directory.
       network: "teacher" or "student".
-      which: "newest", the newest checkpoint; or "best", that of the best evaluation.
-      data_dir: where the data set lies, if not where it lay when the run was trained.
+      which: "newest" for the newest checkpoint, "best" for that of the best evaluation.
+      data_dir: where the data set lies now; "" if that has not changed since the run was trained.
 
     Raises:
-      CheckpointError: there is no such checkpoint.
-      ConfigError: the run's config cannot be used any more.
+      CheckpointError: there is no such checkpoint, or it cannot be read.
+      ConfigError: the run's config is not valid any more.
     """
     workdir = run_path(workdir)
     config, step = run_config(workdir), None
@@ -117,19 +124,19 @@ def open_run(
 def comparison_grid(
     runs: Sequence[Opened], count: int = 4, *, differing: bool = False
 ) -> np.ndarray:
-    """Shows image, ground truth and each run's prediction, a row an image; classes below.
+    """Draws a row for each image: image, ground truth, each run's prediction; below, the classes.
 
     Args:
-      runs: one or more; the first one's evaluation split is shown.
-      count: images.
-      differing: the images on which the runs differ at most pixels (a single run: from the ground
-        truth), the most different first; otherwise the first ones of the split.
+      runs: one or more runs; images are those of the first run's evaluation split.
+      count: how many images.
+      differing: False for the first images of the split. True for the images on which the runs
+        differ most (a single run: from the ground truth), the most different image first.
 
     Returns:
       uint8 [H, W, 3].
 
     Raises:
-      ConfigError: the runs do not have the same classes.
+      ConfigError: the runs do not have the same data set and number of classes.
       DataError: the split cannot be read.
     """
     data = runs[0].config
@@ -152,7 +159,7 @@ def comparison_grid(
 
 
 def check_same_classes(one: Opened, other: Opened) -> None:
-    """Raises ConfigError if two runs were trained on other classes."""
+    """Raises ConfigError if two runs differ in their data set or its number of classes."""
     for key in ("name", "num_classes"):
         first, second = one.config.data[key], other.config.data[key]
         if first != second:
@@ -167,13 +174,13 @@ def predict_split(
     """Predicts an evaluation split as the run's own evaluation would.
 
     Args:
-      run: whose network, sizes and options of evaluation are used.
-      data: config of the run whose split it is.
-      split: the split.
-      count: only the batches of the first so many examples; all if None.
+      run: the run whose network, image sizes and evaluation options are used.
+      data: the config of the run that the split is from.
+      split: the opened split.
+      count: leave out batches that have none of the first `count` examples; None for all batches.
 
     Returns:
-      Masks by position in the split.
+      Predicted label maps, by position in the split.
     """
     config, masks = run.config.copy_and_resolve_references(), Masks()
     config.data.update({key: data.data[key] for key in _SAME_DATA})
@@ -191,7 +198,13 @@ def predict_split(
 def split_examples(
     data: ConfigDict, split: OpenSplit, count: int | None = None
 ) -> Iterator[Unpadded]:
-    """Yields the first `count` examples of a run's evaluation split, or all; in any order."""
+    """Yields the first `count` examples of a run's evaluation split, in any order.
+
+    Args:
+      data: the config of the run that the split is from.
+      split: the opened split.
+      count: how many; None for all.
+    """
     for batch in eval_batches(data, split, 1, first=count):
         for example in unpadded(batch):
             if count is None or example.position < count:
@@ -201,21 +214,27 @@ def split_examples(
 def most_different(
     examples: Iterator[Unpadded], masks: Sequence[Masks], count: int
 ) -> list[Unpadded]:
-    """Returns the examples on which the runs differ at the largest share of annotated pixels."""
+    """Returns the `count` examples with the largest `difference` of predictions, largest first.
+
+    Args:
+      examples: all examples of the split.
+      masks: each run's predictions.
+      count: how many to return.
+    """
 
     def share(example: Unpadded) -> float:
         return difference(example.label, [of_run[example.position] for of_run in masks])
 
-    # Of equals the first in the split. Only `count` images are in memory.
+    # Ties go to the earlier example. nlargest keeps only `count` images in memory.
     return heapq.nlargest(count, examples, key=lambda x: (share(x), -x.position))
 
 
 def difference(label: np.ndarray, predictions: Sequence[np.ndarray]) -> float:
-    """The share of annotated pixels on which predictions are not all the same.
+    """Returns the share of annotated pixels on which predictions are not all the same.
 
     Args:
-      label: uint8 [H, W], class ids or 255, which is not counted.
-      predictions: uint8 [H, W] each; one alone is compared with `label`.
+      label: uint8 [H, W], class ids or 255; pixels of 255 are not counted.
+      predictions: uint8 [H, W] each; a single one is compared with `label`.
     """
     known = label != VOID
     first, *others = [*predictions, *([label] if len(predictions) == 1 else [])]

@@ -1,4 +1,4 @@
-"""`--mode=compare`: runs beside each other, as a table, curves, bars and a grid of predictions."""
+"""`--mode=compare`: compares runs in a table, curves, bars and a grid of predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Runs = dict[str, list[dict]]
 
 
 class CompareError(ValueError):
-    """Runs that cannot be compared, or an output that cannot be written; says what to do."""
+    """Runs that cannot be compared, or an output that cannot be written. Says what to do."""
 
 
 def compare_runs(
@@ -30,23 +30,25 @@ def compare_runs(
     differing: bool = False,
     data_dir: str = "",
 ) -> str:
-    """Compares runs, and prints and writes what docs/evaluation.md says.
+    """Compares runs: prints a table, and writes the files that docs/evaluation.md describes.
 
     Args:
-      named: NAME=RUN each, a run directory and what to call it.
-      output: the folder to make; None writes nothing.
-      network: "teacher" or "student", in the bars and the grid.
-      best: in bars and grid each run's best evaluation and its checkpoint, not the newest.
+      named: NAME=RUN each: what to call a run, and its directory.
+      output: the folder to make; None to write nothing.
+      network: "teacher" or "student": which network bars and grid show.
+      best: bars and grid show each run's best evaluation and its checkpoint instead of the newest.
       images: rows of the grid; 0 for no grid.
-      differing: the images on which the runs differ most, not the first ones of the split.
-      data_dir: where the data set is now, if not where the runs had it.
+      differing: the grid shows the images on which the runs differ most, not the first ones.
+      data_dir: where the data set lies now; "" if that has not changed since the runs were trained.
 
     Returns:
-      The table, a row a step, in Markdown.
+      The table in Markdown, a row for each step.
 
     Raises:
-      CompareError: see there.
-      CheckpointError, ConfigError, DataError: see `compare.open_run` and `comparison_grid`.
+      CompareError: the runs cannot be compared, or `output` cannot be used.
+      CheckpointError: a run's network cannot be read.
+      ConfigError: a run's config is not valid any more, or the runs differ in their data set.
+      DataError: the first run's evaluation split cannot be read.
     """
     folders = _folders(named)
     output = None if output is None else _new_folder(output)
@@ -61,7 +63,7 @@ def compare_runs(
             compare.check_same_classes(opened[0], run)
         try:
             _write(output, runs, scores(runs, network, which), network)
-            if opened:  # last, for it takes longest
+            if opened:  # the grid last, since it takes longest
                 picture = compare.comparison_grid(opened, images, differing=differing)
                 save_png(output / "grid.png", picture)
         except OSError as error:
@@ -70,7 +72,7 @@ def compare_runs(
 
 
 def _folders(named: Sequence[str]) -> dict[str, epath.Path]:
-    """The run directory of each name."""
+    """Splits NAME=RUN into {name: run directory}."""
     folders = {}
     for text in named:
         name, _, folder = text.partition("=")
@@ -85,7 +87,7 @@ def _folders(named: Sequence[str]) -> dict[str, epath.Path]:
 
 
 def _new_folder(output: epath.PathLike) -> epath.Path:
-    """Refuses a folder that holds anything but what an earlier comparison wrote."""
+    """Returns the output folder; refuses one with anything but an earlier comparison's files."""
     output = run_path(output)
     found = {path.name for path in output.iterdir()} if output.is_dir() else set()
     ours = not found or ("table.md" in found and found <= set(FILES))
@@ -95,7 +97,7 @@ def _new_folder(output: epath.PathLike) -> epath.Path:
 
 
 def _read(workdir: epath.Path) -> list[dict]:
-    """A run's evaluations, by step."""
+    """Reads a run's evaluations, by ascending step; refuses a run without any."""
     evaluations = read_evaluations(workdir)
     if not evaluations:
         raise CompareError(f"{workdir}: no evaluations; is it a run directory?")
@@ -114,7 +116,7 @@ def _check_classes(runs: Runs) -> None:
 
 
 def table(runs: Runs) -> str:
-    """A row a step, student / teacher mIoU a run."""
+    """Returns a Markdown table: a row for each step, each run's "student / teacher" mIoU in it."""
     steps = sorted({e["step"] for evaluations in runs.values() for e in evaluations})
     lines = [f"| step | {' | '.join(runs)} |", "|---" * (len(runs) + 1) + "|"]
     for step in steps:
@@ -133,12 +135,12 @@ def _miou(evaluation: dict, network: str) -> str:
 
 
 def scores(runs: Runs, network: str, which: str) -> dict[str, dict]:
-    """What `class_charts.iou_chart` draws: {name and step: {"miou", "iou"}}.
+    """Returns what `class_charts.iou_chart` draws: {"NAME, step STEP": {"miou", "iou"}}.
 
     Args:
       runs: {name: its evaluations, by step}.
-      network: one of `NETWORKS`.
-      which: "newest" or "best".
+      network: "teacher" or "student".
+      which: "newest" or "best", see `compare.evaluation_of`.
     """
     result = {}
     for name, evaluations in runs.items():

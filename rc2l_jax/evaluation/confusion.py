@@ -1,4 +1,4 @@
-"""Running averages of the training metrics, and intersection over union from confusion matrices."""
+"""Confusion matrices, and intersection over union from them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 
 @functools.partial(jax.jit, static_argnames="num_classes")
 def confusion_matrix(prediction: jax.Array, label: jax.Array, num_classes: int) -> jax.Array:
-    """Counts pixels by true and predicted class, exactly.
+    """Counts pixels by true and predicted class.
 
     Args:
       prediction: integer, any shape, class ids 0..K-1.
-      label: integer, the same shape, class ids 0..K-1; 255 (and any other id) is not counted.
+      label: integer, the same shape, class ids 0..K-1. Pixels of 255, or of any other id, are not
+        counted.
       num_classes: K.
 
     Returns:
-      int32 [K, K], rows are true classes, columns predicted ones. Exact up to 2^31 pixels a cell.
+      int32 [K, K], rows are true classes, columns predicted ones. Each count must stay below 2^31.
 
     Raises:
       ValueError: the two shapes differ.
@@ -30,7 +31,7 @@ def confusion_matrix(prediction: jax.Array, label: jax.Array, num_classes: int) 
     label = label.astype(jnp.int32).ravel()
     cells = num_classes * num_classes
     counted = (label < num_classes) & (prediction < num_classes) & (label >= 0) & (prediction >= 0)
-    # What is not counted goes to a cell past the end, which the scatter drops.
+    # Pixels that are not counted go to a cell past the end, which the scatter drops.
     cell = jnp.where(counted, label * num_classes + prediction, cells)
     counts = jnp.zeros(cells, jnp.int32).at[cell].add(1, mode="drop")
     return counts.reshape(num_classes, num_classes)
@@ -43,8 +44,8 @@ def iou(confusion: np.ndarray) -> tuple[float, np.ndarray]:
       confusion: integer [K, K], rows are true classes, columns predicted ones.
 
     Returns:
-      The mean over classes that occur in label or prediction (nan if none does), and float64 [K]
-      with nan for classes that occur in neither.
+      The mean over the classes that occur in label or prediction (NaN if none does), and each
+      class's IoU, float64 [K] (NaN if it occurs in neither).
     """
     confusion = np.asarray(confusion, np.float64)
     intersection = np.diag(confusion)

@@ -1,4 +1,4 @@
-"""Evaluation: mIoU at each label's own resolution, and which of a run's evaluations is the best."""
+"""One pass over a split: confusion matrices of networks, at each label's own resolution."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.run.distributed import compiled_together
 from rc2l_jax.structs import AXIS, VOID, EvalBatch
 
-# Called after each batch with the batch and {network: uint8 [D, B/D, H, W] predictions} of this
-# host, as long as it returns True.
+# Called after each batch, until it returns False, with this host's batch and its predictions,
+# {network: uint8 [D, B/D, Hl, Wl]}.
 Observer = Callable[[EvalBatch, dict[str, np.ndarray]], bool]
 
 
@@ -26,9 +26,9 @@ Observer = Callable[[EvalBatch, dict[str, np.ndarray]], bool]
 def _parallel_eval_step(
     model: MaskFormer, options: InferenceOptions
 ) -> Callable[[Any, EvalBatch], tuple[jax.Array, jax.Array]]:
-    """Lifts prediction and counting over all devices.
+    """Maps prediction and counting over all devices.
 
-    Cached, so that it compiles once a run for each shape of batches.
+    The result is cached, so that a run compiles it once for each shape of batches.
     """
 
     def step(variables: Any, batch: EvalBatch) -> tuple[jax.Array, jax.Array]:
@@ -49,18 +49,18 @@ def evaluate(
     config: ConfigDict,
     observe: Observer | None = None,
 ) -> dict[str, np.ndarray]:
-    """Counts true against predicted classes over a split, for several networks in one pass.
+    """Counts pixels by true and predicted class, for several networks in one pass over a split.
 
     Args:
-      model: the network.
+      model: the architecture of all networks.
       variables_by_name: {"student": {"params": ..., "batch_stats": ...}, "teacher": ...}.
-      batches: of numpy arrays [D, B/D, ...]; every host must bring the same number.
+      batches: batches of NumPy arrays [D, B/D, ...]; every host must bring equally many.
       config: see `configs/base.py`; reads `data.num_classes` and `eval`.
-      observe: sees each batch with its predictions until it returns False.
+      observe: sees each batch with its predictions, until it returns False.
 
     Returns:
-      {name: int64 [K, K]}, rows are true classes, over all hosts. Void, padding and the examples
-      that fill the last batch (index -1) are not counted.
+      {name: int64 [K, K]}, rows are true classes, columns predicted ones, summed over all hosts.
+      Void, padding and the examples that fill up a batch (index -1) are not counted.
     """
     step = _parallel_eval_step(model, InferenceOptions.from_config(config))
     num_classes = config.data.num_classes
@@ -68,7 +68,8 @@ def evaluate(
     pending: dict[str, jax.Array] = {}
     for batch in batches:
         outputs = {name: step(variables, batch) for name, variables in variables_by_name.items()}
-        # Fetching the batch before keeps the device busy, and at most two batches in its memory.
+        # The results fetched here are those of the batch before: so the device stays busy, and at
+        # most two batches are in its memory.
         _add_counts(totals, pending)
         pending = {name: confusion for name, (confusion, _) in outputs.items()}
         if observe is not None:
@@ -85,6 +86,6 @@ def _add_counts(totals: dict[str, np.ndarray], counts: Mapping[str, jax.Array]) 
 
 
 def _to_host(array: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
-    """This host's part of an array that is sharded over devices, as `shape` [D, B/D, H, W]."""
+    """Returns this host's part of an array sharded over devices, as `shape` = [D, B/D, Hl, Wl]."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data).ravel() for shard in shards]).reshape(shape)

@@ -29,17 +29,18 @@ from rc2l_jax.run.startup import start, topology
 from rc2l_jax.structs import EvalBatch
 
 EVALUATION_COMPILES = "compiling the evaluation (up to a minute on a CPU)"
-# What scores depend on beside the networks and the images; and all of `eval`.
+# Besides `eval`, the keys on which the scores of the same networks and images depend.
 _OPTIONS = ("data.eval_short_edge", "data.max_long_edge")
 
 
 class Evaluation(NamedTuple):
-    """What one pass over a split says about some networks.
+    """The result of one pass over a split.
 
     Attributes:
-      scores: {network: see `evaluate.score`}.
+      scores: {network: {"miou", "iou"}}, as `scores.score` returns them.
       confusions: {network: int64 [K, K]}, rows are true classes, columns predicted ones.
-      picture: uint8 [H, W, 3], examples; None if none were asked for.
+      picture: uint8 [H, W, 3], the first examples with the predictions; None with
+        `num_pictures = 0`.
     """
 
     scores: dict[str, Any]
@@ -57,14 +58,15 @@ def evaluate_networks(
     """Scores several networks in one pass over a split.
 
     Args:
-      model: of all of them.
+      model: the architecture of all of them.
       networks: {"student": {"params": ..., "batch_stats": ...}, "teacher": ...}.
       config: see `configs/base.py`.
-      split: of the data set of `config`.
-      stop: ends the evaluation, between two batches or in the wait for one.
+      split: the opened split, of the config's data set.
+      stop: if given, a signal ends the evaluation between two batches, or while it waits for one.
 
     Raises:
-      Interrupted: `stop` asked for it.
+      Interrupted: a signal asked the run to stop.
+      DataError: an example cannot be used.
     """
     pictures = EvaluationPictures(config.num_pictures)
     observe = pictures.observe if config.num_pictures else None
@@ -84,15 +86,15 @@ def write_figures(
     config: ConfigDict,
     class_names: tuple[str, ...],
 ) -> None:
-    """Writes examples, confusion matrices and IoU bars of one evaluation; and matrices as numbers.
+    """Writes an evaluation's examples, IoU bars and confusion matrices (picture and numbers).
 
-    The first time, figures/legend.png is written, too: which colour is which class.
+    The first time it also writes figures/legend.png, which shows each class's colour.
 
     Args:
-      report: of the run directory.
-      step: steps done.
-      evaluation: of the networks after them.
-      config: with `num_pictures = 0` only the numbers are written.
+      report: writes into the run directory.
+      step: the evaluated step.
+      evaluation: the result of that step's networks.
+      config: see `configs/base.py`; with `num_pictures = 0` only the numbers are written.
       class_names: K names.
     """
     data, split = config.data.name, config.data.eval_split
@@ -100,7 +102,7 @@ def write_figures(
     if not _draws(config):
         return
     from rc2l_jax.reports import (
-        class_charts,  # here, because a run need not wait for matplotlib to start
+        class_charts,  # here, so that a run starts without waiting for matplotlib
     )
 
     if not (report.workdir / "figures" / "legend.png").exists():
@@ -113,11 +115,17 @@ def write_figures(
 
 
 def write_curves(report: Report, step: int, config: ConfigDict) -> None:
-    """Draws all of a run's evaluations so far, `step` the last; nothing if `num_pictures = 0`."""
+    """Draws curves over all of a run's evaluations so far; nothing with `num_pictures = 0`.
+
+    Args:
+      report: writes into the run directory.
+      step: the step under which TensorBoard shows the picture.
+      config: see `configs/base.py`.
+    """
     evaluations = read_evaluations(report.workdir)
     if not _draws(config) or not evaluations:
         return
-    from rc2l_jax.reports import run_curves  # see `write_figures`
+    from rc2l_jax.reports import run_curves  # here for the same reason as in `write_figures`
 
     title = f"{config.data.name}, {config.data.labeled_split} labelled"
     picture = run_curves.curves_chart(evaluations, title)
@@ -131,7 +139,7 @@ def _draws(config: ConfigDict) -> bool:
 def _stoppable(batches: Iterator[EvalBatch], stop: StopRequest) -> Iterator[EvalBatch]:
     while True:
         stop.check()
-        with stop.at_once():  # a disk may let us wait for long
+        with stop.at_once():  # waiting for the disk may take long
             batch = next(batches, None)
         if batch is None:
             return
@@ -143,25 +151,26 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates student and teacher of one checkpoint; writes results.json and figures.
 
-    The scores are kept in eval/step_XXXXXXXX.json, too, with the options that they depend on: the
-    next evaluation of another step replaces results.json, but not that file.
+    The scores also go to eval/step_XXXXXXXX.json, with the options that they depend on. Evaluating
+    another step replaces results.json, but not that file.
 
-    The curves are those of the evaluations that training made, drawn again. The pseudo labels over
-    the steps are left as they are: only training sees the teacher of each step.
+    The curves are drawn again, from the evaluations that training made. The picture of pseudo
+    labels over the steps stays as it is: only training has the teacher of each step.
 
     Args:
-      config: the run's; how and on what to evaluate may differ.
+      config: the run's config; how and on what to evaluate may differ from the run's.
       workdir: the run directory.
-      step: which checkpoint; the newest if None.
+      step: the checkpoint's step; None for the newest.
 
     Returns:
       What results.json holds.
 
     Raises:
-      ConfigError, DataError: see `train.train_and_evaluate`.
-      CheckpointError: there is no such checkpoint, or it is of another model.
+      ConfigError: the config is not valid, or does not fit this machine's devices.
+      DataError: the data set or the split cannot be used.
+      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
       StorageError: the run directory cannot be written.
-      Interrupted: SIGTERM or Ctrl-C; nothing is written.
+      Interrupted: SIGTERM or Ctrl-C during the evaluation, before anything is written.
     """
     workdir = run_path(workdir)
     start(config, trains=False)
@@ -171,13 +180,14 @@ def evaluate_checkpoint(
     with StopRequest() as stop, stop.deferred():
         evaluation = evaluate_networks(model, networks, config, split, stop)
     scores = evaluation.scores
-    # Events of its own folder: beside those of a run that still trains they would hide its own.
+    # TensorBoard events go to a folder of their own: in that of a run that still trains, they would
+    # hide the run's later ones.
     with create_writer(workdir, "eval") as writer:
         report = Report(workdir, writer)
         write_figures(report, step, evaluation, config, split.dataset.class_names)
         write_curves(report, step, config)
     best = metadata["best"]
-    if best is None or metadata["owes_evaluation"]:  # it does not know of its own score
+    if best is None or metadata["owes_evaluation"]:  # it was saved without its own score
         best = better(best, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
@@ -189,6 +199,6 @@ def evaluate_checkpoint(
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
-    """How is evaluated: {dotted key: value}."""
+    """Returns the options that scores depend on: {dotted key: value}."""
     values = dotted(config.to_dict())
     return {k: v for k, v in values.items() if k.startswith("eval.") or k in _OPTIONS}

@@ -1,7 +1,7 @@
-"""Class scores at the network's resolution -> what each pixel of the label is.
+"""Resizes class scores from the network's resolution to the label's, and reduces them per pixel.
 
-The K scores of a large image do not fit into memory at its own resolution: they are made and
-described some rows at a time.
+At its own resolution, the K scores of a large image do not fit into memory. So they are made some
+rows at a time, and reduced, for example to class ids, before the next rows are made.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Of a view of one image: float32 [F, K, He, We], and int32 [2], how much of He and We it fills.
+# One image's scores in one view, float32 [F, K, He, We], and int32 [2], the height and width of it
+# that the image fills. F is 1, or 2 if the view is also mirrored.
 ViewScores = tuple[jax.Array, jax.Array]
 
-# Class scores at label resolution are made in strips of so many numbers (64 MiB) at most.
+# Class scores at label resolution are made in strips of at most this many numbers (64 MiB).
 _STRIP = 1 << 24
 
 
@@ -27,16 +28,14 @@ def describe_in_strips(
 ) -> Any:
     """Applies `describe` to an image's class scores at label resolution, some rows at a time.
 
-    So the K scores of an image of any size are never in memory all at once.
-
     Args:
-      scores: of each view.
+      scores: the image's scores in each view.
       label_size: int32 [2], height and width of the label.
       label_shape: static (Hl, Wl), at least `label_size`.
-      describe: float32 [K, H, W], class scores of some rows, to a tree of arrays [..., H, W].
+      describe: maps class scores of some rows, float32 [K, H, W], to a tree of arrays [..., H, W].
 
     Returns:
-      Its tree of arrays [..., Hl, Wl].
+      The tree that `describe` returns, for the whole label: arrays [..., Hl, Wl].
     """
     height, width = label_shape
     rows = min(max(_STRIP // (scores[0][0].shape[1] * width), 1), height)
@@ -48,7 +47,7 @@ def describe_in_strips(
         return strip(0)
 
     def write(i: jax.Array, whole: Any) -> Any:
-        first = jnp.minimum(i * rows, height - rows)  # the last strip ends with the label
+        first = jnp.minimum(i * rows, height - rows)  # the last strip ends where the label does
 
         def put(x: jax.Array, part: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(x, part, first, x.ndim - 2)
@@ -63,7 +62,7 @@ def describe_in_strips(
 
 
 def class_ids(scores: jax.Array) -> jax.Array:
-    """The class of each pixel: scores [K, H, W] to uint8 [H, W]."""
+    """Returns the class of each pixel: scores [K, H, W] to ids uint8 [H, W]."""
     return scores.argmax(0).astype(jnp.uint8)
 
 
@@ -76,13 +75,13 @@ def label_rows(
     """Averages an image's class scores over scales and mirrored views, at label resolution.
 
     Args:
-      all_scores: of each view.
+      all_scores: the image's scores in each view.
       label_size: int32 [2], height and width of the label.
-      shape: static (H', W'): how many rows, from `first_row` on, and columns to make.
-      first_row: see there.
+      shape: static (H', W'): how many rows and columns to make.
+      first_row: the label's row that is made first.
 
     Returns:
-      float32 [K, H', W']; what lies outside `label_size` means nothing.
+      float32 [K, H', W']; values outside `label_size` have no meaning.
     """
     views = []
     for scores, size in all_scores:
@@ -99,17 +98,17 @@ def resize_valid_part(
     out_shape: tuple[int, int],
     first_row: jax.Array | int = 0,
 ) -> jax.Array:
-    """Crops to a size known at run time only and resizes to another, with static shapes.
+    """Crops to `size` and resizes to `out_size`, both known only at run time, with static shapes.
 
-    Bilinear with half-pixel centres, edges repeated, no antialiasing: torch's
+    Bilinear with half-pixel centres, repeated edges and no antialiasing, as torch's
     `interpolate(x[..., :size[0], :size[1]], out_size, mode="bilinear", align_corners=False)`.
 
     Args:
       scores: float32 [K, H, W].
-      size: int32 [2], height and width of the part to read.
-      out_size: int32 [2], height and width of the part to write.
-      out_shape: static (H', W').
-      first_row: which row of what is written comes first.
+      size: int32 [2], height and width of the part of `scores` to read.
+      out_size: int32 [2], height and width of the resized part.
+      out_shape: static (H', W') of the result.
+      first_row: the row of the resized part with which the result begins.
 
     Returns:
       float32 [K, H', W']; outside `out_size` the edge is repeated.
@@ -127,8 +126,8 @@ def resize_valid_part(
 def _source_pixels(
     size: jax.Array, out_size: jax.Array, place: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Each output pixel's two neighbours along one axis, and the second's weight."""
-    # A padding example has size 0: read pixel 0 rather than divide by zero.
+    """Returns each output pixel's two neighbours along one axis, and the second's weight."""
+    # An example that fills up a batch has size 0: it reads pixel 0, and nothing is divided by 0.
     last = jnp.maximum(size, 1) - 1
     scale = size.astype(jnp.float32) / jnp.maximum(out_size, 1).astype(jnp.float32)
     source = (place + 0.5) * scale - 0.5
@@ -138,6 +137,6 @@ def _source_pixels(
 
 
 def mirror(x: jax.Array, width: jax.Array, axis: int) -> jax.Array:
-    """Mirrors the first `width` places along an axis; the rest stays."""
+    """Mirrors the first `width` places along an axis; the places after them stay as they are."""
     place = jnp.arange(x.shape[axis])
     return jnp.take(x, jnp.where(place < width, width - 1 - place, place), axis=axis)

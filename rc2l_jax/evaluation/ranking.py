@@ -1,4 +1,4 @@
-"""The images of an evaluation on which a network does best and worst."""
+"""Finds the images of an evaluation split on which a network does best and worst."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ScoredImage:
     """An evaluated image.
 
     Attributes:
-      index: position in the split.
+      index: its position in the split.
       miou: mean IoU over the classes that its label or its prediction shows.
       image: uint8 [H, W, 3], at the first of `eval.scales`.
-      label: uint8 [Hl, Wl], 255 is void.
-      prediction: uint8 [Hl, Wl].
-      id: of the example, as in the data set.
+      label: uint8 [Hl, Wl], class ids or 255 (void).
+      prediction: uint8 [Hl, Wl], class ids.
+      id: its id in the data set.
     """
 
     index: int
@@ -43,31 +43,35 @@ class ScoredImage:
 
 
 class Ranking:
-    """Collects the best and the worst images of an evaluation of one network.
+    """Collects the best and the worst images while one network is evaluated.
 
-    Only they are kept: all images of a large split would not fit into memory.
+    All others are dropped, since a large split would not fit into memory.
 
     Attributes:
-      best: by falling mIoU.
-      worst: by rising mIoU.
+      best: images of the highest mIoU, the highest first.
+      worst: images of the lowest mIoU, the lowest first.
     """
 
     def __init__(self, count: int, num_classes: int):
-        """Keeps up to `count` images of each kind."""
+        """Keeps up to `count` of the best and up to `count` of the worst images."""
         self._count, self._num_classes = count, num_classes
         self.best: list[ScoredImage] = []
         self.worst: list[ScoredImage] = []
 
     def observe(self, batch: EvalBatch, predictions: Mapping[str, np.ndarray]) -> bool:
-        """Ranks one batch (see `evaluate.Observer`); images that are all void have no rank.
+        """Ranks the images of one batch (see `evaluate.Observer`), but not those that are all void.
 
         Args:
-          batch: of NumPy arrays [D, B/D, ...].
-          predictions: {network: uint8 [D, B/D, Hl, Wl]} of one network.
+          batch: a batch of NumPy arrays [D, B/D, ...].
+          predictions: {network: uint8 [D, B/D, Hl, Wl]}, of a single network.
+
+        Returns:
+          True: every batch is wanted.
         """
         (labels,) = predictions.values()
         for example in unpadded(batch):
-            # With its padding, which is void, so that a shape of batches is compiled once.
+            # Not cropped, so that counting compiles once for each shape of batches: the padding of
+            # the label is void and does not count.
             at = example.at
             confusion = confusion_matrix(labels[at], batch.label[at], self._num_classes)
             miou, _ = iou(np.asarray(confusion))
@@ -76,7 +80,7 @@ class Ranking:
         return True
 
     def _add(self, example: Unpadded, prediction: np.ndarray, miou: float) -> None:
-        # Copies, since a part of an array keeps all of it in memory.
+        # Copies, since a view of the batch would keep the whole batch in memory.
         arrays = (array.copy() for array in (example.image, example.label, prediction))
         scored = ScoredImage(example.position, miou, *arrays)
 
@@ -97,18 +101,22 @@ def best_and_worst(
 ) -> tuple[list[ScoredImage], list[ScoredImage]]:
     """Finds the images of `data.eval_split` on which a run's network does best and worst.
 
+    With several processes, each ranks only the images that it evaluates.
+
     Args:
-      config: the run's; how and on what to evaluate may differ.
+      config: the run's config; how and on what to evaluate may differ from the run's.
       workdir: the run directory; nothing in it changes.
-      count: of images of each kind, at most; of many processes each finds its own.
-      network: one of `NETWORKS`.
-      step: which checkpoint; the newest if None.
+      count: how many of the best and how many of the worst images to return, at most.
+      network: "teacher" or "student".
+      step: the checkpoint's step; None for the newest.
 
     Returns:
-      The best, the best of them first, and the worst, the worst of them first.
+      The best images, the best one first; and the worst images, the worst one first.
 
     Raises:
-      ConfigError, DataError, CheckpointError: see `evaluate_run.evaluate_checkpoint`.
+      ConfigError: the config is not valid, or does not fit this machine's devices.
+      DataError: the data set or the split cannot be used.
+      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
     """
     start(config, trains=False)
     model, _, networks, _ = restore_run(config, run_path(workdir), step)

@@ -1,4 +1,4 @@
-"""What an evaluation says, as `results.json` keeps it, and which of several is the best."""
+"""Builds results.json from confusion matrices and losses, and picks the best evaluation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rc2l_jax.run.storage import finite
 
 
 def score(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Builds one network's entry of `results.json`.
+    """Builds one network's entry of results.json.
 
     Args:
-      confusion: integer [K, K].
+      confusion: integer [K, K], rows are true classes, columns predicted ones.
       class_names: K names.
 
     Returns:
-      {"miou": float, "iou": {class name: float}}; None where nothing was counted.
+      {"miou": float, "iou": {class name: float}}; None for a number if no pixel was counted.
     """
     mean, per_class = iou(confusion)
 
@@ -31,7 +31,7 @@ def score(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]
 
 
 def build_evaluation(config: ConfigDict, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Builds the part of `results.json` that one evaluation says; see `build_results`."""
+    """Builds the part of results.json that comes from one evaluation; see `build_results`."""
     return {
         "step": step,
         "dataset": config.data.name,
@@ -47,14 +47,14 @@ def build_results(
     best: Mapping[str, Any],
     losses: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Builds `results.json`.
+    """Builds results.json.
 
     Args:
       config: see `configs/base.py`.
-      step: of the evaluated checkpoint.
-      scores: {"student": see `score`, "teacher": ...}.
-      best: see `better`.
-      losses: every loss term at the last logged step.
+      step: the evaluated step.
+      scores: {"student": ..., "teacher": ...}, as `score` returns each.
+      best: the best evaluation so far, as `better` returns it.
+      losses: the mean of every loss term at the last log, as `losses_of` returns them.
 
     Returns:
       A dictionary that JSON can hold.
@@ -64,12 +64,17 @@ def build_results(
 
 
 def better(best: Mapping[str, Any] | None, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the better of two evaluations, by the mIoU of the better of student and teacher.
+    """Returns the better one of the best evaluation so far and a new one.
+
+    They are compared by the higher mIoU of student and teacher; if equal, the earlier one stays.
 
     Args:
-      best: {"step", "student_miou", "teacher_miou"} so far, or None.
-      step: of the new evaluation.
-      scores: {"student": see `score`, "teacher": ...} of the new evaluation.
+      best: the best so far, {"step", "student_miou", "teacher_miou"}, or None.
+      step: the new evaluation's step.
+      scores: the new evaluation's {"student": ..., "teacher": ...}, as `score` returns each.
+
+    Returns:
+      {"step", "student_miou", "teacher_miou"} of the better one.
     """
     new = {"step": step} | {f"{name}_miou": entry["miou"] for name, entry in scores.items()}
 
@@ -80,7 +85,7 @@ def better(best: Mapping[str, Any] | None, step: int, scores: Mapping[str, Any])
 
 
 def losses_of(metrics: dict[str, float | None]) -> dict[str, float | None]:
-    """Returns every loss term of a log, by its name."""
+    """Returns the loss terms among a log's metrics, without "loss/"; None if one is not finite."""
     prefix = "loss/"
     terms = {name: value for name, value in metrics.items() if name.startswith(prefix)}
     return finite({name.removeprefix(prefix): value for name, value in terms.items()})

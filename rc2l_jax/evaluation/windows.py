@@ -1,4 +1,4 @@
-"""What is done at test time besides the network, and where sliding windows lie."""
+"""Options of inference at test time, and where sliding windows lie."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 @dataclasses.dataclass(frozen=True)
 class InferenceOptions:
-    """What is done at test time besides the network.
+    """How images are predicted at test time.
 
     Attributes:
-      flip: also predict mirrored views, and average.
-      window: side of the sliding windows, a multiple of 32; 0 for the whole image at once.
-      window_stride: distance of two windows, as a share of their side.
+      flip: whether mirrored views are predicted, too, and averaged with the others.
+      window: side of the square sliding windows, a multiple of 32; 0 to predict whole images.
+      window_stride: distance from one window to the next, as a share of their side.
     """
 
     flip: bool
@@ -26,7 +26,7 @@ class InferenceOptions:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> InferenceOptions:
-        """Reads `config.eval`."""
+        """Reads the options from `config.eval`."""
         return cls(config.eval.flip, config.eval.window, config.eval.window_stride)
 
 
@@ -35,9 +35,10 @@ class WindowGrid:
     """Sliding windows over images of several sizes that are padded to one shape.
 
     Attributes:
-      shape: (h, w) of a window.
-      step: distance of two windows, in pixels.
-      index: int32 [T, 2], rows and columns of the windows that an image of the whole shape has.
+      shape: height and width of a window, in pixels.
+      step: distance from one window to the next, in pixels.
+      index: int32 [T, 2], row and column in the grid of each window over an image that fills the
+        shape. A smaller image has fewer windows, see `place`.
     """
 
     shape: tuple[int, int]
@@ -46,7 +47,7 @@ class WindowGrid:
 
     @classmethod
     def over(cls, shape: tuple[int, int], options: InferenceOptions) -> WindowGrid:
-        """Lays windows over images padded to `shape`; one window if there is no sliding."""
+        """Lays windows over images padded to `shape`; a single window if `options.window` is 0."""
         side = options.window or max(shape)
         step = max(round(side * options.window_stride), 1)
         counts = [1 + max(-(-(length - side) // step), 0) for length in shape]
@@ -54,9 +55,9 @@ class WindowGrid:
         return cls((min(side, shape[0]), min(side, shape[1])), step, index)
 
     def place(self, size: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Places one window in images.
+        """Places one window of the grid in each image.
 
-        The last window of a row or column ends with the image.
+        The last window of a row or column is moved back, so that it ends where the image does.
 
         Args:
           size: int32 [..., 2], height and width of each image.
@@ -64,7 +65,7 @@ class WindowGrid:
 
         Returns:
           int32 [..., 2], the window's upper left corner; int32 [..., 2], height and width of what
-          it shows of the image; bool [...], whether the image alone would have this window.
+          it shows of the image; bool [...], whether an image of this size has this window.
         """
         last = jnp.maximum(size - jnp.array(self.shape), 0)
         used = (index == 0) | ((index - 1) * self.step < last)

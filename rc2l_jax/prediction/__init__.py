@@ -1,1 +1,1 @@
-"""A trained network on anybody's photos."""
+"""Predicts images of any size and kind with a trained network."""

@@ -1,4 +1,4 @@
-"""What prediction writes for an image: mask, overlay, list of segments, probabilities."""
+"""The files that prediction writes for an image: mask, overlay, segments, probabilities."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from PIL import Image
 from data.whole_files import partial_name, whole_file
 from rc2l_jax.reports import pictures
 
-_JPEG_SIDE = 65_500  # pixels; a longer image has its overlay as PNG
+_JPEG_SIDE = 65_500  # the most pixels of a side in JPEG; a larger overlay is written as PNG
 _OVERLAY_QUALITY = 90
 
 
 class Prediction(NamedTuple):
-    """What a network says about an image, at the image's own resolution.
+    """A network's prediction of an image, at the image's own resolution.
 
     Attributes:
       ids: uint8 [H, W], class ids 0..K-1; never void.
-      confidence: float16 [H, W], the predicted class's share of all classes' scores.
-      probabilities: float16 [K, H, W], the shares of all classes, if they were asked for.
+      confidence: float16 [H, W], the predicted class's share of the sum of all classes' scores.
+      probabilities: float16 [K, H, W], every class's share; None unless asked for.
     """
 
     ids: np.ndarray
@@ -42,22 +42,28 @@ def write_prediction(
     class_names: Sequence[str],
     about: Mapping[str, str],
 ) -> None:
-    """Writes the files of one image; the list of segments last, when all others are whole.
+    """Writes the files of one image, the list of segments last.
 
-    Until then there is none, not even a former one: see `is_written`. Former probabilities are gone
-    then, too: they may be another network's.
+    A former list of segments is deleted first, so that there is one only if all other files are
+    complete (see `is_written`). Former probabilities are deleted, too: they may be of another
+    network.
 
     Args:
       output: the folder for all images.
-      name: of the image, relative and without a suffix.
+      name: the image's name: relative, with "/" and without a suffix.
       image: uint8 [H, W, 3].
-      prediction: of it.
+      prediction: the prediction of `image`.
       class_names: K names.
-      about: what the list says first: "image", the path of its file, and "model".
+      about: the first entries of the list: "image", the path of the image's file, and "model", the
+        network's title.
+
+    Raises:
+      OSError: a file cannot be written, for example because its name is too long.
     """
     segments = list_path(output, name)
     segments.parent.mkdir(parents=True, exist_ok=True)
-    # The longest of an image's names is the first to be used: if it is too long, nothing is left.
+    # NAME.json.partial is the longest name. If it is too long for the file system, that shows here,
+    # before anything is written.
     shares = output / "probabilities" / f"{name}.npz"
     for former in (partial_name(segments, one_writer=True), segments, shares):
         former.unlink(missing_ok=True)
@@ -77,23 +83,23 @@ def write_prediction(
 
 
 def list_path(output: Path, name: str) -> Path:
-    """Where an image's list of segments lies."""
+    """Returns the path of an image's list of segments."""
     return output / "segments" / f"{name}.json"
 
 
 def is_written(output: Path, name: str, probabilities: bool) -> bool:
-    """Whether `write_prediction` has written all files of an image, with probabilities or not."""
+    """Returns whether `write_prediction` has completed an image; if asked, with probabilities."""
     files = [list_path(output, name)]
     if probabilities:
         files.append(output / "probabilities" / f"{name}.npz")
-    return all(os.path.isfile(file) for file in files)  # Path's raises at long names
+    return all(os.path.isfile(file) for file in files)  # Path.is_file raises for long names
 
 
 class Origin(NamedTuple):
-    """Of what a list of segments says that it is; "" where it does not say.
+    """The image and the network that a list of segments names; "" where it names none.
 
     Attributes:
-      image: the image's path.
+      image: path of the image's file.
       model: the network's title.
     """
 
@@ -102,7 +108,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(output: Path, name: str) -> Origin:
-    """What the list of segments of this name is of."""
+    """Reads which image and network a list of segments names; both "" if it cannot be read."""
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
         known = json.loads(list_path(output, name).read_text(encoding="utf-8"))
         return Origin(str(known.get("image", "")), str(known.get("model", "")))
@@ -110,12 +116,12 @@ def origin_of(output: Path, name: str) -> Origin:
 
 
 def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
-    """Lists the classes that are present, each as one segment, however many parts it has.
+    """Lists the predicted classes, each as one segment, however many parts it has.
 
     Returns:
-      {"width", "height", "segments": [{"id", "class", "score" (the mean of `confidence` over its
-      pixels; None if that is no number), "area" (pixels), "share" (of the image), "box" ([x, y,
-      width, height], the smallest that holds all of it)}, ...]}, in the order of ids.
+      {"width", "height", "segments": [{"id", "class", "score" (mean `confidence` over its pixels;
+      None if that is not finite), "area" (in pixels), "share" (of the image's pixels), "box" (the
+      [x, y, width, height] around all of it)}, ...]}, by ascending id.
     """
     ids = prediction.ids
     height, width = ids.shape
@@ -144,7 +150,7 @@ def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dic
 
 
 def _ends(used: np.ndarray) -> tuple[int, int]:
-    """The first place that is used, and the one after the last."""
+    """Returns the first place that is used, and the one after the last."""
     (places,) = np.nonzero(used)
     return int(places[0]), int(places[-1]) + 1
 

@@ -1,4 +1,4 @@
-"""Moving images that stay open between their frames, so that each is decoded in few passes."""
+"""Keeps moving images open between their frames, so that a file is not decoded for each frame."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ from pathlib import Path
 
 from PIL import Image
 
-_MOST = 8  # idle ones: as many as threads read; each holds a frame or two
+_MOST = 8  # idle open files, as many as threads that read; each holds a frame or two in memory
 
 
 class OpenFrames:
-    """Lends open files at the frame that is asked for.
+    """Lends open image files, set to the frame that is asked for.
 
-    Most kinds make a frame from the one before: to seek in a file that was just opened decodes all
-    frames up to there, n * n / 2 for n frames. Threads that read a file's frames side by side each
-    have one of their own, which only moves on.
+    Most formats make each frame from the one before. So seeking in a file that was just opened
+    decodes all frames up to there: for n frames about n * n / 2. A file that stays open only moves
+    on to its next frame. Threads that read frames of the same file each get an open file of their
+    own.
     """
 
     def __init__(self) -> None:
-        """Nothing is open yet."""
-        self._idle: list[tuple[Path, Image.Image]] = []  # the one used last is the last
+        """Starts without open files."""
+        self._idle: list[tuple[Path, Image.Image]] = []  # in the order of their last use
         self._most = _MOST
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def at(self, path: Path, frame: int) -> Iterator[Image.Image]:
-        """The image at one of its frames, for the caller alone; what it raises is passed on."""
+        """Lends the file at `path`, set to `frame`, to the caller alone while the context is open.
+
+        Raises:
+          Exception: whatever Pillow raises for a file that cannot be read.
+        """
         image = self._take(path, frame) or Image.open(path)
         try:
             image.seek(frame)
@@ -39,13 +44,13 @@ class OpenFrames:
         self._keep(path, image)
 
     def close(self) -> None:
-        """Closes all; what is lent now is closed when it comes back."""
+        """Closes all files; those that are lent now are closed when they come back."""
         with self._lock:
             self._most = 0
             self._close_surplus()
 
     def _take(self, path: Path, frame: int) -> Image.Image | None:
-        """The one that has least to decode up to `frame`."""
+        """Takes the idle file that has the fewest frames to decode up to `frame`, or None."""
         with self._lock:
             fit = [x for x in self._idle if x[0] == path and x[1].tell() <= frame]
             if not fit:

@@ -1,7 +1,7 @@
-"""Trained networks from wherever they are kept, ready to predict images.
+"""Opens trained networks to predict images with.
 
-A network comes from a run directory, from a folder or name with a MaskFormer of transformers, or
-from a program that `--mode=export --format=stablehlo` wrote.
+A network comes from a run directory, from the weights of a whole MaskFormer (a file, a folder, or a
+name on the Hugging Face hub), or from a program that `--mode=export --format=stablehlo` wrote.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from rc2l_jax.structs import AXIS, EvalBatch
 from rc2l_jax.weights import WeightsError, files, load_pretrained, stablehlo
 from rc2l_jax.weights.from_transformers import describe_network, describe_processing
 
-# Class ids uint8 and the predicted class's share of all scores float16, [D, B/D, Hl, Wl] each; and
-# the shares of all classes float16 [D, B/D, K, Hl, Wl], if asked for.
+# Class ids uint8 [D, B/D, Hl, Wl]; the predicted class's share of the sum of scores, float16
+# [D, B/D, Hl, Wl]; and, if asked for, the shares of all classes, float16 [D, B/D, K, Hl, Wl].
 Outputs = tuple[jax.Array, ...]
 
 
 class FitInto(NamedTuple):
-    """Resizes so that an image just fits into a program's only size."""
+    """Computes the largest size that fits into a program's only one and keeps the proportions."""
 
     height: int
     width: int
 
     def __call__(self, size: tf.Tensor | np.ndarray) -> tf.Tensor:
-        """Maps image sizes [..., 2] to int32 [..., 2]."""
+        """Maps sizes of images [..., 2] to those that they are resized to, int32 [..., 2]."""
         extent = tf.cast(size, tf.float64)
         ratio = tf.reduce_min(tf.cast(self, tf.float64) / extent, -1, keepdims=True)
         return tf.maximum(tf.cast(tf.floor(extent * ratio + 0.5), tf.int32), 1)
@@ -57,16 +57,17 @@ class FitInto(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A trained network and how its images are prepared.
+    """A trained network, and how its images are prepared.
 
     Attributes:
-      title: where it is from, for people.
+      title: says where it is from, for people.
       class_names: K names.
-      resizes: one a view: image sizes [..., 2] to the view's.
-      shape: (H, W) of the images if it takes no other, or None.
-      batch_size: images a batch, at most.
-      max_shapes: to so many shapes images of mixed sizes are padded, at most.
-      run: predicts a batch [D, B/D, ...] on D devices, with the shares of all classes or without.
+      resizes: for each view a function from image sizes [..., 2] to the sizes in that view.
+      shape: (H, W) of the images if the network takes no others; None if it takes any.
+      batch_size: images in a batch, at most.
+      max_shapes: how many shapes images of mixed sizes are padded to, at most.
+      run: a function of a batch [D, B/D, ...], for D devices, and whether the shares of all classes
+        are wanted.
     """
 
     title: str
@@ -86,19 +87,23 @@ def open_network(
     network: str = "teacher",
     step: int | None = None,
 ) -> Network:
-    """Opens a trained network.
+    """Opens a trained network. Give either `model` or `workdir`.
 
     Args:
-      model: a folder that `--mode=export` wrote, in either format; a folder, file or name on the
-        Hugging Face hub with a whole MaskFormer.
-      workdir: or a run directory.
-      config: of a run: by default the one it was trained with. For `model`: how to predict (`eval`,
-        `eval_batch_size`); a file of weights needs it for the network's shape, too.
-      network: of a run: "teacher" or "student".
-      step: of a run: which checkpoint; the newest if None.
+      model: a folder that `--mode=export` wrote, in either format; or the weights of a whole
+        MaskFormer: a folder, a file, or a name on the Hugging Face hub.
+      workdir: a run directory.
+      config: with `workdir`, the run's config; None for the one it was trained with. With `model`,
+        how to predict (`eval`, `eval_batch_size`); weights without a config.json beside them need
+        it for the network's shape and classes, too.
+      network: with `workdir`: "teacher" or "student".
+      step: with `workdir`: the checkpoint's step; None for the newest.
 
     Raises:
-      CheckpointError, WeightsError, ConfigError, DataError: it cannot be used; says why.
+      CheckpointError: the run has no such checkpoint, or it cannot be read.
+      WeightsError: `model` cannot be found, read or built.
+      ConfigError: the config is not valid, or asks for what the network cannot do.
+      DataError: the class names are those of a data set that cannot be opened.
     """
     if bool(model) == bool(workdir):
         raise WeightsError("give either --workdir=RUN or --model=FOLDER_OR_NAME")
@@ -117,16 +122,24 @@ def open_network(
 def from_run(
     workdir: epath.Path, config: ConfigDict | None, network: str, step: int | None
 ) -> Network:
-    """Opens a network of a run directory; see `open_network`."""
+    """Opens a network of a run directory; arguments and errors as for `open_network`."""
     config = run_config(workdir) if config is None else config
-    validate(config, num_devices=1)  # batches are made to fit the devices
+    validate(config, num_devices=1)  # prediction fits its batches to the devices
     model, step, networks, _ = restore_run(config, workdir, step)
     title = f"{workdir}, step {step}, {network}"
     return _network(model, networks[network], config, run_classes(workdir, config), title)
 
 
 def from_weights(name: str, given: ConfigDict | None) -> Network:
-    """Opens a whole MaskFormer's weights; see `open_network`."""
+    """Opens a whole MaskFormer's weights.
+
+    Args:
+      name: a folder, a file, or a name on the Hugging Face hub.
+      given: how to predict, and the network's shape if no config.json says it; or None.
+
+    Raises:
+      WeightsError, ConfigError, DataError: as for `open_network`.
+    """
     path, description = files.find(name, "--model")
     config = base.get_config() if given is None else given.copy_and_resolve_references()
     config.init_from = name
@@ -153,7 +166,7 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
 
 
 def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
-    """Class names for weights beside which nothing says what they are."""
+    """Returns the class names of the given config's data set, for weights without a config.json."""
     if config is None:
         raise WeightsError(
             f"{path}: no config.json lies beside these weights: give --config, which says what "
@@ -180,14 +193,18 @@ def _network(
 
 
 def from_program(folder: Path, config: ConfigDict) -> Network:
-    """Opens what `export_stablehlo` wrote.
+    """Opens a folder that `export_stablehlo` wrote.
 
-    Images are made to fit into its only size and padded as in training; so scores are those of
-    evaluation only for images of that size.
+    The program takes images of one size only, so images are resized to fit into it, and padded.
+    Therefore only images of this size are predicted as in evaluation.
+
+    Args:
+      folder: the exported folder.
+      config: says how to predict: `eval_batch_size` and `eval.max_shapes`.
 
     Raises:
-      WeightsError: the folder is not whole.
-      ConfigError: the config asks for what a program cannot do.
+      WeightsError: files are missing or damaged.
+      ConfigError: the config asks for several scales, mirrored views or windows.
     """
     _check_plain(config, folder)
     keep_compiled_programs(config.compilation_cache)
@@ -205,7 +222,7 @@ def from_program(folder: Path, config: ConfigDict) -> Network:
 
 
 def _check_plain(config: ConfigDict, folder: Path) -> None:
-    """Refuses what a program cannot do: it sees each image once and whole."""
+    """Refuses scales, mirrored views and windows: a program sees each image once and whole."""
     given, plain = config.eval, base.get_config().eval
     if tuple(given.scales) == plain.scales and (given.flip, given.window) == (False, 0):
         return
@@ -218,7 +235,7 @@ def _check_plain(config: ConfigDict, folder: Path) -> None:
 
 
 def _on_all_devices(variables: Any) -> Any:
-    """Copies a tree to every local device once, rather than with each batch."""
+    """Copies a tree of arrays to every local device, so that it is not copied with each batch."""
     mesh = jax.sharding.Mesh(jax.local_devices(), (AXIS,))
     return jax.device_put(variables, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
@@ -227,7 +244,7 @@ def _on_all_devices(variables: Any) -> Any:
 def _model_step(
     model: MaskFormer, options: InferenceOptions, shares: bool
 ) -> Callable[[Any, EvalBatch], Outputs]:
-    """Lifts prediction over devices; cached, so that it compiles once for each shape."""
+    """Maps prediction over devices. Cached, so that it compiles once for each shape of batches."""
 
     def step(variables: Any, batch: EvalBatch) -> Outputs:
         return predict_pixels(model, variables, batch, options, _description(shares))
@@ -251,7 +268,7 @@ def _program_step(program: Any, shares: bool) -> Callable[[Any, EvalBatch], Outp
 
 
 def _description(shares: bool) -> Callable[[jax.Array], Outputs]:
-    """What `Outputs` says about class scores [K, H, W]."""
+    """Returns a function from class scores [K, H, W] to what `Outputs` holds for them."""
 
     def describe(scores: jax.Array) -> Outputs:
         total = jnp.maximum(scores.sum(0), jnp.finfo(scores.dtype).tiny)  # no 0 / 0

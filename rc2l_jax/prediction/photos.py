@@ -1,4 +1,4 @@
-"""Images of any kind on disk: found, measured without decoding them, and read when needed."""
+"""Finds images of any kind on disk, measures them without decoding, and reads them when needed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from data.trees import FolderTree
 from rc2l_jax.input_pipeline import decode
 from rc2l_jax.prediction.frames import OpenFrames
 
-# Declared in a header, so that a small file can ask for all of the memory.
+# Larger images are refused: a small file can declare a size for which there is not enough memory.
 MAX_PIXELS = 1 << 28
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and in part a warning
-# Kinds whose further images are frames or pages; those of others are thumbnails or layers.
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and at first only warns
+# Formats whose further images are frames or pages; in other formats they are thumbnails or layers.
 _WITH_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
-_AS_EVALUATION = ("JPEG", "MPO", "PNG")  # what training and evaluation read, with their decoder
-_RESULTS = (".png", ".jpg", ".json", ".npz")  # of the files that bear a photo's name
+_AS_EVALUATION = ("JPEG", "MPO", "PNG")  # read with the decoder of training and evaluation
+_RESULTS = (".png", ".jpg", ".json", ".npz")  # suffixes of the files that get a photo's name
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 _OF_PHONES = (".heic", ".heif")
 
 
 class PhotoError(ValueError):
-    """An input that cannot be predicted; says why, but not which one."""
+    """An input that cannot be predicted. Says why; the caller names the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Photo:
     """An image, or one frame of a moving one.
 
     Attributes:
-      path: of the file.
-      frame: which of its frames; None if it has one.
+      path: the file.
+      frame: the number of its frame, from 0; None if the file is a single image.
       size: height and width as displayed, that is with its EXIF orientation applied.
-      orientation: EXIF's; that of a TIFF's page is read with it.
-      name: for what is made of it: relative, with "/" and without a suffix; with its suffix if
+      orientation: its EXIF orientation, 1 to 8. A TIFF's is read again with its pixels.
+      name: the name of its results: relative, with "/", and without the file's suffix, unless
         another photo would have the same name without.
-      other_name: the other of the two, which it would have among other photos.
+      other_name: the name with the suffix if `name` is without, and without if it is with.
     """
 
     path: Path
@@ -59,11 +59,11 @@ class Photo:
 
 @dataclasses.dataclass
 class Photos:
-    """What was found.
+    """The images that were found.
 
     Attributes:
-      photos: in the order of their paths and frames; no two have the same name.
-      skipped: file -> why it is not among them.
+      photos: the images, by path and frame; no two have the same name.
+      skipped: {file that is not among them: why}.
     """
 
     photos: list[Photo]
@@ -71,13 +71,14 @@ class Photos:
 
 
 def check_apart(source: str, outside: Path) -> None:
-    """Refuses results that would lie among the images, before any image is looked for.
+    """Refuses an output folder that is the images' folder or one above it.
 
     Args:
-      source, outside: see `find`.
+      source: an image, a folder or a glob.
+      outside: the folder where the results go.
 
     Raises:
-      PhotoError: there is no such file or folder, or it lies where the results go.
+      PhotoError: there is no such file or folder, or it lies in `outside`.
     """
     root, taken = _root(source).resolve(), outside.resolve()
     if taken in (root, *root.parents):
@@ -91,12 +92,12 @@ def find(source: str, outside: Path) -> Photos:
     """Finds images and reads their headers.
 
     Args:
-      source: an image, a folder (searched in whole depth, without hidden files), or a glob.
-      outside: nothing below this folder is taken: it is where the results go.
+      source: an image, a folder (searched with all folders in it, without hidden files), or a glob.
+      outside: the folder where the results go. Images below it are not taken.
 
     Raises:
-      PhotoError: there is no such file or folder, it lies where the results go, or two images
-        would have the same name.
+      PhotoError: there is no such file or folder, it lies in `outside`, or the results of two
+        images would have the same name.
     """
     check_apart(source, outside)
     root, taken = _root(source), outside.resolve()
@@ -115,7 +116,7 @@ def find(source: str, outside: Path) -> Photos:
 
 
 def _root(source: str) -> Path:
-    """The folder that names are relative to."""
+    """Returns the folder that the names of results are relative to."""
     path = Path(source).expanduser()
     if path.exists():
         return path if path.is_dir() else path.parent
@@ -126,7 +127,7 @@ def _root(source: str) -> Path:
 
 
 def _files(source: str) -> list[Path]:
-    """The files that `source` means."""
+    """Returns the files that `source` names, images or not."""
     path = Path(source).expanduser()
     if path.is_dir():
         return [path / name for name in FolderTree(path).names]
@@ -150,7 +151,7 @@ def _named(photo: Photo, root: Path) -> Photo:
 
 
 def _distinct(photos: Sequence[Photo]) -> list[Photo]:
-    """Names that several photos have keep their suffix; a.jpg and a.png are two images."""
+    """Gives photos of the same name, such as a.jpg and a.png, the name with the suffix."""
     count = Counter(photo.name.casefold() for photo in photos)  # some file systems ignore case
     photos = [
         dataclasses.replace(p, name=p.other_name, other_name=p.name)
@@ -173,10 +174,10 @@ def _distinct(photos: Sequence[Photo]) -> list[Photo]:
 
 
 def measure(path: Path) -> list[Photo]:
-    """Reads the header of a file: its photo, or its frames.
+    """Reads the header of a file, and returns its photo, or a photo for each frame.
 
     Raises:
-      PhotoError: it is not an image that can be read.
+      PhotoError: the file is not an image that can be read.
     """
     if path.suffix.lower() in _VIDEOS:
         raise PhotoError(
@@ -184,18 +185,18 @@ def measure(path: Path) -> list[Photo]:
             f"ffmpeg -i {path.name} frames/%06d.png"
         )
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to read a pipe is to wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could wait for ever
             raise PhotoError("a pipe or a device, not a file")
         with Image.open(path) as image:
             return _frames(image, path)
     except PhotoError:
         raise
-    except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
+    except Exception as error:  # on damaged bytes Pillow can raise anything
         raise PhotoError(_reason(error, path)) from error
 
 
 def _frames(image: Image.Image, path: Path) -> list[Photo]:
-    """The photo of an open file, or its frames."""
+    """Returns the photo of an open file, or a photo for each frame."""
     count = getattr(image, "n_frames", 1) if image.format in _WITH_FRAMES else 1
     if count == 1:
         return [Photo(path, None, *_displayed(image, path))]
@@ -203,14 +204,14 @@ def _frames(image: Image.Image, path: Path) -> list[Photo]:
         shown = _displayed(image, path)
         return [Photo(path, i, *shown) for i in range(count)]
     pages = []
-    for i in range(count):  # they differ
+    for i in range(count):  # pages can differ in size and orientation
         image.seek(i)
         pages.append(Photo(path, i, *_displayed(image, path)))
     return pages
 
 
 def _displayed(image: Image.Image, path: Path) -> tuple[tuple[int, int], int]:
-    """Height and width with the orientation applied; the orientation."""
+    """Returns height and width with the orientation applied, and the orientation."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise PhotoError(
@@ -218,23 +219,26 @@ def _displayed(image: Image.Image, path: Path) -> tuple[tuple[int, int], int]:
         )
     orientation = orientation_of_file(image, path)
     if image.format == "TIFF" and orientation != 1:
-        # Whether Pillow turns it while it loads depends on its version.
+        # Whether loading turns a TIFF depends on Pillow's version, so the loaded image is measured.
         return ImageOps.exif_transpose(image).size[::-1], orientation
     return ((width, height) if orientation in SWAPPED else (height, width)), orientation
 
 
 def read(photo: Photo, frames: OpenFrames | None = None) -> np.ndarray:
-    """Reads the pixels: RGB as displayed, uint8 [H, W, 3], whatever is transparent.
+    """Reads a photo's pixels as displayed, in RGB. Transparency is dropped.
 
-    What training reads, JPEG and PNG, is decoded as there, so that scores are the same.
+    JPEG and PNG are decoded as for training and evaluation, so that scores are the same.
 
     Args:
-      photo: as `measure` found it.
-      frames: of the moving ones among the images that are read; a thread may use it with others.
-        None for one of its own: many frames of one file then take long.
+      photo: a photo that `measure` returned.
+      frames: open files of moving images, which threads may share. None opens the file for this
+        frame only, which takes long if many frames of one file are read.
+
+    Returns:
+      uint8 [H, W, 3].
 
     Raises:
-      PhotoError: the file is damaged, or another one than `measure` saw.
+      PhotoError: the file is damaged, or has changed since `measure` read its header.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -243,7 +247,7 @@ def read(photo: Photo, frames: OpenFrames | None = None) -> np.ndarray:
             pixels = _decode(photo, frames)
     except PhotoError:
         raise
-    except Exception as error:  # see `measure`
+    except Exception as error:  # on damaged bytes the decoders can raise anything
         raise PhotoError(_reason(error, photo.path)) from error
     if pixels.shape[:2] != photo.size:
         raise PhotoError("has another size than its header says; save it again")
@@ -260,7 +264,7 @@ def _decode(photo: Photo, frames: OpenFrames) -> np.ndarray:
                 pixels = decode.decode_image(tf.constant(photo.path.read_bytes())).numpy()
                 return turn(pixels, photo.orientation)
             except tf.errors.InvalidArgumentError:
-                pass  # damaged, or of a kind that only Pillow knows
+                pass  # damaged, or a variant that only Pillow can read
         return _pixels(image, photo)
 
 
@@ -271,7 +275,7 @@ def _pixels(image: Image.Image, photo: Photo) -> np.ndarray:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode. Of 16 bits the upper eight count, as TensorFlow's PNG decoder has it."""
+    """Converts any mode to RGB. Of 16 bits the upper 8 stay, as in TensorFlow's PNG decoder."""
     if image.mode == "F":
         raise PhotoError("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):

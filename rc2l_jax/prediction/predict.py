@@ -1,10 +1,10 @@
-"""`--mode=predict`: a trained network on anybody's images.
+"""`--mode=predict`: predicts images, on disk or in memory, with a trained network.
 
     network = open_network(workdir="runs/shapes")
     for prediction in predict_images(network, [np.asarray(Image.open("photo.jpg").convert("RGB"))]):
         prediction.ids  # uint8 [H, W]
 
-`prediction_stream` says how.
+`prediction.stream` makes the batches.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from rc2l_jax.reports import pictures
 from rc2l_jax.reports.log import say
 from rc2l_jax.structs import EvalBatch
 
-# What a disk says of one name only: too long, of characters it does not know, or a folder is there.
+# Errors that concern one file's name only: it is too long, has characters that the disk does not
+# allow, or is taken by a folder. That image is skipped; after any other error prediction ends.
 _OF_A_NAME = {
     errno.ENAMETOOLONG,
     errno.EILSEQ,
@@ -52,7 +53,7 @@ _OF_A_NAME = {
 
 
 class PredictError(ValueError):
-    """Inputs or an output folder that cannot be used; says what to do."""
+    """Inputs or an output folder that cannot be used. Says what to do."""
 
 
 def predict_folder(
@@ -68,23 +69,23 @@ def predict_folder(
     overwrite: bool = False,
     resume: bool = False,
 ) -> int:
-    """Predicts images on disk and writes, in `output`, the files that docs/predict.md lists.
+    """Predicts images on disk, and writes to `output` the files that docs/predict.md lists.
 
     Args:
-      source: see `photos.find`.
+      source: an image, a folder (searched with all folders in it) or a glob.
       output: the folder to make.
-      model, workdir, config, network, step: see `open_network`.
-      probabilities: also write every class's share at every pixel.
-      overwrite: let there be files in `output`; those of the same name are replaced, and no other
-        is touched.
-      resume: go on in `output`: images whose results are whole there are left out.
+      model, workdir, config, network, step: name the trained network, as for `open_network`.
+      probabilities: whether to write every class's share at every pixel, too.
+      overwrite: allow files in `output`. Those of the same names are replaced, others stay.
+      resume: go on in `output`: images whose results are complete there are left out.
 
     Returns:
       How many images were predicted.
 
     Raises:
-      PredictError: there is nothing to predict, something in `output`, or no room for more.
-      CheckpointError, WeightsError, ConfigError, DataError: see `open_network`.
+      PredictError: there is no image to predict, or `output` cannot be used or written.
+      CheckpointError, WeightsError, ConfigError, DataError: the network cannot be opened, see
+        `open_network`.
     """
     if jax.process_count() > 1:
         raise PredictError("--mode=predict runs in one process: start it on one host")
@@ -120,15 +121,15 @@ def predict_images(
     """Predicts images in memory.
 
     Args:
-      network: see `networks.open_network`.
+      network: the trained network, as `open_network` returns it.
       images: uint8 [H, W, 3] each, RGB, of any sizes.
-      probabilities: also return every class's share at every pixel.
+      probabilities: whether to return every class's share at every pixel, too.
 
     Returns:
-      Their predictions, in the order of the images.
+      The predictions, in the order of the images.
 
     Raises:
-      ValueError: an array of another type or shape.
+      ValueError: an image is of another type or shape, or empty.
     """
     for i, image in enumerate(images):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -139,7 +140,11 @@ def predict_images(
 
 
 def _write_all(found: photos.Photos, network: Network, output: Path, probabilities: bool) -> int:
-    """Predicts and writes what was found; adds to `found.skipped` what could not be."""
+    """Predicts and writes all photos; adds those that fail to `found.skipped`.
+
+    Returns:
+      How many were written.
+    """
     items, frames, count = found.photos, OpenFrames(), 0
 
     def read(i: int) -> np.ndarray:
@@ -175,7 +180,10 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
 
 
 def _announced(network: Network, progress: tqdm) -> Network:
-    """A network that shows in the bar when it compiles: at the first batch of each shape."""
+    """Returns the network, made to say in the progress bar when it compiles.
+
+    It compiles at the first batch of each shape.
+    """
     seen = set()
 
     def run(batch: EvalBatch, shares: bool) -> Outputs:
@@ -193,7 +201,7 @@ def _announced(network: Network, progress: tqdm) -> Network:
 
 
 def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool, model: str) -> int:
-    """Takes from what was found what an earlier command has written; returns how many."""
+    """Removes from `found` the photos whose results are complete; returns how many these are."""
     total = len(found.photos)
     found.photos = [x for x in found.photos if not _is_done(x, output, probabilities, model)]
     done = total - len(found.photos)
@@ -202,12 +210,13 @@ def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool, 
 
 
 def _is_done(photo: Photo, output: Path, probabilities: bool, model: str) -> bool:
-    """Whether a photo's results are whole, under either of its names.
+    """Returns whether a photo's results are complete, under either of its names.
 
-    Which of them it has depends on the other photos, and some may have come or gone since.
+    A photo's name depends on the other photos (see `Photo`), and these may have changed since its
+    results were written.
 
     Raises:
-      PredictError: results are there, but of another photo or by another network.
+      PredictError: results of this name are of another photo, or by another network.
     """
     name, written = photo.name, origin_of(output, photo.name)
     if written.image and not _is_same_file(written.image, photo):
@@ -221,7 +230,7 @@ def _is_done(photo: Photo, output: Path, probabilities: bool, model: str) -> boo
             return False
         if not is_written(output, name, probabilities):
             return False
-    if written.model not in ("", model):  # half of the results would be of each
+    if written.model not in ("", model):  # the results must not be of two networks
         raise PredictError(
             f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
             f"{model}: give the one it began with (of a run, --step and --network), choose another "
@@ -237,7 +246,7 @@ def _is_same_file(path: str, photo: Photo) -> bool:
 def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:
     if overwrite and resume:
         raise PredictError("--overwrite does again what --resume leaves out: give one of them")
-    photos.check_apart(source, output)  # first: no other advice helps while it is not so
+    photos.check_apart(source, output)  # first, as other advice does not help then
     if output.exists() and not output.is_dir():
         raise PredictError(f"--output={output} is a file: choose a folder")
     if not (overwrite or resume) and output.is_dir() and any(output.iterdir()):
@@ -255,7 +264,7 @@ def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> N
 
 
 def _check_place(output: Path) -> None:
-    """Refuses a folder that cannot be made, before the network is opened, which takes long."""
+    """Refuses a folder that cannot be made. Comes before opening the network, which takes long."""
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "may not be written" if there.is_dir() else "is a file"
@@ -263,7 +272,7 @@ def _check_place(output: Path) -> None:
 
 
 def _nothing(found: photos.Photos, source: str) -> PredictError:
-    """What to say if no image could be predicted."""
+    """Returns the error for the case that no image can be predicted."""
     reasons = [f"{path}: {reason}" for path, reason in found.skipped.items()]
     return PredictError("\n".join([f"--input={source}: holds no image to predict", *reasons]))
 

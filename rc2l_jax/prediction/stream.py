@@ -1,7 +1,7 @@
-"""Images of any sizes in, predictions out: a stream in which little waits in memory.
+"""Predicts a stream of images of any sizes, with few of them in memory at a time.
 
-Images are prepared, batched and scored as in evaluation: what is predicted is what `--mode=eval`
-counts. They are read when their batch is due, so that any number of them can be predicted.
+Images are prepared, batched and predicted as in evaluation, so that predictions are those that
+`--mode=eval` counts. They are read when their batch is due, so that there may be any number.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ from rc2l_jax.prediction.network import Network, Outputs
 from rc2l_jax.prediction.photos import PhotoError
 from rc2l_jax.structs import IMAGE_PAD, EvalBatch, EvalView
 
-_BATCH_BYTES = 1 << 27  # of a batch's images and results; beyond it a batch has fewer images
-# Of images that wait for the network, and of results that wait to be written: a few of 20
-# megapixels each. On many cores their number alone would be no limit.
+_BATCH_BYTES = 1 << 27  # limit for a batch's images and results; large images make smaller batches
+# Limit for images that wait for the network, and for results that wait to be written: enough for a
+# few of 20 megapixels. On many cores, a limit on their number alone would let them fill the memory.
 WAITING_BYTES = 1 << 29
 
 
 class _Job(NamedTuple):
-    """A batch: examples `positions`, padded to the shapes of `group`, on `devices` devices.
+    """A batch to prepare.
 
-    While it is prepared and waits it takes `weight` bytes.
+    Attributes:
+      group: has the shapes that the batch is padded to.
+      positions: the examples in the batch, int64, at most `size`.
+      size: how many places the batch has, over all devices.
+      devices: how many devices share it.
+      weight: the bytes that it takes while it is prepared and waits.
     """
 
     group: Group
@@ -41,7 +46,13 @@ class _Job(NamedTuple):
 
 
 class _Ready(NamedTuple):
-    """A batch on the host: the images it shows, and why others of the job could not be read."""
+    """A prepared batch on the host.
+
+    Attributes:
+      batch: the batch, of NumPy arrays [D, B/D, ...].
+      images: {position: image} of the examples in it.
+      failed: {position: reason} of the job's examples that could not be read.
+    """
 
     batch: EvalBatch
     images: dict[int, np.ndarray]
@@ -49,7 +60,14 @@ class _Ready(NamedTuple):
 
 
 class Result(NamedTuple):
-    """An example's position, its image and prediction; or why there is none."""
+    """The result of one example.
+
+    Attributes:
+      position: its position among the sizes that `predict_stream` was given.
+      image: uint8 [H, W, 3]; None if there is no prediction.
+      prediction: its prediction, or None.
+      error: why there is no prediction; "" if there is one.
+    """
 
     position: int
     image: np.ndarray | None
@@ -58,7 +76,7 @@ class Result(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """Its bytes."""
+        """How many bytes image and prediction take."""
         arrays = (self.image, *(self.prediction or ()))
         return sum(array.nbytes for array in arrays if array is not None)
 
@@ -69,13 +87,14 @@ def predict_stream(
     read: Callable[[int], np.ndarray],
     probabilities: bool,
 ) -> Iterator[Result]:
-    """Predicts examples, a group of similar sizes after the other.
+    """Predicts examples, and yields a result for each. Examples of similar sizes come together.
 
     Args:
-      network: the network.
+      network: the trained network.
       sizes: (H, W) of each example.
-      read: position -> uint8 [H, W, 3]; called in threads, when it is due.
-      probabilities: also say every class's share at every pixel.
+      read: maps a position to its image, uint8 [H, W, 3], or raises PhotoError. It is called in
+        threads, when the image's batch is due.
+      probabilities: whether predictions have every class's share at every pixel.
     """
     jobs = _plan(network, sizes, probabilities)
     pending: tuple[_Ready, Outputs] | None = None
@@ -86,11 +105,12 @@ def predict_stream(
     for ready in ahead(prepare, jobs, lambda job: job.weight, WAITING_BYTES):
         yield from (Result(i, None, None, error) for i, error in ready.failed.items())
         outputs = network.run(ready.batch, probabilities) if ready.images else ()
-        # Fetching the batch before keeps the device busy, and at most two batches in its memory.
+        # The results fetched here are those of the batch before: so the device stays busy, and at
+        # most two batches are in its memory.
         if pending is not None:
             yield from _results(*pending)
         pending = ready, outputs
-        if sum(array.nbytes for array in outputs) > WAITING_BYTES:  # two of it are too much
+        if sum(array.nbytes for array in outputs) > WAITING_BYTES:  # keep no others beside them
             del ready, outputs
             yield from _results(*pending)
             pending = None
@@ -99,7 +119,7 @@ def predict_stream(
 
 
 def _plan(network: Network, sizes: Sequence[tuple[int, int]], probabilities: bool) -> list[_Job]:
-    """Divides examples into batches of a few shapes; one batch size for each."""
+    """Divides examples into batches of a few shapes, with one batch size for each shape."""
     if not sizes:
         return []
     known = np.array(sizes)
@@ -107,21 +127,21 @@ def _plan(network: Network, sizes: Sequence[tuple[int, int]], probabilities: boo
     for group in group_sizes(known, network.resizes, network.batch_size, network.max_shapes):
         count = len(group.positions)
         devices = min(jax.local_device_count(), count)
-        # Of a pixel: its colours, id and confidence; float16 for each class.
+        # Bytes per pixel: 3 for colours, 1 for the id, 2 for confidence, 2 for each class's share.
         cost = 6 + 2 * len(network.class_names) * probabilities
         most = min(network.batch_size, _BATCH_BYTES // (cost * group.label[0] * group.label[1]))
         size = devices * max(min(most // devices, -(-count // devices)), 1)
         planes = size * sum(3 * h * w for h, w in _shapes(network, group))
         for start in range(0, count, size):
             positions = group.positions[start : start + size]
-            # An image twice: while it is read it is decoded, and turned or converted.
+            # 6 bytes per pixel, an image twice: as decoded, and as turned or converted.
             weight = planes + 6 * int(known[positions].prod(1).sum())
             jobs.append(_Job(group, positions, size, devices, weight))
     return jobs
 
 
 def _shapes(network: Network, group: Group) -> Sequence[tuple[int, int]]:
-    """(H, W) of each view of a batch."""
+    """Returns (H, W) of each view of a batch."""
     return group.views if network.shape is None else (network.shape,)
 
 
@@ -145,7 +165,7 @@ def _prepare(network: Network, job: _Job, read: Callable[[int], np.ndarray]) -> 
             size[place] = extent = resize(np.array(image.shape[:2])).numpy()
             resized = geometry.resample_image(image, extent, np.zeros(2, np.int32), extent)
             plane[place, : extent[0], : extent[1]] = resized.numpy()
-    # Only the shape of the labels counts.
+    # There are no labels: only their shape is used, as the resolution of the prediction.
     label = np.broadcast_to(np.uint8(0), (job.size, *job.group.label))
     batch = EvalBatch(tuple(EvalView(*view) for view in views), label, label_size, index)
     batch = jax.tree.map(lambda array: split_devices(array, job.devices), batch)
@@ -153,7 +173,7 @@ def _prepare(network: Network, job: _Job, read: Callable[[int], np.ndarray]) -> 
 
 
 def _results(ready: _Ready, outputs: Outputs) -> Iterator[Result]:
-    """Brings a batch's results to the host, cut to the images' sizes."""
+    """Fetches a batch's results to the host, and yields them cropped to the images' sizes."""
     if not outputs:
         return
     arrays = [np.asarray(array) for array in outputs]

@@ -1,1 +1,1 @@
-"""What a run shows people: lines, tables, pictures and charts."""
+"""What a run shows people: log lines, tables, pictures and charts."""

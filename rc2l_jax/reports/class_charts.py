@@ -1,9 +1,9 @@
-"""Charts of classes: confusion matrices and IoU bars; `curves.py` draws what changes over steps.
+"""Charts of classes: confusion matrices and IoU bars.
 
 Each `*_chart` returns uint8 [H, W, 3]; the `*_figure` beside it returns the matplotlib figure, for
-whoever wants to change it first. Nothing here touches pyplot, so a notebook's own figures and
-settings stay as they are. Colours are those of Okabe and Ito, which colour-blind people can tell
-apart.
+those who want to change it before it is drawn. pyplot is not used, so that a notebook's own figures
+and settings stay as they are. Colours are those of Okabe and Ito, which colour-blind people can
+tell apart.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from matplotlib.figure import Figure
 
 from rc2l_jax.reports.style import COLORS, DPI, NETWORK_COLORS, numbers, render, styled
 
-_HATCHES = ("", "//", "..", "xx")  # beyond eight bars in a row
+_HATCHES = ("", "//", "..", "xx")  # tell bars apart when the colours repeat
 _ABSENT = "#dddddd"
-_MOST_NUMBERS = 12  # classes; with more the cells of a matrix are too small to write in
-_MOST_VALUES = 30  # classes with a number behind each bar
+_MOST_NUMBERS = 12  # with more classes, the cells of a matrix are too small for numbers
+_MOST_VALUES = 30  # with more classes, bars get no numbers
 
 
 def normalized(confusion: np.ndarray) -> np.ndarray:
-    """Divides each row of counts by its sum.
+    """Divides each row of a confusion matrix by its sum.
 
     Args:
       confusion: integer [K, K], rows are true classes, columns predicted ones.
 
     Returns:
-      float64 [K, K]; rows without a pixel are nan.
+      float64 [K, K]; rows of classes without a pixel are NaN.
     """
     counts = np.asarray(confusion, np.float64)
     totals = counts.sum(1, keepdims=True)
@@ -46,7 +46,7 @@ def confusion_chart(
     Args:
       confusions: {network: integer [K, K]}, rows are true classes, columns predicted ones.
       class_names: K names.
-      title: above all of it.
+      title: the title of the whole picture.
 
     Returns:
       uint8 [H, W, 3].
@@ -58,7 +58,7 @@ def confusion_chart(
 def confusion_figure(
     confusions: Mapping[str, np.ndarray], class_names: Sequence[str], title: str = ""
 ) -> Figure:
-    """See `confusion_chart`."""
+    """Returns the matplotlib figure of `confusion_chart`."""
     count = len(class_names)
     for name, confusion in confusions.items():
         if np.shape(confusion) != (count, count):
@@ -67,10 +67,10 @@ def confusion_figure(
     cell = 0.36 if few else 0.2 if count <= 40 else 0.12  # inches
     names = 0.3 + 0.075 * max(map(len, class_names))
     side = max(count * cell, 1.2) + names
-    shape = (1, len(confusions)) if few else (len(confusions), 1)  # narrow enough for a page
+    shape = (1, len(confusions)) if few else (len(confusions), 1)  # large ones: in a column
     size = (shape[1] * side + 1.0, shape[0] * (side + 0.5) + 0.3)
     figure = Figure(figsize=size, dpi=DPI, layout="compressed")
-    figure.get_layout_engine().set(w_pad=0.12)  # inches; without it long names are cut off
+    figure.get_layout_engine().set(w_pad=0.12)  # inches; with less, long names are cut off
     if title:
         figure.suptitle(title)
     font = min(8.0, 64 * cell)
@@ -111,19 +111,19 @@ def _write_shares(axes: Axes, shares: np.ndarray, font: float) -> None:
 def iou_chart(
     scores: Mapping[str, Mapping[str, Any]], title: str = "", *, by_id: bool = False
 ) -> np.ndarray:
-    """Draws a bar a class and network, and each network's mIoU as a line.
+    """Draws a bar for the IoU of each class and network, and a line for each network's mIoU.
 
     Args:
-      scores: {network or run: {"miou": float or None, "iou": {class name: float or None}}}, see
-        `evaluate.score`; every one of the same classes.
-      title: above all of it.
-      by_id: in the order of class ids; otherwise the best class first.
+      scores: {network or run: {"miou": float or None, "iou": {class name: float or None}}}, as
+        `scores.score` returns it. All must have the same classes.
+      title: the title of the picture.
+      by_id: True to sort by class id; False to sort by IoU, the best class first.
 
     Returns:
       uint8 [H, W, 3].
 
     Raises:
-      ValueError: the classes differ.
+      ValueError: the classes differ, or their order.
     """
     return render(iou_figure(scores, title, by_id=by_id))
 
@@ -132,7 +132,7 @@ def iou_chart(
 def iou_figure(
     scores: Mapping[str, Mapping[str, Any]], title: str = "", *, by_id: bool = False
 ) -> Figure:
-    """See `iou_chart`."""
+    """Returns the matplotlib figure of `iou_chart`."""
     classes = _common_classes(scores)
     values = np.array([numbers(entry["iou"].values()) for entry in scores.values()])
     if not by_id:
@@ -152,7 +152,7 @@ def iou_figure(
         bars = axes.barh(places, known, 0.92 * share, color=color, hatch=hatch, label=label)
         if written:
             texts = ["no pixels" if np.isnan(x) else f"{x:.2f}" for x in values[index]]
-            # A mIoU line must not strike a number out.
+            # On white, so that a line of mIoU does not cross a number out.
             paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
             axes.bar_label(bars, texts, padding=2, fontsize=7, color="#444444", bbox=paper)
         if entry["miou"] is not None:
@@ -177,7 +177,7 @@ def _common_classes(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _best_first(classes: list[str], values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Sorts by the networks' mean; classes that no network has a number for come last."""
+    """Sorts classes by their mean IoU over networks; those without any IoU come last."""
     known = ~np.isnan(values)
     mean = np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1)
     order = np.argsort(np.where(known.any(0), -mean, 1.0), kind="stable")

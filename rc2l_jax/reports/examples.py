@@ -1,4 +1,4 @@
-"""Pictures of examples, which a run shows at each evaluation; `pictures.py` has their parts."""
+"""Pictures of examples that a run writes at each evaluation: grids made with `pictures`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from rc2l_jax.input_pipeline.unpadded import unpadded
 from rc2l_jax.reports.pictures import cells, grid
 from rc2l_jax.structs import VOID, EvalBatch
 
-_SIDE_OF_MANY = 256  # pixels, of an image in a row of many
+_SIDE_OF_MANY = 256  # pixels; a row of many images shows them this small
 
 
 class EvaluationPictures:
-    """Collects the first examples of an evaluation: image, ground truth, one column a network.
+    """Collects the first examples of an evaluation: image, ground truth, each network's prediction.
 
     Images are shown at the first of `eval.scales`.
     """
 
     def __init__(self, num_pictures: int):
-        """Collects up to `num_pictures` rows."""
+        """Collects up to `num_pictures` examples, a row for each."""
         self._num_pictures = num_pictures
         self._rows: list[list[np.ndarray]] = []
         self._captions = ["image", "ground truth"]
 
     def observe(self, batch: EvalBatch, predictions: Mapping[str, np.ndarray]) -> bool:
-        """Takes rows from one batch (see `evaluate.Observer`); returns whether it wants more.
+        """Takes examples from one batch (see `evaluate.Observer`).
 
         Args:
-          batch: of NumPy arrays [D, B/D, ...].
+          batch: a batch of NumPy arrays [D, B/D, ...].
           predictions: {network: uint8 [D, B/D, Hl, Wl]}.
+
+        Returns:
+          Whether more examples are wanted.
         """
         self._captions = ["image", "ground truth", *predictions]
         for example in itertools.islice(unpadded(batch), self._num_pictures - len(self._rows)):
@@ -40,7 +43,7 @@ class EvaluationPictures:
         return len(self._rows) < self._num_pictures
 
     def picture(self) -> np.ndarray | None:
-        """Returns the grid of all rows, or None if there are none."""
+        """Returns the grid of all rows, uint8 [H, W, 3], or None if there are none."""
         return grid(self._rows, self._captions) if self._rows else None
 
 
@@ -51,14 +54,15 @@ def unlabeled_picture(
     strong_label: np.ndarray,
     truth: np.ndarray,
 ) -> np.ndarray:
-    """Shows what the student is taught on unlabelled images.
+    """Draws a row for each unlabelled image: its views, and the pseudo segments of both.
 
     Args:
-      weak: x^w, [B, H, W, 3] in 0..255.
-      weak_label: the teacher's pseudo segments as label maps, [B, h, w].
-      strong: x^s, like `weak`.
-      strong_label: its segments, like `weak_label`.
-      truth: [B, H, W], 255 everywhere if unknown, which leaves its column out.
+      weak: the weak views x^w, [B, H, W, 3] in 0..255.
+      weak_label: the teacher's pseudo segments of `weak` as label maps, [B, h, w].
+      strong: the strong views x^s, like `weak`.
+      strong_label: the segments that the student learns on `strong`, like `weak_label`.
+      truth: label maps [B, H, W] of the weak views; if they are 255 everywhere (unknown), there is
+        no column for them.
 
     Returns:
       uint8 [H', W', 3].
@@ -78,13 +82,14 @@ def pseudo_label_picture(
     truth: np.ndarray,
     labels: Mapping[int, Sequence[np.ndarray | None]],
 ) -> np.ndarray:
-    """Shows how the pseudo labels of some images change: a row an image, a column a step.
+    """Draws how pseudo labels change over the steps: a row for each image, a column for each step.
 
     Args:
       images: uint8 [B, H, W, 3].
-      truth: uint8 [B, H, W], 255 everywhere if unknown, which leaves its column out.
-      labels: {step: B label maps, uint8 [h, w], 255 where no segment lies, or None}; None leaves
-        its place empty.
+      truth: label maps uint8 [B, H, W]; if they are 255 everywhere (unknown), there is no column
+        for them.
+      labels: {step: B label maps, uint8 [h, w], 255 where no segment lies}; None in place of a
+        label map leaves its cell empty.
 
     Returns:
       uint8 [H', W', 3].

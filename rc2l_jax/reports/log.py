@@ -1,4 +1,4 @@
-"""The lines that a run prints. Only process 0 speaks."""
+"""The lines that a run prints: on process 0 only, but for the line that says where each runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from rc2l_jax.structs import TrainState
 
 
 def say(message: str, *, everywhere: bool = False) -> None:
-    """Prints a line with the time, at once: on process 0, or on all of them with their number."""
+    """Prints a line with the time, without buffering.
+
+    Args:
+      message: the text.
+      everywhere: whether all processes print it, and not only process 0.
+    """
     index = jax.process_index()
     if index == 0 or everywhere:
         who = f" [{index}]" if jax.process_count() > 1 else ""
@@ -25,7 +30,7 @@ def say(message: str, *, everywhere: bool = False) -> None:
 
 
 def describe_run(config: ConfigDict, workdir: epath.Path, state: TrainState) -> None:
-    """Prints what runs where."""
+    """Prints host, devices, versions, the run directory and the size of the model."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     now = datetime.datetime.now().astimezone()
@@ -44,24 +49,27 @@ def describe_run(config: ConfigDict, workdir: epath.Path, state: TrainState) -> 
 
 
 class Clock:
-    """Training speed: steps a second since the last `restart`, so that nothing else counts."""
+    """Measures training speed, in steps per second since the last `restart`.
+
+    It is restarted after compilation and after each log, so that evaluations do not count.
+    """
 
     def __init__(self, step: int, num_steps: int):
-        """Starts at `step` of `num_steps`."""
+        """Starts to measure at `step` of `num_steps` steps."""
         self._num_steps = num_steps
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Counts from `step` and from now on."""
+        """Starts to measure again, at `step` and now."""
         self._step, self._time = step, time.perf_counter()
 
     def rate(self, step: int) -> float | None:
-        """Returns steps a second since the last restart, or None if there was no step."""
+        """Returns steps per second since the last restart, or None if there was no step."""
         steps = step - self._step
         return steps / (time.perf_counter() - self._time) if steps else None
 
     def line(self, step: int, loss: float) -> str:
-        """Returns the progress line of `step`."""
+        """Returns a progress line for `step`: share done, loss, speed and time left."""
         rate, left = self.rate(step), self._num_steps - step
         line = f"step {step}/{self._num_steps}  {100 * step // self._num_steps}%  loss {loss:.4g}"
         if rate is None:

@@ -19,15 +19,15 @@ _BACKGROUND = 255
 _MARGIN = 4
 _CAPTION_HEIGHT = 16
 _FONT_SIZE = 12
-_ENLARGE_TO = 192  # pixels
-_SHRINK_TO = 512
-_ROWS = 256
+_ENLARGE_TO = 192  # pixels: pictures in a grid are enlarged as long as their longest side fits
+_SHRINK_TO = 512  # pixels: the longest side of an image in a grid
+_ROWS = 256  # how many rows of an overlay are mixed at a time
 _SWATCH = (24, 16)  # width and height
 _LEGEND_ROWS = 32
 
 
 def palette() -> np.ndarray:
-    """PASCAL VOC's colour map, with void in light grey: uint8 [256, 3]."""
+    """Returns PASCAL VOC's colour map, with void in light grey: uint8 [256, 3]."""
     ids = np.arange(256)
     colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -39,24 +39,24 @@ def palette() -> np.ndarray:
 
 
 def colorize(label: np.ndarray) -> np.ndarray:
-    """Paints a label map: integer [H, W], class ids or 255, to uint8 [H, W, 3]."""
+    """Colours a label map: integer [H, W], class ids or 255, to uint8 [H, W, 3]."""
     return palette()[np.asarray(label, np.uint8)]
 
 
 def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Paints a label map over its image. Where the label is void the image fades to grey.
+    """Paints a label map over its image. Where the label is void, the image fades to grey.
 
     Args:
       image: uint8 [H, W, 3].
-      label: integer [H', W'], class ids or 255; brought to [H, W] by nearest sampling.
-      opacity: of the label, 0 to 1.
+      label: integer [H', W'], class ids or 255; it is resized to [H, W] by nearest sampling.
+      opacity: the opacity of the label map, 0 to 1.
 
     Returns:
       uint8 [H, W, 3].
     """
     label = resize_label(label, image.shape[:2])
     mixed = np.empty_like(image)
-    # Some rows at a time: in floating-point numbers a large image is four times as large.
+    # Some rows at a time, since floating-point numbers take four times the memory of the image.
     for top in range(0, len(image), _ROWS):
         part = slice(top, top + _ROWS)
         colors = opacity * colorize(label[part]).astype(np.float32)
@@ -65,7 +65,7 @@ def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.6) -> np.nd
 
 
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Brings a label map to `size` = (H, W) by nearest sampling: uint8 [H, W]."""
+    """Resizes a label map to `size` = (H, W) by nearest sampling: uint8 [H, W]."""
     label = np.asarray(label, np.uint8)
     if label.shape == tuple(size):
         return label
@@ -74,7 +74,7 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def shrink(image: np.ndarray, side: int = _SHRINK_TO) -> np.ndarray:
-    """Makes an image, uint8 [H, W, 3], so many times smaller that no side is longer than `side`."""
+    """Shrinks an image uint8 [H, W, 3] by a whole factor until no side is longer than `side`."""
     factor = -(-max(image.shape[:2]) // side)
     return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
@@ -82,15 +82,15 @@ def shrink(image: np.ndarray, side: int = _SHRINK_TO) -> np.ndarray:
 def cells(
     image: np.ndarray, labels: Iterable[np.ndarray | None], side: int = _SHRINK_TO
 ) -> list[np.ndarray]:
-    """A part of a grid's row: an image, made smaller if it is large, and label maps painted over.
+    """Makes cells of a grid's row: an image, and the image under each of some label maps.
 
     Args:
       image: uint8 [H, W, 3].
-      labels: see `overlay`; None leaves its place empty.
-      side: see `shrink`.
+      labels: integer [H', W'] each, class ids or 255; None makes an empty cell.
+      side: a larger image is shrunk until no side is longer than this.
 
     Returns:
-      uint8 [H', W', 3] each.
+      uint8 [H', W', 3] each: the image, and a cell for each label map.
     """
     image = shrink(image, side)
     empty = np.full_like(image, _BACKGROUND)
@@ -99,19 +99,19 @@ def cells(
 
 @functools.lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: Pillow's own font knows ASCII only."""
-    import matplotlib  # here, because training need not wait for it to start
+    """Returns DejaVu Sans, which comes with matplotlib: Pillow's own font has ASCII only."""
+    import matplotlib  # here, so that training starts without waiting for it
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), _FONT_SIZE)
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
-    """Lays pictures out in rows, with a caption above each column.
+    """Arranges pictures in rows, with a caption above each column.
 
     Args:
-      rows: uint8 [H, W, 3] each, of any sizes; every row as long as `captions`.
-      captions: one a column.
+      rows: pictures uint8 [H, W, 3] of any sizes; each row must be as long as `captions`.
+      captions: a caption for each column.
 
     Returns:
       uint8 [H', W', 3].
@@ -123,7 +123,7 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
         lengths = [len(row) for row in rows]
         raise ValueError(f"a grid of {len(captions)} columns cannot hold rows of {lengths}")
     font = _font()
-    # Small pictures are enlarged, all by the same whole factor.
+    # If all pictures are small they are enlarged, all by the same whole factor.
     factor = max(1, _ENLARGE_TO // max(max(cell.shape) for row in rows for cell in row))
     rows = [[cell.repeat(factor, 0).repeat(factor, 1) for cell in row] for row in rows]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
@@ -145,19 +145,19 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
 
 
 def legend(class_names: Sequence[str]) -> np.ndarray:
-    """Draws each class's colour, id and name, in columns of 32: uint8 [H, W, 3]."""
+    """Draws each class's colour, id and name, 32 classes in a column: uint8 [H, W, 3]."""
     texts = {index: f"{index} {name}" for index, name in enumerate(class_names)}
     rows = min(len(texts), _LEGEND_ROWS)
     return _swatches(texts, rows, -(-len(texts) // rows))
 
 
 def with_key(picture: np.ndarray, class_names: Sequence[str], ids: Iterable[int]) -> np.ndarray:
-    """Puts colour and name of some classes under a picture, as many a line as it is wide.
+    """Adds colour and name of some classes below a picture, in as many columns as fit its width.
 
     Args:
       picture: uint8 [H, W, 3].
       class_names: K names.
-      ids: of the classes; void may be among them.
+      ids: ids of the classes to name; 255, void, is named "not annotated".
 
     Returns:
       uint8 [H', W', 3].
@@ -180,7 +180,13 @@ def _column_width(texts: Iterable[str]) -> int:
 
 
 def _swatches(texts: Mapping[int, str], rows: int, columns: int) -> np.ndarray:
-    """Draws classes' colours beside texts, column after column."""
+    """Draws texts with their classes' colours beside them, column after column.
+
+    Args:
+      texts: {class id: text}.
+      rows: texts in each column.
+      columns: how many columns.
+    """
     column, pitch = _column_width(texts.values()), _SWATCH[1] + _MARGIN
     size = (column * columns + _MARGIN, pitch * rows + _MARGIN)
     picture = Image.new("RGB", size, (_BACKGROUND,) * 3)
@@ -195,19 +201,28 @@ def _swatches(texts: Mapping[int, str], rows: int, columns: int) -> np.ndarray:
 
 
 def indexed(ids: np.ndarray) -> Image.Image:
-    """A label map as an image of mode P: the pixels are the ids, the palette is `palette`."""
+    """Makes an image of mode P from a label map: pixels are the ids, colours those of `palette`."""
     picture = Image.fromarray(np.asarray(ids, np.uint8))
     picture.putpalette(palette().tobytes())
     return picture
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as a PNG file, with its folder; a reader never sees half of it."""
+    """Writes a picture uint8 [H, W, 3] as a PNG file, and makes its folder.
+
+    A reader sees the former file or the new one, never half of it.
+    """
     save_image(path, Image.fromarray(picture))
 
 
 def save_image(path: Path, picture: Image.Image, **options: Any) -> None:
-    """Writes an image of the kind that the suffix tells, as `save_png` does."""
+    """Writes an image as `save_png` does, in the format of the path's suffix.
+
+    Args:
+      path: the file.
+      picture: the image.
+      **options: for Pillow's encoder, such as `quality`.
+    """
     buffer = io.BytesIO()
     picture.save(buffer, format=Image.registered_extensions()[path.suffix], **options)
     with whole_file(path, one_writer=True) as partial:

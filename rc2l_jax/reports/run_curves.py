@@ -1,4 +1,8 @@
-"""Curves over the steps of one run, or of several; made as those of `charts.py`."""
+"""Charts of what changes over the steps of one run, or of several.
+
+As in `class_charts`, each `*_chart` returns uint8 [H, W, 3], and the `*_figure` beside it the
+matplotlib figure.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +22,18 @@ _PSEUDO = {
     "pseudo/coverage": "pixels covered",
 }
 _LOSSES = {"loss/total": "total", "loss/label": "labelled", "loss/unlabel": "unlabelled"}
-_DASHED = ("total", "pixels covered")  # so that a line of the same numbers shows below it
+_DASHED = ("total", "pixels covered")  # so that another line with the same values can be seen
 _TERMS = "loss/unlabel_"
 
 
 def curves_chart(evaluations: Sequence[Mapping[str, Any]], title: str = "") -> np.ndarray:
     """Draws a run over its steps: mIoU, losses, unlabelled terms, and how good pseudo labels are.
 
-    Losses that are always 0, and panels without a number, are left out (of a supervised run, say).
+    Losses that are always 0 and panels without a number, as in supervised runs, are left out.
 
     Args:
-      evaluations: lines of evaluations.jsonl, see `report.read_evaluations`.
-      title: above all of it.
+      evaluations: lines of evaluations.jsonl, as `history.read_evaluations` returns them.
+      title: the title of the whole picture.
 
     Returns:
       uint8 [H, W, 3].
@@ -39,7 +43,7 @@ def curves_chart(evaluations: Sequence[Mapping[str, Any]], title: str = "") -> n
 
 @styled
 def curves_figure(evaluations: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """See `curves_chart`."""
+    """Returns the matplotlib figure of `curves_chart`."""
     steps = [line["step"] for line in evaluations]
     metrics = [line["metrics"] for line in evaluations]
     names = list(dict.fromkeys(name for line in metrics for name in line))
@@ -78,15 +82,17 @@ def _curves(
     axes.set_title(title)
     axes.set_xlabel("step", labelpad=1)
     axes.grid(alpha=0.3)
-    below = (0.5, -0.17)  # where no line is
+    below = (0.5, -0.17)  # below the axes, where the legend hides no line
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=below, ncols=4, columnspacing=1.2)
 
 
 def runs_chart(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> np.ndarray:
-    """Draws several runs' mIoU over their steps: a colour a run, a line style a network.
+    """Draws the mIoU of several runs over their steps.
+
+    Each run has a colour, and each of its networks a line style.
 
     Args:
-      runs: {name: lines of evaluations.jsonl}.
+      runs: {name: lines of evaluations.jsonl, as `history.read_evaluations` returns them}.
 
     Returns:
       uint8 [H, W, 3].
@@ -96,7 +102,7 @@ def runs_chart(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> np.ndarray:
 
 @styled
 def runs_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """See `runs_chart`."""
+    """Returns the matplotlib figure of `runs_chart`."""
     figure = Figure(figsize=(7.5, 4.2), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for index, (name, evaluations) in enumerate(runs.items()):

@@ -1,7 +1,8 @@
-"""Figures of methods that were run with several seeds: means, and the spread around them.
+"""Charts of methods that were run with several seeds: means, and the spread around them.
 
-Made as those of `charts.py`. A method's numbers are a mapping for each of its runs, from what is
-on the x axis (a step, a number of labelled images) to the number there.
+As in `class_charts`, each `*_chart` returns uint8 [H, W, 3], and the `*_figure` beside it the
+matplotlib figure. Each run of a method is a mapping from a place on the x axis (a step, or a number
+of labelled images) to the number there.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ _BASELINE = "#000000"
 _COLORS = tuple(c for c in COLORS if c not in (_BASELINE, "#F0E442"))  # yellow lines are too pale
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = "os^D"
-_LEAST_SPAN = 0.05  # of a y axis; all that is drawn here is a share
+_LEAST_SPAN = 0.05  # the least that a y axis spans; all numbers drawn here are shares of 1
 
 
 class Spread(NamedTuple):
-    """A method's numbers over its runs.
+    """Mean and deviation of a method's runs, at each place on the x axis.
 
     Attributes:
-      x: places on the x axis, ascending, at which any run has a number.
-      mean: of the runs that have one there.
-      deviation: their standard deviation; nan of one.
-      runs: how many have one.
+      x: the places at which any run has a number, ascending.
+      mean: at each place, the mean of the runs that have a number there.
+      deviation: at each place, their sample standard deviation; NaN for a single run.
+      runs: at each place, how many runs have a number there.
     """
 
     x: np.ndarray
@@ -42,12 +43,12 @@ class Spread(NamedTuple):
     runs: np.ndarray
 
     def where(self, kept: np.ndarray) -> Spread:
-        """Some of the places, bool [places]."""
+        """Returns the spread at some of the places only; `kept` is bool, one for each place."""
         return Spread(*(field[kept] for field in self))
 
 
 def spread_of(runs: Sequence[Run]) -> Spread:
-    """Mean and deviation over runs; a None, or a place that a run lacks, is left out."""
+    """Computes mean and deviation over runs. A run counts only at places where it has a number."""
     places = sorted({x for run in runs for x, value in run.items() if value is not None})
     values = [[run[x] for run in runs if run.get(x) is not None] for x in places]
     deviations = [np.std(found, ddof=1) if len(found) > 1 else np.nan for found in values]
@@ -58,16 +59,16 @@ def spread_of(runs: Sequence[Run]) -> Spread:
 def bands_chart(
     panels: Mapping[str, Methods], baseline: str = "", title: str = "", *, one_scale: bool = False
 ) -> np.ndarray:
-    """Draws numbers over steps: a line a method, and around it a band of one standard deviation.
+    """Draws numbers over steps: for each method the mean, and a band of one standard deviation.
 
-    A line has the steps that most of the method's runs have: where there are fewer, the mean would
-    jump.
+    A line has only the steps at which the largest number of the method's runs have a number. At
+    other steps the mean would be over fewer runs, and would jump.
 
     Args:
-      panels: {what the y axis shows: {method: its runs, {step: number} each}}.
+      panels: {label of the y axis: {method: its runs, {step: number} each}}.
       baseline: the method that is drawn in black.
-      title: above all of it.
-      one_scale: the panels show the same quantity, and are to be compared.
+      title: the title of the whole picture.
+      one_scale: whether all panels have the same y axis, so that they can be compared.
 
     Returns:
       uint8 [H, W, 3].
@@ -79,7 +80,7 @@ def bands_chart(
 def bands_figure(
     panels: Mapping[str, Methods], baseline: str = "", title: str = "", *, one_scale: bool = False
 ) -> Figure:
-    """See `bands_chart`."""
+    """Returns the matplotlib figure of `bands_chart`."""
     styles = _styles((method for panel in panels.values() for method in panel), baseline)
     columns = min(2 if len(panels) <= 4 else 3, len(panels))
     rows = -(-len(panels) // columns)
@@ -92,7 +93,7 @@ def bands_figure(
         first = axes if one_scale else None
         last |= _bands(axes, panel, styles)
         low, high = axes.get_ylim()
-        if high - low < _LEAST_SPAN:  # or a difference of nothing would look large
+        if high - low < _LEAST_SPAN:  # otherwise a tiny difference would look large
             axes.set_ylim((low + high - _LEAST_SPAN) / 2, (low + high + _LEAST_SPAN) / 2)
         if axes.dataLim.y0 < 0:
             axes.axhline(0, color="#777777", linewidth=0.8, zorder=1)
@@ -103,7 +104,7 @@ def bands_figure(
 
 
 def _bands(axes: Axes, methods: Methods, styles: Mapping[str, Any]) -> dict[str, float]:
-    """Draws a panel; returns where each line ends."""
+    """Draws a panel; returns {method: the last value of its line}."""
     last = {}
     for method, runs in methods.items():
         line = spread_of(runs)
@@ -118,14 +119,14 @@ def _bands(axes: Axes, methods: Methods, styles: Mapping[str, Any]) -> dict[str,
 
 
 def labels_chart(methods: Methods, baseline: str = "", title: str = "") -> np.ndarray:
-    """Draws mIoU over the number of labelled images: a line a method through the means of its runs.
+    """Draws mIoU over the number of labelled images: for each method a line through the means.
 
-    Each run is a dot; where a method has several, a bar shows one standard deviation.
+    Each run is a dot; where a method has several runs, a bar shows one standard deviation.
 
     Args:
       methods: {method: its seeds, {number of labelled images: mIoU} each}.
       baseline: the method that is drawn in black.
-      title: above all of it.
+      title: the title of the picture.
 
     Returns:
       uint8 [H, W, 3].
@@ -135,7 +136,7 @@ def labels_chart(methods: Methods, baseline: str = "", title: str = "") -> np.nd
 
 @styled
 def labels_figure(methods: Methods, baseline: str = "", title: str = "") -> Figure:
-    """See `labels_chart`."""
+    """Returns the matplotlib figure of `labels_chart`."""
     styles, last = _styles(methods, baseline), {}
     figure = _figure(7.0, 3.8, title)
     axes = figure.subplots()
@@ -144,7 +145,7 @@ def labels_figure(methods: Methods, baseline: str = "", title: str = "") -> Figu
         line, style = spread_of(runs), styles[method]
         if not len(line.x):
             continue
-        beside = 1.03 ** (index - (len(methods) - 1) / 2)  # or bars would hide each other
+        beside = 1.03 ** (index - (len(methods) - 1) / 2)  # so that no bar hides another
         axes.errorbar(line.x * beside, line.mean, line.deviation, **style, capsize=3, ms=5)
         dots = [(x * beside, y) for run in runs for x, y in run.items() if y is not None]
         axes.plot(*zip(*dots), ".", color=style["color"], alpha=0.5, ms=4, label=method)
@@ -166,7 +167,7 @@ def _figure(width: float, height: float, title: str) -> Figure:
 
 
 def _styles(methods: Iterable[str], baseline: str) -> dict[str, dict[str, Any]]:
-    """Colour, dashes and marker of each method: never the same three."""
+    """Chooses each method's colour, dashes and marker; no two methods have the same three."""
     styles = {baseline: {"color": _BASELINE, "linestyle": "-", "marker": "o"}}
     for index, method in enumerate(x for x in dict.fromkeys(methods) if x != baseline):
         turn, place = divmod(index, len(_COLORS))
@@ -176,7 +177,7 @@ def _styles(methods: Iterable[str], baseline: str) -> dict[str, dict[str, Any]]:
 
 
 def _legend(figure: Figure, styles: Mapping[str, Any], last: Mapping[str, float]) -> None:
-    """Names the methods in the order in which their lines end, the highest first."""
+    """Adds a legend of the methods, in the order of their lines' last values, highest first."""
     names = sorted(last, key=lambda name: -last[name])
     lines = [Line2D([], [], **styles[name], markersize=4) for name in names]
     figure.legend(lines, names, loc="outside center right")

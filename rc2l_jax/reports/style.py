@@ -1,4 +1,4 @@
-"""How all charts look, and how they become pixels."""
+"""The style of all charts, and how figures become pixels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NETWORK_COLORS = {"teacher": COLORS[0], "student": COLORS[1]}
 DPI = 100
 
 
-# For whatever makes or draws a figure. Names are a user's: "$" in them is no formula, and every
-# letter of Europe must be there.
+# Decorates every function that makes or draws a figure. Users choose the names in figures: "$" must
+# not begin a formula, and the font must have the letters of all European languages.
 styled = matplotlib.rc_context(
     {
         **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
@@ -42,5 +42,5 @@ def render(figure: Figure) -> np.ndarray:
 
 
 def numbers(values: Iterable[float | None]) -> list[float]:
-    """Numbers as matplotlib takes them: nan, a gap, for None."""
+    """Returns values as floats, with NaN for None: matplotlib leaves a gap there."""
     return [np.nan if x is None else float(x) for x in values]

@@ -1,4 +1,4 @@
-"""Scores as a phrase and as a table."""
+"""Scores as one line of text, and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def describe(scores: Mapping[str, Any]) -> str:
-    """Returns scores as a phrase: "student mIoU 0.3441  teacher mIoU 0.3502"."""
+    """Returns mIoU as one line of text: "student mIoU 0.3441  teacher mIoU 0.3502"."""
 
     def number(x: float | None) -> str:
         return "none" if x is None else f"{x:.4f}"
@@ -16,10 +16,11 @@ def describe(scores: Mapping[str, Any]) -> str:
 
 
 def iou_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns scores as an aligned Markdown table: a row a class, and last their mean.
+    """Returns IoU as an aligned Markdown table: a row for each class, and last their mean.
 
     Args:
-      scores: {column's title: see `evaluate.score`}, of networks with the same classes.
+      scores: {title of the column: {"miou", "iou"}, as `scores.score` returns it}. All must have
+        the same classes.
     """
 
     def number(x: float | None, mark: str = "") -> str:

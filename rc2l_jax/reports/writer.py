@@ -1,6 +1,6 @@
-"""What a run tells people: progress lines, TensorBoard, evaluations.jsonl, results.json, figures.
+"""Writes what a run reports: TensorBoard events, evaluations.jsonl, results.json and figures.
 
-Only process 0 speaks and writes; on the others every call does nothing.
+Only process 0 writes; on the others every call does nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Report:
     """
 
     def __init__(self, workdir: epath.Path, writer: Writer | None):
-        """Writes under `workdir`, and to `writer` (TensorBoard) if there is one."""
+        """Writes into `workdir`, and to `writer` (TensorBoard) if there is one."""
         self.workdir = workdir
         self._active = jax.process_index() == 0
         self._writer = writer if self._active else None
@@ -58,9 +58,10 @@ class Report:
 
         Args:
           step: steps done.
-          name: of the file, after the step.
+          name: the picture's name. Its file is step_XXXXXXXX_NAME.png.
           picture: uint8 [H, W, 3]; None writes nothing.
-          of_run: it shows the whole run: its file has no step, and replaces the former one.
+          of_run: True for a picture of the whole run. Its file is NAME.png, and replaces the former
+            one.
         """
         if not self._active or picture is None:
             return
@@ -77,20 +78,20 @@ class Report:
         class_names: Sequence[str],
         **about: str,
     ) -> None:
-        """Writes figures/step_XXXXXXXX_confusion.json; `read_confusions` reads it.
+        """Writes figures/step_XXXXXXXX_confusion.json, which `history.read_confusions` reads.
 
         Args:
           step: steps done.
           confusions: {network: int64 [K, K]}, rows are true classes, columns predicted ones.
           class_names: K names.
-          **about: what was evaluated on.
+          **about: further entries of the file: what was evaluated on.
         """
         if not self._active:
             return
         counts = {name: confusion.tolist() for name, confusion in confusions.items()}
         document = {"step": step, **about, "class_names": list(class_names), "confusion": counts}
         with storage_errors(self.workdir):
-            # On one line: indented, each of K * K numbers would have a line of its own.
+            # Not indented: that would give each of the K * K numbers a line of its own.
             write_text(confusions_path(self.workdir, step), json.dumps(document) + "\n")
 
     def evaluation(
@@ -100,8 +101,8 @@ class Report:
 
         Args:
           step: steps done.
-          scores: {"student": see `evaluate.score`, "teacher": ...}.
-          metrics: of the last logged steps.
+          scores: {"student": ..., "teacher": ...}, as `scores.score` returns each.
+          metrics: means over the steps of the last log.
         """
         say(f"step {step}  " + describe(scores))
         values = {}
@@ -114,11 +115,11 @@ class Report:
             line |= {f"{name}_miou": entry["miou"] for name, entry in scores.items()}
             line |= {f"{name}_iou": entry["iou"] for name, entry in scores.items()}
             line |= {"metrics": finite(metrics)}
-            # Whole, for a bucket has no files to append to.
+            # The whole file is written again, since a file in a bucket cannot be appended to.
             self._write_evaluations([*read_evaluations(self.workdir), line])
 
     def rewind(self, step: int) -> None:
-        """Takes out of evaluations.jsonl what a resume from `step` does again."""
+        """Removes evaluations after `step`, which will be made again, from evaluations.jsonl."""
         if not self._active or not self._evaluations.is_file():
             return
         kept = [line for line in read_evaluations(self.workdir) if line["step"] <= step]
@@ -129,7 +130,7 @@ class Report:
         self.document("results.json", results)
 
     def document(self, name: str, value: Any) -> None:
-        """Writes a JSON file of the run directory, whole."""
+        """Writes a JSON file in the run directory; a reader never sees half of it."""
         if self._active:
             with storage_errors(self.workdir):
                 write_json(self.workdir / name, value)
@@ -145,13 +146,17 @@ class Report:
 
 @contextlib.contextmanager
 def create_writer(workdir: epath.Path, folder: str = "") -> Iterator[Writer]:
-    """A TensorBoard writer on process 0, and one that writes nothing elsewhere.
+    """Opens a TensorBoard writer on process 0, and one that writes nothing on the others.
 
     Args:
       workdir: the run directory.
-      folder: in it, where the events go.
+      folder: the folder in it where the events go; "" for the run directory itself.
+
+    Raises:
+      StorageError: the run directory cannot be written.
     """
-    # It loads TensorFlow. Whoever reads reports does without; whoever trains has configured it.
+    # Imported here, since clu loads TensorFlow, which other users of this module do not need. Those
+    # who train have configured it by now (`data.host_tf`).
     from clu import metric_writers
 
     if jax.process_index():
@@ -162,7 +167,7 @@ def create_writer(workdir: epath.Path, folder: str = "") -> Iterator[Writer]:
     try:
         yield writer
     except BaseException:
-        with contextlib.suppress(Exception):  # what the writer has to add would hide the error
+        with contextlib.suppress(Exception):  # a second error must not replace the first
             writer.close()
         raise
     with storage_errors(workdir):

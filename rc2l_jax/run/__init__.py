@@ -1,1 +1,1 @@
-"""What a run keeps in its directory, and how it survives being stopped."""
+"""A run's config, directory, checkpoints and processes, and how it survives being stopped."""

@@ -1,8 +1,8 @@
 """Checkpoints: the whole state of a run, written in the background and read back exactly.
 
-A checkpoint is one atomic Orbax step: the whole `TrainState`, and what else a run must not lose
-(config, best score, last losses) as JSON. Leaves are kept under the names of `TrainState`'s fields,
-so that a reader who wants only the networks reads only those.
+A checkpoint is one Orbax step, written whole or not at all. It holds the whole `TrainState` and, as
+JSON, what else a run needs to go on (config, best score, last metrics). Arrays are stored under the
+names of `TrainState`'s fields, so that the networks can be read without the rest.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _NETWORKS = {
 
 
 class CheckpointError(ValueError):
-    """A checkpoint or run directory that does not fit the config, or cannot be read."""
+    """A checkpoint or run directory that does not fit the config, cannot be read, or is in use."""
 
 
 class _NewestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the newest `newest` checkpoints, and the one at `best_step`."""
+    """Keeps the last `newest` checkpoints, and the one of `best_step` if there is one."""
 
     def __init__(self, newest: int):
         self.newest = newest
@@ -50,13 +50,13 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, keep: int = 1, *, owned: bool = False):
-        """Opens `workdir`/checkpoints, which appears with the first save.
+        """Uses the folder `workdir`/checkpoints; the first save makes it.
 
         Args:
           workdir: the run directory.
-          keep: how many of the newest checkpoints stay; the best one stays in addition.
-          owned: nobody else writes there, so that what is half written is left of a save that was
-            killed, and is removed.
+          keep: how many of the newest checkpoints to keep, besides the best one.
+          owned: True if nobody else writes there. Then a half-written checkpoint is what a killed
+            save has left, and is removed.
         """
         self.path = epath.Path(workdir).absolute() / "checkpoints"
         self._policy, self._owned = _NewestAndBest(keep), owned
@@ -67,13 +67,13 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind and jax.process_count() > 1:
-            return  # a save of many processes would wait for those that have failed
-        # After an error, what a save under way has to add would hide it.
+            return  # closing waits for all processes, and one that has failed never comes
+        # After an error, a second one from the save in the background must not replace the first.
         with contextlib.suppress(StorageError) if kind else contextlib.nullcontext():
             self.close()
 
     def latest_step(self) -> int | None:
-        """Returns the newest complete checkpoint's step, or None."""
+        """Returns the step of the newest complete checkpoint, or None if there is none."""
         return max(self.steps(), default=None)
 
     def steps(self) -> list[int]:
@@ -81,19 +81,21 @@ class Checkpoints:
         return sorted(self._open().all_steps()) if self.path.is_dir() else []
 
     def save(self, state: TrainState, metadata: Mapping[str, Any]) -> None:
-        """Starts to write a checkpoint; returns once the state may be donated.
+        """Starts to write a checkpoint, and returns once `state` may be donated to the next step.
 
         Args:
-          state: replicated over devices; its `step` names the checkpoint.
-          metadata: JSON values: at least "best", see `evaluate.better`, or None.
+          state: the state, replicated over devices; its `step` names the checkpoint.
+          metadata: values that JSON can hold. "best" must be among them: the best evaluation so far
+            as `scores.better` returns it, or None.
 
         Raises:
-          StorageError: this checkpoint cannot be written, or the one before could not.
+          StorageError: this checkpoint, or the one before it, cannot be written.
         """
         best = metadata["best"]
         self._policy.best_step = best["step"] if best else None
-        # Copies on the host: every process has the whole state, and what is kept depends on no
-        # device. (A view of a CPU device's memory would change when the step reuses it.)
+        # NumPy arrays: every process has the whole state, and the checkpoint depends on no device.
+        # np.array copies, since device_get may return a view of a CPU device's memory, which the
+        # next step overwrites.
         leaves = {path: np.array(leaf) for path, leaf in _leaves(jax.device_get(state)).items()}
         with storage_errors(self.path):
             check_room(self.path, sum(leaf.nbytes for leaf in leaves.values()))
@@ -107,7 +109,7 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Waits for what is being written.
+        """Waits until the checkpoint that is being written, if any, is complete.
 
         Raises:
           StorageError: it could not be written.
@@ -122,15 +124,15 @@ class Checkpoints:
         """Reads a whole state.
 
         Args:
-          template: a state of the run's model and optimiser; only shapes are used.
-          step: which checkpoint; the newest if None.
+          template: a state of the run's model and optimiser; its structure and shapes are used.
+          step: the checkpoint's step; None for the newest.
 
         Returns:
-          The state, of NumPy arrays, and the metadata it was saved with.
+          The state, as NumPy arrays, and the metadata that was saved with it.
 
         Raises:
-          CheckpointError: there is no such checkpoint, it cannot be read, or it is of another
-            model.
+          CheckpointError: there is no such checkpoint, it cannot be read, or its arrays are of
+            another model.
         """
         step = self._existing_step(step)
         leaves, metadata = self._read(step, _leaves(template))
@@ -144,15 +146,16 @@ class Checkpoints:
         """Reads student and teacher only.
 
         Args:
-          template: a state of the run's model; only shapes are used.
-          step: which checkpoint; the newest if None.
+          template: a state of the run's model; its structure and shapes are used.
+          step: the checkpoint's step; None for the newest.
 
         Returns:
-          The step, {"student": {"params", "batch_stats"}, "teacher": ...} of NumPy arrays, and the
-          metadata.
+          The checkpoint's step, {"student": {"params", "batch_stats"}, "teacher": ...} of NumPy
+          arrays, and the metadata.
 
         Raises:
-          CheckpointError: see `restore`.
+          CheckpointError: there is no such checkpoint, it cannot be read, or its networks are of
+            another model.
         """
         step = self._existing_step(step)
         fields = {field for network in _NETWORKS.values() for field in network.values()}
@@ -166,10 +169,13 @@ class Checkpoints:
         return step, networks, metadata
 
     def restore_teacher(self) -> dict[str, np.ndarray]:
-        """Reads the newest teacher, whatever model it is of: {path: array}.
+        """Reads the teacher of the newest checkpoint without knowing its model.
+
+        Returns:
+          {path such as "backbone/res2_0/conv1/kernel": array}, of parameters and batch statistics.
 
         Raises:
-          CheckpointError: see `restore`.
+          CheckpointError: there is no checkpoint, or it cannot be read.
         """
         step = self._existing_step(None)
         with self._reading(step):
@@ -179,17 +185,21 @@ class Checkpoints:
         return {"/".join(key[1:]): array for key, array in leaves.items()}
 
     def close(self) -> None:
-        """Waits for what is being written; see `wait`."""
+        """Closes the folder after waiting, as `wait` does, for what is being written.
+
+        Raises:
+          StorageError: it could not be written.
+        """
         manager, self._manager = self._manager, None
         if manager is not None:
             with storage_errors(self.path):
                 manager.close()
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """Returns what a checkpoint holds besides the state.
+        """Returns the metadata that `save` was given for this step.
 
         Raises:
-          CheckpointError: it cannot be read.
+          CheckpointError: the checkpoint cannot be read.
         """
         with self._reading(step):
             args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
@@ -223,7 +233,7 @@ class Checkpoints:
     def _read(
         self, step: int, wanted: dict[tuple[str, ...], Any]
     ) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, Any]]:
-        """Reads the leaves named in `wanted` and the metadata of one checkpoint."""
+        """Reads the arrays at the paths in `wanted`, and the metadata, of one checkpoint."""
         with self._reading(step):
             stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
             _check_leaves(self.path / str(step), stored, wanted)
@@ -231,7 +241,7 @@ class Checkpoints:
             args = ocp.args.Composite(
                 state=ocp.args.PyTreeRestore(
                     item=target,
-                    # NumPy, so that a checkpoint does not depend on the devices that wrote it.
+                    # As NumPy arrays, so that the devices that wrote it need not be there.
                     restore_args=jax.tree.map(
                         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target
                     ),
@@ -261,14 +271,14 @@ def _state_dict(state: TrainState) -> dict[str, Any]:
 
 
 def _leaves(state: TrainState) -> dict[tuple[str, ...], Any]:
-    """Returns {path: array}, without the empty nodes that optimiser states are full of."""
+    """Returns {path: array}; the many empty nodes of an optimiser's state are left out."""
     return flax.traverse_util.flatten_dict(_state_dict(state))
 
 
 def _check_leaves(
     path: epath.Path, stored: dict[tuple[str, ...], Any], wanted: dict[tuple[str, ...], Any]
 ) -> None:
-    """Raises CheckpointError that names the first leaves which differ, and both shapes."""
+    """Raises CheckpointError if shapes differ, and names the first such arrays and both shapes."""
     fields = {key[0] for key in wanted}
     stored = {key: leaf for key, leaf in stored.items() if key[0] in fields}
 

@@ -1,7 +1,7 @@
 """Validation of a run's config: every problem is found before anything is built or written.
 
-`configs/base.py` is the schema: keys it does not have are unknown, keys it has must be there and
-have its types. Then the values must make sense, alone and together.
+`configs/base.py` is the schema: a config must have its keys and no others, with values of the same
+types. Then each value must be in its range, and values that belong together must agree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ConfigError(ValueError):
     """A config that cannot be run.
 
     Attributes:
-      problems: one sentence each, naming the dotted key, its value and the remedy.
+      problems: a sentence for each problem: the dotted key, its value and the remedy.
     """
 
     def __init__(self, problems: list[str]):
@@ -30,7 +30,7 @@ class ConfigError(ValueError):
 
 
 def dotted(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {dotted key: value} of a nested config, in the config's order."""
+    """Flattens a nested config to {dotted key: value}, in the config's order."""
     flat = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
@@ -42,25 +42,26 @@ def dotted(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str
 
 
 def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> None:
-    """Checks a config against `configs/base.py` and against itself.
+    """Checks keys and types against `configs/base.py`, then the values, alone and together.
 
     Args:
       config: the run's config.
-      num_devices: devices of all processes that share the batches.
-      trains: False asks of the batches only that evaluation's can be shared.
+      num_devices: devices of all processes together, which share each batch.
+      trains: False if the config is only used to evaluate: then only `eval_batch_size` must be a
+        multiple of the devices.
 
     Raises:
-      ConfigError: with every problem found.
+      ConfigError: lists every problem found.
     """
     schema = dotted(base.get_config())
     given = dotted(config)
     problems = _schema_problems(given, schema)
-    # A key with a problem already reported takes its default here, so that it is reported once.
+    # Keys that are missing or of a wrong type are reported above; below, their default is checked.
     values = {
         key: given[key] if key in given and _has_type(given[key], default) else default
         for key, default in schema.items()
     }
-    # Nor is a default blamed for what the user did not write.
+    # A missing key's default can have a problem of its own (data.name is empty): do not report it.
     problems += [text for key, text in _value_problems(values) if key in given]
     problems += _combination_problems(values)
     problems += _device_problems(values, num_devices, trains)
@@ -69,10 +70,12 @@ def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> No
 
 
 def validate_options(config: ConfigDict) -> None:
-    """Checks each value of a config that says how to predict, but of no data set or run.
+    """Checks a config that only says how to predict, so that it may name no data set.
+
+    Values are checked one by one; whether they fit together and fit the devices is not.
 
     Raises:
-      ConfigError: with every problem found.
+      ConfigError: lists every problem found.
     """
     schema, given = dotted(base.get_config()), dotted(config)
     problems = _schema_problems(given, schema)
@@ -83,12 +86,12 @@ def validate_options(config: ConfigDict) -> None:
 
 
 def is_known(key: str) -> bool:
-    """Returns whether `configs/base.py` has this dotted key (of a value, not of a group)."""
+    """Returns whether `configs/base.py` has a value, not only a group, under this dotted key."""
     return key in dotted(base.get_config())
 
 
 def nearest_key(key: str) -> str | None:
-    """Returns the dotted key of `configs/base.py` that is most like `key`, or None."""
+    """Returns the dotted key of `configs/base.py` that is spelled most like `key`, or None."""
     known = list(dotted(base.get_config()))
     matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not matches:
@@ -109,7 +112,7 @@ def _has_type(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(default, tuple):
-        return isinstance(value, (tuple, list))  # what JSON makes of it
+        return isinstance(value, (tuple, list))  # a list is what JSON makes of a tuple
     return type(value) is type(default)
 
 
@@ -129,13 +132,13 @@ def _schema_problems(given: dict[str, Any], schema: dict[str, Any]) -> list[str]
 
 
 def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """Problems that one key has on its own: (key, sentence)."""
+    """Finds values that are wrong on their own: (key, sentence) each."""
     problems = []
     for key, choices in CHOICES.items():
         if values[key] not in choices:
             problems.append((key, f"{key} = {values[key]!r} is not one of {', '.join(choices)}"))
     for key, (low, high) in RANGES.items():
-        # Written so that NaN fails as well; infinity is a value no key allows.
+        # NaN fails every comparison, so it is reported as well. Infinity is never allowed.
         if not (low <= values[key] <= high and values[key] < math.inf):
             allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             problems.append((key, f"{key} = {values[key]} must be {allowed}"))
@@ -160,7 +163,7 @@ def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _combination_problems(values: dict[str, Any]) -> list[str]:
-    """Problems of keys that do not go together."""
+    """Finds values that contradict each other."""
     problems = []
     for low, high in (("cutmix.min_area", "cutmix.max_area"), ("data.min_scale", "data.max_scale")):
         if values[low] > values[high]:
@@ -192,7 +195,7 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
 
 
 def _device_problems(values: dict[str, Any], num_devices: int, trains: bool) -> list[str]:
-    """Problems of the batch sizes on `num_devices` devices."""
+    """Finds batch sizes that `num_devices` devices cannot share equally, or that are too small."""
     semi, accumulate = trains and values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
     parts = num_devices * accumulate
     divisors = {"eval_batch_size": num_devices} | ({"batch_size": parts} if trains else {})

@@ -1,4 +1,4 @@
-"""What each config key may be, on its own; `rc2l_jax.run.config` reports what is not."""
+"""The values that each config key allows on its own; `rc2l_jax.run.config` checks them."""
 
 import math
 
@@ -26,7 +26,7 @@ CHOICES = {
     "model.norm": NORMS,
 }
 
-# Smallest and largest value, both allowed.
+# (smallest, largest), both of them allowed.
 RANGES = {
     "num_steps": (1, math.inf),
     "batch_size": (1, math.inf),
@@ -41,7 +41,7 @@ RANGES = {
     "max_bad_examples": (0, math.inf),
     "num_pictures": (0, math.inf),
     "eval.window": (0, math.inf),
-    "eval.window_stride": (0.1, 1),  # above 1 there would be gaps
+    "eval.window_stride": (0.1, 1),  # above 1, windows would leave gaps
     "eval.max_shapes": (1, math.inf),
     "learning_rate": (0, math.inf),
     "weight_decay": (0, math.inf),
@@ -102,7 +102,7 @@ RANGES = {
     "data.shapes.num_val": (1, math.inf),
 }
 
-# Greater than 0.
+# Keys whose value must be greater than 0.
 POSITIVE = (
     "grad_clip_norm",
     "unsup.rmc_temperature",
@@ -113,5 +113,5 @@ POSITIVE = (
 
 NOT_EMPTY = ("data.name", "data.labeled_split", "data.eval_split")
 
-# Of the backbone's stride.
+# The backbone's coarsest stride is 32.
 MULTIPLES_OF_32 = ("data.crop_size", "eval.window")

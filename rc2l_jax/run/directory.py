@@ -1,4 +1,4 @@
-"""A run directory belongs to one config, and to one job at a time; its files are replaced whole.
+"""The run directory: its path, the lock that keeps other jobs out, and how far its run is.
 
 It may lie on a local disk or in a bucket (`gs://`).
 """
@@ -20,21 +20,21 @@ from rc2l_jax.run.storage import StorageError, is_local, write_json
 
 
 def run_path(workdir: epath.PathLike) -> epath.Path:
-    """The run directory, absolute: a local path or a bucket's address."""
+    """Returns the run directory as an absolute local path, or as a bucket's address."""
     path = epath.Path(workdir).expanduser()
-    return path.absolute() if is_local(path) else path  # made absolute, a bucket would be a folder
+    return path.absolute() if is_local(path) else path  # absolute() makes a local path of gs://
 
 
 @contextlib.contextmanager
 def only_job(workdir: epath.Path) -> Iterator[None]:
-    """Within it no other job can train in the run directory.
+    """Keeps other jobs from training in the run directory while the context is open.
 
-    The lock is the system's: it is gone when the process is, however it ended. A bucket has no
-    such locks; there nothing is checked. On a disk without them (some Lustre mounts) job.lock
-    itself is the lock, and stays after a kill.
+    The lock is the operating system's: it ends with the process, however that ends. On a disk
+    without such locks (some Lustre mounts) the file job.lock is the lock, and stays after a kill. A
+    bucket has no locks, and there nothing is checked.
 
     Raises:
-      CheckpointError: another job has it.
+      CheckpointError: another job holds the lock.
     """
     if not is_local(workdir):
         yield
@@ -53,7 +53,7 @@ def only_job(workdir: epath.Path) -> Iterator[None]:
         write_json(owner, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
         yield
     finally:
-        with contextlib.suppress(OSError):  # a disk that may not be written any more
+        with contextlib.suppress(OSError):  # the disk may be full or read-only by now
             owner.unlink(missing_ok=True)
         lock.release()
 
@@ -67,7 +67,7 @@ def _describe_job(owner: epath.Path) -> str:
 
 
 def progress(workdir: epath.Path) -> str:
-    """Says how far the run is: its checkpoints, complete or not, and the step of its results."""
+    """Describes how far the run is: the steps of its checkpoints and of results.json."""
     folder = workdir / "checkpoints"
     names = [path.name for path in folder.glob("*")] if folder.is_dir() else []
     steps = sorted(int(name) for name in names if name.isdigit())
@@ -75,16 +75,16 @@ def progress(workdir: epath.Path) -> str:
 
 
 def results_step(workdir: epath.Path) -> int | None:
-    """The step that results.json is of; None if there is no such file."""
+    """Returns the evaluated step that results.json holds; None if there is no such file."""
     path = workdir / "results.json"
     return json.loads(path.read_text())["step"] if path.exists() else None
 
 
 def check_still_there(workdir: epath.Path) -> None:
-    """Notices that somebody deleted the run directory: parts of it would appear again as written.
+    """Checks that the run directory was not deleted, since writing on would make part of it again.
 
     Raises:
-      StorageError: its config.json is gone.
+      StorageError: config.json is gone.
     """
     if not (workdir / "config.json").exists():
         raise StorageError(f"{workdir} is gone: it was deleted or moved while the run used it")

@@ -1,6 +1,6 @@
-"""Many processes: how they find each other, and how the first error of one ends all of them.
+"""Runs of several processes: how they find each other, and how an error in one ends all of them.
 
-Without this, a process that fails leaves the others waiting for it in a collective operation.
+Otherwise the others would wait, in a collective operation, for a process that has failed.
 """
 
 from __future__ import annotations
@@ -22,37 +22,40 @@ from etils import epath
 from rc2l_jax.run.interruption import Interrupted
 
 PEER_FAILED = 4  # exit status: another process had the error
-# Without a sign of life for so long, a process counts as dead: with JAX's 100 s the others would
-# wait longer than a minute. A host that swaps or compiles still answers: a thread of its own does.
+# A process that has sent no heartbeat for this long counts as dead: JAX's default of 100 s would
+# make the others wait for more than a minute. A process that compiles or swaps still sends
+# heartbeats, which have a thread of their own.
 _HEARTBEAT_SECONDS = 30
 _SHUTDOWN_SECONDS = 60
 _FAILURE_KEY = "rc2l_jax/failure"
 _POLL_MILLISECONDS = 1_000
-_GRACE_SECONDS = 3  # for the others to read why, before the coordinator is gone
-_LATE_SECONDS = 40  # that a network's disk may show another state
-_COMPILE_SECONDS = 3_600  # the longest that one process waits for another one to compile
+_GRACE_SECONDS = 3  # process 0 waits, so that the others can read the error from it
+_LATE_SECONDS = 40  # how long a network disk may still show an older state
+_COMPILE_SECONDS = 3_600  # how long a process waits for others to compile or start
 
 Outputs = TypeVar("Outputs")
 _meetings = itertools.count()
 
 
 class DistributedError(ValueError):
-    """Processes that cannot find each other."""
+    """Processes that cannot find each other, or that see different run directories."""
 
 
 def initialize(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins this process with the run's others; before anything asks JAX for a device.
+    """Joins this process to the run's other processes. Call it before JAX is asked for a device.
+
+    Give all three arguments, or none. With none, `jax.distributed.initialize` takes them from the
+    cluster (TPU VMs, SLURM, Open MPI, Kubernetes).
 
     Args:
-      coordinator: host:port at which process 0 can be reached; None to find out from the cluster
-        (TPU VMs, SLURM, Open MPI, Kubernetes), as `jax.distributed.initialize` does.
-      num_processes: of the run; likewise.
-      process_id: of this one, 0 .. num_processes - 1; likewise.
+      coordinator: host:port at which process 0 can be reached.
+      num_processes: how many processes the run has.
+      process_id: this process's number, 0 .. num_processes - 1.
 
     Raises:
-      DistributedError: the settings are incomplete, or processes are missing.
+      DistributedError: some arguments are missing, or the processes do not find each other.
     """
     given = (coordinator, num_processes, process_id)
     if any(value is None for value in given) and any(value is not None for value in given):
@@ -77,12 +80,13 @@ def initialize(
 
 @contextlib.contextmanager
 def shared_fate(exit_status: Callable[[BaseException], int]) -> Iterator[None]:
-    """Within it, an error of any process ends all of them, with that error's message.
+    """While the context is open, an error in one process ends all of them with its message.
 
-    With a single process it does nothing.
+    In a run of one process it does nothing.
 
     Args:
-      exit_status: of this process, for an error of its own.
+      exit_status: maps an error of this process to its exit status. The other processes end with
+        `PEER_FAILED`.
     """
     client = _client()
     if client is None:
@@ -93,10 +97,10 @@ def shared_fate(exit_status: Callable[[BaseException], int]) -> Iterator[None]:
     watch.start()
     try:
         yield
-    except Interrupted:  # all of them were, at the same step
+    except Interrupted:  # every process stops at the same step: no error to tell the others
         raise
     except BaseException as error:
-        done.set()  # what is told to the others is not for this process's own watch
+        done.set()  # this process's own watch must not react to what the others are told
         _end_all(client, error, exit_status(error))
     finally:
         done.set()
@@ -104,17 +108,17 @@ def shared_fate(exit_status: Callable[[BaseException], int]) -> Iterator[None]:
 
 
 def compiled_together(function: Callable[[Any, Any], Outputs]) -> Callable[[Any, Any], Outputs]:
-    """Lets a function run only when every process of the run has compiled it.
+    """Makes a function wait, before a batch of new shapes, until every process has compiled it.
 
-    Without this, processes that compile at different speed wait for each other in the first
-    collective operation, and on CPUs that (Gloo) is an error after 30 seconds.
+    Otherwise a process that compiles faster would wait for the others in the first collective
+    operation, which on CPUs (Gloo) fails after 30 seconds.
 
     Args:
-      function: a result of `jax.pmap`, of a state and a batch; the shapes of the batch decide
-        whether it is compiled anew. All processes must bring the same shapes in the same order.
+      function: a `jax.pmap` of (state, batch), compiled anew for each set of shapes of the batch.
+        All processes must bring the same shapes in the same order.
 
     Returns:
-      The function itself in a run of one process.
+      A function with the same arguments and result; in a run of one process `function` itself.
     """
     client = _client()
     if client is None:
@@ -124,7 +128,7 @@ def compiled_together(function: Callable[[Any, Any], Outputs]) -> Callable[[Any,
     def call(state: Any, batch: Any) -> Outputs:
         shapes = tuple(x.shape for x in jax.tree.leaves(batch))
         if shapes not in compiled:
-            function.lower(state, batch).compile()  # where the call below finds it
+            function.lower(state, batch).compile()  # the call below then finds it compiled
             compiled.add(shapes)
             client.wait_at_barrier(f"rc2l_jax/compiled/{next(_meetings)}", 1_000 * _COMPILE_SECONDS)
         return function(state, batch)
@@ -133,17 +137,18 @@ def compiled_together(function: Callable[[Any, Any], Outputs]) -> Callable[[Any,
 
 
 def check_same(workdir: epath.Path, read: Callable[[], str]) -> None:
-    """Makes sure that every process finds in the run directory what process 0 finds.
+    """Checks that every process finds in the run directory what process 0 finds.
 
-    Without this, processes would go on from different checkpoints, and average the gradients of
-    different networks. Nothing is done in a run of one process.
+    Otherwise processes could go on from different checkpoints, and average the gradients of
+    different networks. In a run of one process it does nothing.
 
     Args:
-      workdir: the run directory, for the error.
-      read: says what this process finds. It is asked for some time: a network's disk may be late.
+      workdir: the run directory, for the error's message.
+      read: describes what this process finds. If that differs it is called again for some time: a
+        network disk may show new files late.
 
     Raises:
-      DistributedError: it finds something else.
+      DistributedError: this process still finds something else.
     """
     client = _client()
     if client is None:
@@ -165,14 +170,14 @@ def check_same(workdir: epath.Path, read: Callable[[], str]) -> None:
 
 
 def _client() -> Any:
-    """JAX's key-value client, which has no public name; None in a run of one process."""
+    """Returns JAX's key-value client, which has no public name; None in a run of one process."""
     from jax._src import distributed
 
     return distributed.global_state.client
 
 
 def _watch(client: Any, done: threading.Event) -> None:
-    """Ends this process when another one says that it failed, or when the coordinator is gone."""
+    """Ends this process when another one reports an error, or when process 0 is gone."""
     while not done.is_set():
         try:
             failure = client.blocking_key_value_get(_FAILURE_KEY, _POLL_MILLISECONDS)
@@ -185,14 +190,14 @@ def _watch(client: Any, done: threading.Event) -> None:
 
 
 def _end_all(client: Any, error: BaseException, status: int) -> None:
-    """Tells the others why, and leaves without waiting for them."""
+    """Tells the other processes which error this one had, and ends it without waiting for them."""
     me = f"process {jax.process_index()} on {socket.gethostname()}"
     text = str(error).strip() or type(error).__name__
     if isinstance(error, jax.errors.JaxRuntimeError):
         text += " (another process of the run may be gone: see the last lines of each)"
     try:
         client.key_value_set(_FAILURE_KEY, f"{me} failed: {text}")
-    except Exception:  # another process was first: its error is the one that matters
+    except Exception:  # another process has set the key: it failed first, perhaps causing this
         with contextlib.suppress(Exception):
             first = client.blocking_key_value_get(_FAILURE_KEY, _POLL_MILLISECONDS)
             _leave(f"error: {first}\n(then {me}: {text})", PEER_FAILED)
@@ -202,7 +207,7 @@ def _end_all(client: Any, error: BaseException, status: int) -> None:
 
 
 def _leave(message: str, status: int) -> None:
-    """Ends the process at once: the usual way waits for processes that will not come."""
+    """Ends the process at once: a normal exit would wait for processes that never come."""
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if jax.process_index() == 0:

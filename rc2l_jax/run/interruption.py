@@ -1,7 +1,7 @@
-"""Pre-emption: a request to stop becomes a checkpoint at the next step boundary.
+"""Pre-emption: a signal stops a run at the next step boundary, where a checkpoint is written.
 
-One process listens for SIGTERM and Ctrl-C itself. Many processes ask JAX's pre-emption service,
-which hears SIGTERM on any of them and lets all of them stop at the same boundary.
+A run of one process handles SIGTERM and Ctrl-C itself. In a run of several, JAX's pre-emption
+service notices a SIGTERM to any process, and makes all of them stop at the same boundary.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """The run was told to stop, and everything up to here is kept.
+    """The run was told to stop.
 
-    No `Exception`, as KeyboardInterrupt is none: it may come anywhere, and nobody who catches what
-    can go wrong with a file or a network may take it for that.
+    A BaseException, like KeyboardInterrupt: it may be raised anywhere, and code that catches
+    Exception, to handle a broken file for example, must not swallow it.
     """
 
 
 class StopRequest:
-    """Whether somebody asked this run to stop; a context manager that listens as long as it lasts.
+    """Remembers whether a signal asked this run to stop. It listens while its context is open.
 
-    Outside of `deferred` a signal raises `Interrupted` at once: nothing is lost by that before the
-    first step.
+    At first a signal raises `Interrupted` at once, since nothing is lost before the first step.
+    Within `deferred` it is only noted, for `check` to raise.
     """
 
     def __init__(self) -> None:
-        """Listens from `__enter__` on."""
-        self._name = ""  # of the signal that came
+        """Does not listen yet: `__enter__` starts that."""
+        self._name = ""  # of the signal that was received
         self._boundaries = 0
         self._at_once = True
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        # Only a main thread may listen; and JAX's service needs SIGTERM for itself.
+        # Python allows signal handlers in the main thread only. With several processes SIGTERM is
+        # left to JAX's service.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._hear) for number in _SIGNALS}
         return self
@@ -52,18 +53,22 @@ class StopRequest:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self._name = bool(self._name), signal.Signals(number).name
-        if number == signal.SIGINT and again:  # somebody insists
+        if number == signal.SIGINT and again:  # a second Ctrl-C: do not wait for the boundary
             raise KeyboardInterrupt
         if self._at_once:
             raise Interrupted(self._name)
 
     def deferred(self) -> contextlib.AbstractContextManager[None]:
-        """Within it a signal is only noted, for `check` to find."""
+        """While the context is open, a signal is only noted; `check` raises it."""
         return self._listening(at_once=False)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within it, where nothing is half done, a signal raises `Interrupted` at once."""
+        """While the context is open, a signal raises `Interrupted` at once.
+
+        A signal that was noted before raises it on entry. This is for code that leaves nothing half
+        done, such as waiting for data.
+        """
         with self._listening(at_once=True):
             self.raise_if_heard()
             yield
@@ -77,15 +82,15 @@ class StopRequest:
             self._at_once = before
 
     def raise_if_heard(self) -> None:
-        """Raises Interrupted if this process heard a signal."""
+        """Raises `Interrupted` if this process has received a signal."""
         if self._name:
             raise Interrupted(self._name)
 
     def check(self) -> None:
-        """A boundary at which a run can stop. Every process must come by the same boundaries.
+        """Marks a boundary at which the run can stop. All processes must call it equally often.
 
         Raises:
-          Interrupted: this is where all processes stop.
+          Interrupted: a stop was asked for, and all processes stop here.
         """
         self.raise_if_heard()
         self._boundaries += 1

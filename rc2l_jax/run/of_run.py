@@ -1,6 +1,6 @@
-"""The config of a run, as its directory keeps it: `--config=rc2l_jax/run/of_run.py:RUN`.
+"""A config file that returns the config of a run: `--config=rc2l_jax/run/of_run.py:RUN`.
 
-main.py reads it by itself where --config is left out and --workdir is a run.
+main.py uses it when --config is left out and --workdir is a run.
 """
 
 from ml_collections import ConfigDict
@@ -10,5 +10,5 @@ from rc2l_jax.run.stored_config import run_config
 
 
 def get_config(run: str) -> ConfigDict:
-    """The config of the run directory `run`, as ml_collections asks a config file for it."""
+    """Returns the config of the run directory `run`; ml_collections calls this by its name."""
     return run_config(run_path(run))

@@ -1,4 +1,4 @@
-"""Networks of a run directory: read back, and handed on to other programs."""
+"""Reads trained networks, and their class names, back from a run directory."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def restore_run(
     """Reads student and teacher of a checkpoint.
 
     Args:
-      config: the run's.
+      config: the run's config; it must describe the model that the run trained.
       workdir: the run directory.
-      step: which checkpoint; the newest if None.
+      step: the checkpoint's step; None for the newest.
 
     Returns:
-      The model, the step, {"student": variables, "teacher": variables} and the metadata.
+      The model, the checkpoint's step, {"student": {"params", "batch_stats"}, "teacher": ...} of
+      NumPy arrays, and the checkpoint's metadata.
 
     Raises:
-      CheckpointError: there is no such checkpoint, or it is of another model.
+      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
     """
-    if stored := stored_config(workdir):  # its keys say more than the checkpoint's shapes
+    if stored := stored_config(workdir):  # first: differing keys say more than differing shapes
         check_same_model(stored, config, workdir)
     model = build_model(config)
     template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
@@ -48,10 +49,11 @@ def restore_run(
 
 
 def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
-    """Class names of a run: as it keeps them itself, or of its data set.
+    """Returns the K class names that the run directory keeps; else those of its data set.
 
     Raises:
-      DataError: the run is an older one that keeps none, and its data set cannot be opened.
+      DataError: the directory does not keep K class names (an older run), and the data set cannot
+        be opened.
     """
     names = stored_class_names(workdir)
     if len(names) == config.data.num_classes:
@@ -60,13 +62,14 @@ def run_classes(workdir: epath.Path, config: ConfigDict) -> Sequence[str]:
 
 
 def teacher_of_run(init_from: str) -> dict[str, np.ndarray] | None:
-    """Reads the newest teacher of a run, whatever model it is of.
+    """Reads the teacher of a run's newest checkpoint, if `init_from` is a run directory.
 
     Args:
-      init_from: see `configs/base.py`.
+      init_from: the config's `init_from`: weights of any kind, or a run directory.
 
     Returns:
-      {our path: array}; None if `init_from` is not a run directory.
+      {path such as "backbone/res2_0/conv1/kernel": array}, of whatever model the run trained; None
+      if `init_from` is not a run directory.
 
     Raises:
       CheckpointError: the run has no checkpoint, or it cannot be read.

@@ -1,4 +1,4 @@
-"""Compiled programs are kept from one run to the next."""
+"""Before anything is computed: validate the config, cache compiled programs, count processes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.run.config import validate
 
-# What is kept on disk at most; the programs not used for longest go first.
+# Limit of the cache on disk; beyond it, JAX removes the programs that were unused for longest.
 MAX_BYTES = 10 * 2**30
 
 
 def keep_compiled_programs(directory: str) -> Path | None:
-    """Turns JAX's persistent compilation cache on, for accelerators.
+    """Turns on JAX's persistent compilation cache, so that later runs need not compile again.
 
-    What the user has told JAX itself (`JAX_COMPILATION_CACHE_DIR` and its like) is left as it is.
-    Not on a CPU: XLA keeps machine code there, which a shared home directory would hand to another
-    kind of CPU, and on some CPUs it refuses its own (JAX issue 38445). Programs with a host
-    callback, as the step with `matcher = "host"`, are kept from JAX 0.11 on, and not by 0.10.
+    Settings that the user gave JAX itself (`JAX_COMPILATION_CACHE_DIR` and the like) stay as they
+    are. Otherwise there is no cache on CPUs: XLA would store machine code, which a shared home
+    directory could hand to another kind of CPU, and some CPUs refuse even their own (JAX issue
+    38445). Programs with a host callback, such as the step with `matcher = "host"`, are cached by
+    JAX 0.11 and later, but not by 0.10.
 
     Args:
-      directory: where; "" for nowhere.
+      directory: the cache's folder; "" for no cache.
 
     Returns:
-      The directory in use, or None.
+      The folder in use, or None.
     """
     chosen = jax.config.jax_compilation_cache_dir
     if chosen is None and directory and jax.default_backend() != "cpu":
@@ -37,11 +38,19 @@ def keep_compiled_programs(directory: str) -> Path | None:
 
 
 def start(config: ConfigDict, *, trains: bool) -> None:
-    """Validates a config (see there), and lets JAX keep what it compiles."""
+    """Validates the config for this run's devices, and turns on the compilation cache.
+
+    Args:
+      config: the run's config.
+      trains: whether it is used to train, or only to evaluate; see `validate`.
+
+    Raises:
+      ConfigError: lists every problem found.
+    """
     validate(config, jax.device_count(), trains=trains)
     keep_compiled_programs(config.compilation_cache)
 
 
 def topology() -> tuple[int, int, int]:
-    """Returns local devices, this process's index and the number of processes."""
+    """Returns the number of local devices, this process's index and the number of processes."""
     return jax.local_device_count(), jax.process_index(), jax.process_count()

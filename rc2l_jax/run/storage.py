@@ -1,4 +1,4 @@
-"""What is said when a run directory cannot be written."""
+"""Writing into a run directory: one kind of error, a check for room on the disk, and JSON files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from data.whole_files import write_text
 
 
 class StorageError(ValueError):
-    """A run directory that cannot be written: the disk is full, or it is not ours to write."""
+    """A run directory that cannot be written: the disk is full, or permissions are missing."""
 
 
 @contextlib.contextmanager
 def storage_errors(path: epath.Path) -> Iterator[None]:
-    """Within it, whatever goes wrong while `path` is written is raised as StorageError.
+    """While the context is open, any error is raised as StorageError that names `path`.
 
-    Not only OSError: TensorFlow and TensorStore have errors of their own for a full disk.
+    All kinds are caught, because TensorFlow and TensorStore do not raise OSError for a full disk.
+    Errors of this package pass unchanged: they already say what is wrong.
     """
     try:
         yield
     except Exception as error:
-        if type(error).__module__.startswith("rc2l_jax."):  # says already what is wrong
+        if type(error).__module__.startswith("rc2l_jax."):
             raise
         raise StorageError(
             f"{path} cannot be written ({type(error).__name__}: "
@@ -38,12 +39,15 @@ def storage_errors(path: epath.Path) -> Iterator[None]:
 
 
 def is_local(path: epath.Path) -> bool:
-    """Returns whether a path is of this machine's file system."""
+    """Returns whether a path is in this machine's file system, and not in a bucket."""
     return "://" not in os.fspath(path)
 
 
 def check_room(path: epath.Path, size: int) -> None:
-    """Raises StorageError if a local disk has no room for `size` bytes, before a save is begun."""
+    """Raises StorageError if `path` is on a local disk with less than `size` bytes left.
+
+    Called before a save begins; a bucket, or a folder that does not exist yet, is not checked.
+    """
     if not is_local(path) or not path.exists():
         return
     free = shutil.disk_usage(path).free
@@ -56,10 +60,10 @@ def check_room(path: epath.Path, size: int) -> None:
 
 
 def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Replaces what JSON cannot hold (nan, infinities) by None."""
+    """Replaces numbers that JSON cannot hold (NaN, infinities) by None."""
     return {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    """Writes a JSON file; a reader sees the former file or the new one, never half of it."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""The config of a run, as its directory keeps it."""
+"""A run's config.json: written, read back, and compared with the config a run is to go on with."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from rc2l_jax.run.checkpoints import CheckpointError
 from rc2l_jax.run.config import dotted
 from rc2l_jax.run.storage import write_json
 
-# In config.json, beside the config's own keys.
+# What config.json has besides the config's own keys.
 _SPLITS, _VERSION, _CLASSES = "splits", "version", "class_names"
 
 
 def run_config(workdir: epath.Path) -> ConfigDict:
-    """Reads the config that a run was trained with; keys that are newer have their default.
+    """Reads the config that a run was trained with.
+
+    Keys that did not exist then get their default; keys that no longer exist are left out.
 
     Raises:
-      CheckpointError: the run directory has none.
+      CheckpointError: the run directory has no config.json, or one that cannot be read.
     """
     path, config = workdir / "config.json", base.get_config()
     known = dotted(config)
@@ -45,16 +47,16 @@ def run_config(workdir: epath.Path) -> ConfigDict:
 
 
 def stored_config(workdir: epath.Path) -> dict[str, Any]:
-    """What config.json holds, see `write_run_config`; {} if it cannot be read."""
+    """Returns all of config.json, as `write_run_config` wrote it; {} if it cannot be read."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return dict(json.loads((workdir / "config.json").read_text()))
     return {}
 
 
 def stored_class_names(workdir: epath.Path) -> list[str]:
-    """The class names that a run directory knows; none if it does not.
+    """Returns the class names that a run directory keeps; [] if it keeps none.
 
-    A run that was begun before config.json had them has them from its last evaluation.
+    Older runs have none in config.json; theirs are in results.json, from their last evaluation.
     """
     with contextlib.suppress(LookupError, TypeError):
         return list(stored_config(workdir)[_CLASSES])
@@ -70,16 +72,16 @@ def write_run_config(
 
     Args:
       workdir: the run directory.
-      config: of the run.
-      used: see `check.describe_subsets`.
+      config: the run's config.
+      used: the images that the run uses, as `subsets.describe_subsets` describes them.
       class_names: K names.
     """
     beside = {_SPLITS: dict(used), _CLASSES: list(class_names), _VERSION: __version__}
     write_json(workdir / "config.json", config.to_dict() | beside)
 
 
-# Keys that may differ between a run and its continuation: they change no parameter, except
-# `num_steps`, by which a run is prolonged (the schedule follows the new value from there on).
+# Keys that may change when a run goes on: they change nothing that is learned. The exception is
+# `num_steps`, which prolongs a run; from there on the learning rate follows the new value.
 CHANGEABLE = frozenset(
     {
         "num_steps",
@@ -107,14 +109,14 @@ CHANGEABLE = frozenset(
 
 
 def keep_former_config(workdir: epath.Path, step: int) -> None:
-    """Keeps config.json, before a run of another config goes on from `step`, under another name."""
+    """Copies config.json to config_until_step_XXXXXXXX.json before a changed config replaces it."""
     path = workdir / f"config_until_step_{step:08d}.json"
     if not path.exists():
         write_text(path, (workdir / "config.json").read_text())
 
 
 def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Returns {dotted key: (stored value, new value)}; a key one side lacks is "absent" there."""
+    """Returns {dotted key: (stored value, new value)}; "absent" stands for a missing key."""
     old, new = dotted(stored), dotted(json.loads(json.dumps(config.to_dict())))
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
@@ -126,22 +128,22 @@ def check_run_config(
     used: Mapping[str, Any],
     allow_changes: bool = False,
 ) -> list[str]:
-    """Refuses to go on with a run of another config, before anything is written.
+    """Refuses to go on with a run if its config or its images have changed. Writes nothing.
 
     Args:
       workdir: the run directory, which need not exist. Without a checkpoint in it there is nothing
-        to go on with, and the config may have changed freely.
-      config: of the run to start or go on with.
-      used: the images it uses, see `check.describe_subsets`.
-      allow_changes: of any key and of the images; a model of other shapes is found later, by its
-        checkpoint.
+        to go on with, and anything may have changed.
+      config: the config of the run to start or go on with.
+      used: the images that it uses, as `subsets.describe_subsets` describes them.
+      allow_changes: True allows any key and the images to change. A model whose weights do not fit
+        is then found only when the checkpoint is read.
 
     Returns:
-      A line for each key that has changed and may.
+      A line for each changed key, and for each split with other images, that is let pass.
 
     Raises:
-      CheckpointError: the directory's config.json differs in a key that matters or names other
-        images, or is damaged.
+      CheckpointError: config.json is damaged; or, without `allow_changes`, a key that is not in
+        `CHANGEABLE` or the images have changed.
     """
     path = workdir / "config.json"
     if not path.exists() or not any((workdir / "checkpoints").glob("*")):
@@ -151,14 +153,14 @@ def check_run_config(
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
     before = stored.pop(_SPLITS, {})
-    stored.pop(_VERSION, None)  # a newer one may go on; its release notes say what it changes
+    stored.pop(_VERSION, None)  # a newer version may go on; its changelog says what it changes
     stored.pop(_CLASSES, None)
     differing = differing_keys(stored, config)
     phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
     refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]
     if refused and not allow_changes:
         do = "Use another --workdir, or that run's config"
-        if not any(key.startswith("model.") for key in differing):  # whose weights would not fit
+        if not any(key.startswith("model.") for key in differing):  # its weights would not fit
             do += "; or --allow_config_change to go on with the new one"
         raise CheckpointError(
             f"{workdir} belongs to a run of another config: {'; '.join(refused)}. {do}"
@@ -180,12 +182,12 @@ def _images(used: Mapping[str, Any], name: str) -> Any:
 
 
 def describe_change(key: str, old: Any, new: Any) -> str:
-    """Returns one differing key as a phrase."""
+    """Returns a phrase that says what a key was and is now."""
     return f"{key} was {old!r} and is now {new!r}"
 
 
 def check_same_model(stored: Mapping[str, Any], config: ConfigDict, workdir: epath.Path) -> None:
-    """Raises CheckpointError if the config describes another network than a stored one."""
+    """Raises CheckpointError if `config` describes another network than the `stored` config."""
     decisive = ("model.", "data.name", "data.num_classes")
     changes = [
         describe_change(key, *pair)

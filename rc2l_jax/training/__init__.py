@@ -1,1 +1,1 @@
-"""A run from its config to its results: the loop, and what is due after its steps."""
+"""Training a run: its start, the loop, what is done after steps, and checks before training."""

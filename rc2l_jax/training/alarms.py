@@ -1,4 +1,4 @@
-"""What the log warns of: steps that were not finite, and pseudo labels that have collapsed."""
+"""Warnings in the log: steps that were not finite, and pseudo labels that have collapsed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Mapping
 
 from rc2l_jax.method.step_metrics import NONFINITE
 
-# Means over the steps since the last log: below them hardly a step is an exception.
-_FEW_SEGMENTS = 0.05  # an image
-_FEW_CLASSES = 1.1  # a step
+# Below these means over the steps since the last log there is a warning.
+_FEW_SEGMENTS = 0.05  # pseudo segments per image
+_FEW_CLASSES = 1.1  # classes among a step's pseudo segments
 
 
 def without_zeros(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Leaves out the terms that always were finite: some twenty numbers that say nothing."""
+    """Leaves out the "nonfinite/..." metrics that are 0: usually these are all, some twenty."""
     return {k: v for k, v in metrics.items() if v or not k.startswith(NONFINITE)}
 
 
 def nonfinite_counts(metrics: Mapping[str, float], steps: int) -> dict[str, int]:
-    """How many of the last steps had which term not finite.
+    """Counts, for each loss or gradient term, the steps in which it was not finite.
 
     Args:
-      metrics: means over these steps.
-      steps: their number.
+      metrics: means over the steps since the last log.
+      steps: how many steps these are.
 
     Returns:
-      {term: number of steps}, without the terms that always were finite, the most frequent first.
+      {term: number of steps}, the most frequent first; terms that were always finite are left out.
     """
     counts = {
         name.removeprefix(NONFINITE): round(share * steps)
@@ -35,7 +35,12 @@ def nonfinite_counts(metrics: Mapping[str, float], steps: int) -> dict[str, int]
 
 
 def nonfinite_warning(metrics: Mapping[str, float], steps: int) -> str:
-    """Says how many of the last steps were skipped, and why; "" if none was."""
+    """Returns a warning that says how many steps were skipped, and why; "" if none was.
+
+    Args:
+      metrics: means over the steps since the last log.
+      steps: how many steps these are.
+    """
     skipped = round(metrics["nonfinite_steps"] * steps)
     if not skipped:
         return ""
@@ -47,11 +52,13 @@ def nonfinite_warning(metrics: Mapping[str, float], steps: int) -> str:
 
 
 def collapse_warning(metrics: Mapping[str, float], num_classes: int) -> str:
-    """Says that the teacher's pseudo labels teach nothing (any more); "" if they do not seem so.
+    """Returns a warning if pseudo segments are almost none or of one class only; "" if not.
+
+    There is no warning while the unlabelled loss terms have weight 0: pseudo labels then teach
+    nothing, whatever they are.
 
     Args:
-      metrics: means over the last steps; while the unlabelled terms weigh nothing, the teacher may
-        do what it likes.
+      metrics: means over the steps since the last log.
       num_classes: K.
     """
     if metrics.get("unsup_weight", 0.0) <= 0 or "pseudo/segments" not in metrics:

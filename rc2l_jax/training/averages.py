@@ -18,17 +18,17 @@ def _add(total: Totals, new: Totals) -> Totals:
 
 
 def accumulate(total: Totals | None, new: Totals) -> Totals:
-    """Adds one step's metrics to the running ones, on the device, without waiting for it.
+    """Adds one step's metrics to the totals, on the device and without waiting for it.
 
     Args:
-      total: what was returned for the step before, or None to start.
-      new: {name: (sum, count)}, float32 scalars.
+      total: the totals of the steps before, or None at the first step.
+      new: the step's {name: (sum, count)}, float32 scalars.
 
     Returns:
-      {name: (sum, count)} of all steps so far.
+      The totals, {name: (sum, count)}, of all steps so far.
 
     Raises:
-      ValueError: the step's metrics have other names than those before.
+      ValueError: the step's metrics have other names than the totals.
     """
     if total is None:
         return dict(new)
@@ -40,10 +40,10 @@ def accumulate(total: Totals | None, new: Totals) -> Totals:
 
 
 def summarize(total: Totals | None) -> dict[str, float]:
-    """Divides sums by counts, on the host. Metrics whose count is 0 are left out.
+    """Divides sums by counts, on the host. Metrics with a count of 0 are left out.
 
     Args:
-      total: {name: (sum, count)}, or None when no step was taken.
+      total: {name: (sum, count)}, or None if no step was taken.
 
     Returns:
       {name: mean}.

@@ -1,4 +1,4 @@
-"""`--mode=check` and `--mode=prepare`: config and data, before anything is trained."""
+"""`--mode=check` and `--mode=prepare`: checks config and data, and prepares records."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rc2l_jax.run.config import validate
 from rc2l_jax.structs import VOID
 
 _CHUNK = 64  # masks in memory at a time
-_MUCH_VOID = 0.5  # share of the pixels
+_MUCH_VOID = 0.5  # a larger share of void pixels gives a warning
 
 
 def prepare(config: ConfigDict) -> None:
-    """Makes the records of the splits that a run uses, if they are not there, and names them.
+    """Makes the missing records of the splits that a run uses, and prints where they lie.
 
     Raises:
-      ConfigError: the config cannot be run.
+      ConfigError: the config is not valid.
       DataError: the data set cannot be used.
     """
     validate(config, num_devices=1)
@@ -36,16 +36,16 @@ def prepare(config: ConfigDict) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Checks config, splits and every mask that will be read; prints what each split holds.
+    """Checks config, splits, and the labelled and evaluation masks; prints what each split holds.
 
     Raises:
-      ConfigError: the config cannot be run on this machine's devices.
-      DataError: the data cannot be used; all problems were printed before.
+      ConfigError: the config is not valid, or does not fit this machine's devices.
+      DataError: the data cannot be used. If several problems are found, each is printed first.
     """
     validate(config, jax.device_count())
     with _problems_printed():
         dataset, subsets = open_subsets(config)
-    for note in dataset.notes:  # may be what explains missing masks
+    for note in dataset.notes:  # before the checks: a note may explain missing masks
         print(f"warning: {note}")
     with _problems_printed():
         if errors := dataset.label_errors((*subsets.labeled, *subsets.evaluation)):
@@ -74,7 +74,7 @@ def check(config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def _problems_printed() -> Iterator[None]:
-    """Prints every problem of an error, and raises one that gives their number."""
+    """Prints all problems of a DataError, and raises one that only says how many there were."""
     try:
         yield
     except DataError as error:
@@ -87,7 +87,7 @@ _WITH_MASKS = ("labeled", "evaluation")
 
 
 def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
-    """Prints where the records of a run's splits lie, and which earlier copies may go."""
+    """Prints where the records of a run's splits lie, and which outdated copies can be deleted."""
     copies = []
     for split in dict.fromkeys(split for keys in subsets.named().values() for split, _ in keys):
         found = dataset.records(split)
@@ -106,7 +106,7 @@ def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
 
 
 def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
-    """Returns the images' sizes (width x height) as a phrase."""
+    """Returns a phrase about the images' sizes, width x height in pixels."""
     sizes = Counter((e.width, e.height) for e in map(dataset.example, keys))
     (size, count), *_ = sizes.most_common(1)
     if len(sizes) == 1:
@@ -117,7 +117,7 @@ def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
 
 
 def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
-    """Returns what a user should know about config and splits, and need not mend."""
+    """Returns sentences about config and splits that a user should know and need not act on."""
     found = []
     if config.model.norm == "frozen" and not config.init_from:
         found.append(
@@ -133,11 +133,11 @@ def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
 
 
 class MaskCounts(NamedTuple):
-    """What masks show.
+    """What is counted in the masks of a split.
 
     Attributes:
-      pixels: int64 [256], of each id.
-      most_classes: how many classes one mask shows at most.
+      pixels: int64 [256], the number of pixels of each id; 255 is void.
+      most_classes: the largest number of classes in one mask.
     """
 
     pixels: np.ndarray
@@ -145,7 +145,7 @@ class MaskCounts(NamedTuple):
 
 
 def mask_counts(dataset: Dataset, keys: Sequence[Key]) -> MaskCounts:
-    """Counts in the masks of `keys`."""
+    """Counts pixels and classes in the masks of the examples `keys`."""
     pixels, most = np.zeros(256, np.int64), 0
     for start in range(0, len(keys), _CHUNK):
         _, encoded = dataset.fetch(keys[start : start + _CHUNK], labels=True)
@@ -157,7 +157,12 @@ def mask_counts(dataset: Dataset, keys: Sequence[Key]) -> MaskCounts:
 
 
 def print_histogram(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
-    """Prints each class's share of the pixels, a column a split."""
+    """Prints each class's share of the pixels, one column per split.
+
+    Args:
+      class_names: K names.
+      counts: {split: int64 [256], the number of pixels of each id}.
+    """
     shares = [count / max(count.sum(), 1) for count in counts.values()]
     print(f"{'share of pixels':24}" + "".join(f"{name:>12}" for name in counts))
     for index, name in [*enumerate(class_names), (VOID, "(void)")]:
@@ -165,10 +170,14 @@ def print_histogram(class_names: Sequence[str], counts: dict[str, np.ndarray]) -
 
 
 def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
-    """Warns of classes that a split never shows, and of masks that say little.
+    """Prints warnings about classes that a split never shows, and about masks that are mostly void.
+
+    Args:
+      class_names: K names.
+      counts: {split: int64 [256], the number of pixels of each id}.
 
     Raises:
-      DataError: no two classes are left: what was meant as a class is void.
+      DataError: a split shows fewer than two classes, perhaps because one is written as void.
     """
     for name, count in counts.items():
         absent = [label for label, pixels in zip(class_names, count) if not pixels]

@@ -1,4 +1,4 @@
-"""The one place where a step is lifted over devices."""
+"""Runs the training step, and the views that pictures show, on all devices (`jax.pmap`)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from rc2l_jax.structs import AXIS, Batch, Mean, TrainState
 def parallel_train_step(
     model: MaskFormer, optimizer: optax.GradientTransformation, config: ConfigDict
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]:
-    """Lifts `train_step` over all devices; the state is replicated, and donated.
+    """Maps `train_step` over all devices.
 
     Returns:
-      A function of the state and a batch whose leaves are [D, B/D, ...] (D local devices).
+      A function of the replicated state, which is donated, and a batch with leaves [D, B/D, ...], D
+      local devices. It returns the next state and the metrics of `train_step`.
     """
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=config)
     lifted = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
@@ -34,7 +35,10 @@ def parallel_train_step(
 
 
 def replicate(state: TrainState, num_devices: int | None = None) -> TrainState:
-    """Puts a state on the first local devices just as the step returns it: one compilation less."""
+    """Copies a state to the first `num_devices` local devices, or to all of them if None.
+
+    It gets the sharding that the step returns, so that the second step need not compile again.
+    """
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:num_devices]), (AXIS,))
     return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
@@ -42,11 +46,12 @@ def replicate(state: TrainState, num_devices: int | None = None) -> TrainState:
 def parallel_views(
     model: MaskFormer, config: ConfigDict
 ) -> Callable[[TrainState, Batch], tuple[jax.Array, ...]]:
-    """Lifts over devices what a step makes of unlabelled images, for pictures.
+    """Maps over all devices what a step makes of unlabelled images, for pictures.
 
     Returns:
-      A function of state and batch to the weak view, its segments as label maps, the strong view
-      and its segments: [D, B/D, ...] each.
+      A function of the state and a batch with leaves [D, B/D, ...]. It returns, [D, B/D, ...] each,
+      the weak views, their pseudo segments as label maps, the strong views, and their segments as
+      label maps.
     """
 
     def views(state: TrainState, batch: Batch) -> tuple[jax.Array, ...]:

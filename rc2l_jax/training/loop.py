@@ -1,4 +1,4 @@
-"""The training loop: steps, and what is due after them."""
+"""The training loop: takes the steps, and logs, evaluates and saves when that is due."""
 
 from __future__ import annotations
 
@@ -38,29 +38,30 @@ from rc2l_jax.training.pseudo_label_history import PseudoLabels
 
 
 class TrainingError(ValueError):
-    """A run whose numbers do not allow it to go on; its last good state is kept."""
+    """Too many steps in a row were not finite. The last good state is in a checkpoint."""
 
 
 @dataclasses.dataclass
 class Training:
-    """What the loop carries besides the `TrainState`.
+    """What the loop needs and updates, besides the `TrainState`.
 
     Attributes:
       config: see `configs/base.py`.
-      model: of student and teacher.
+      model: the architecture of student and teacher.
       data: the data set and the run's subsets of it.
-      views: see `views.parallel_views`.
-      checkpoints, report: of the run directory.
-      stop: whether somebody asked for an end.
-      best: see `evaluate.better`; None before the first evaluation.
-      metrics: of the last logged steps.
-      total: of the steps since the last log; None if there was none.
-      owes_evaluation: the last step's evaluation was interrupted.
-      has_evaluated: this process has, so that the next evaluation need not compile.
-      saved_step: of the newest checkpoint.
+      views: makes the views that pictures show, see `devices.parallel_views`.
+      checkpoints: the run's checkpoints.
+      report: writes numbers and pictures into the run directory.
+      stop: knows whether a signal asked the run to stop.
+      best: the best evaluation so far, see `scores.better`; None before the first one.
+      metrics: means over the steps of the last log.
+      total: {name: (sum, count)} of the steps since the last log; None if there were none.
+      owes_evaluation: whether the last step should have been evaluated and was not yet.
+      has_evaluated: whether this process has evaluated, and so has compiled the evaluation.
+      saved_step: the step of the newest checkpoint.
       bad: the examples that this process could not use since it started.
-      pseudo_labels: of a few images, evaluation after evaluation; None if nothing is shown here.
-      after_evaluation: see `train.train_and_evaluate`.
+      pseudo_labels: the history of a few images' pseudo labels; None if this process draws none.
+      after_evaluation: called with the step after each evaluation.
     """
 
     config: ConfigDict
@@ -82,7 +83,13 @@ class Training:
 
 
 def resume(training: Training, template: TrainState) -> TrainState:
-    """Returns the newest checkpoint's state, and puts `training` back to where it was."""
+    """Returns the newest checkpoint's state, and sets `training` to what it was at that step.
+
+    `template` is a state of the same model and optimiser; its structure and shapes are used.
+
+    Raises:
+      CheckpointError: the checkpoint cannot be read, or is of another model.
+    """
     state, metadata = training.checkpoints.restore(template)
     training.best, training.metrics = metadata["best"], metadata["metrics"]
     training.owes_evaluation, training.saved_step = metadata["owes_evaluation"], int(state.step)
@@ -99,11 +106,18 @@ def train(
 ) -> TrainState:
     """Takes the steps from `state.step` to `config.num_steps`; logs, evaluates and saves.
 
-    Between two logged steps nothing waits for the device: metrics are summed there.
+    Metrics are summed on the device, so that between two logs nothing waits for it.
+
+    Args:
+      training: what the loop needs besides the state.
+      state: the state to start from, replicated over devices.
+      step_fn: maps a state and a batch to the next state and metrics.
 
     Raises:
-      Interrupted: `training.stop` asked for it; the state is saved.
-      StorageError, TrainingError, DataError: see `train_and_evaluate`.
+      Interrupted: a signal asked the run to stop; the state is saved.
+      StorageError: the run directory cannot be written.
+      TrainingError: too many steps in a row were not finite.
+      DataError: an example cannot be used (see `config.on_bad_example`).
     """
     config, first = training.config, int(state.step)
     clock = Clock(first, config.num_steps)
@@ -116,7 +130,7 @@ def train(
         training.bad = batches.bad
         for step in range(first + 1, config.num_steps + 1):
             training.stop.check()
-            # A disk may let us wait for long.
+            # Waiting for the disk may take long, so a signal may end it at once.
             with kept_on_error(training, state), training.stop.at_once():
                 batch = next(batches)
             if step == first + 1:
@@ -128,7 +142,7 @@ def train(
                 say(f"first step, with compilation: {time.perf_counter() - began:.1f} s")
                 clock.restart(step)
                 if training.total is not None and training.total.keys() != metrics.keys():
-                    training.total = None  # of another config or version: other means
+                    training.total = None  # another config or version has other metrics
             training.total = accumulate(training.total, metrics)
             finish_step(training, step, state, batch, clock)
     except Interrupted:
@@ -140,15 +154,15 @@ def train(
 
 
 def batches_from(training: Training, step: int) -> TrainBatches:
-    """This process's training batches, the first of them that of `step`."""
+    """Returns this process's training batches; the first is the one that step `step + 1` takes."""
     return train_batches(training.config, training.data, step, *topology())
 
 
 @contextlib.contextmanager
 def kept_on_error(training: Training, state: TrainState) -> Iterator[None]:
-    """Within it an error costs no steps: the state is saved before the run ends.
+    """Saves the state if an error is raised while the context is open, so that no steps are lost.
 
-    With many processes it is not: a save is of all of them, and the others have no error.
+    With several processes it does not: all of them must save together, and only one has the error.
     """
     try:
         yield
@@ -156,7 +170,7 @@ def kept_on_error(training: Training, state: TrainState) -> Iterator[None]:
         raise
     except Exception:
         if jax.process_count() == 1:
-            with contextlib.suppress(Exception):  # the first error is the one to be told
+            with contextlib.suppress(Exception):  # the first error is the one to report
                 save(training, state)
                 training.checkpoints.wait()
                 say(f"checkpoint of step {int(state.step)} saved before the run ends by an error")
@@ -166,7 +180,7 @@ def kept_on_error(training: Training, state: TrainState) -> Iterator[None]:
 def finish_step(
     training: Training, step: int, state: TrainState, batch: Batch, clock: Clock
 ) -> None:
-    """Logs, evaluates and saves after a step, where one of these is due."""
+    """Logs, evaluates and saves after a step, each if it is due."""
     config = training.config
     evaluates = step == config.num_steps or step % config.eval_every_steps == 0
     logs = evaluates or step % config.log_every_steps == 0
@@ -183,10 +197,10 @@ def finish_step(
 
 
 def log(training: Training, step: int, state: TrainState, clock: Clock) -> None:
-    """Reports the mean of the metrics since the last log.
+    """Reports the means of the metrics since the last log, and warnings about them.
 
     Raises:
-      TrainingError: no step was finite for too long.
+      TrainingError: the last `config.max_nonfinite_steps` steps, or more, were not finite.
     """
     steps = int(training.total["nonfinite_steps"][1])
     before, metrics = training.metrics, alarms.without_zeros(summarize(training.total))
@@ -215,14 +229,17 @@ def give_up(
     terms: dict[str, int],
     before: dict[str, float],
 ) -> None:
-    """Keeps the last good state and a report, and ends the run.
+    """Ends the run after saving the last good state and writing nonfinite.json.
 
     Args:
-      training: the run.
-      state: unchanged since `steps` steps.
-      steps: that were not finite, without a break.
-      terms: see `alarms.nonfinite_counts`, of the steps since the last log.
+      training: what the loop needs besides the state.
+      state: the state; the last `steps` steps changed only its step number.
+      steps: how many steps in a row, up to now, were not finite.
+      terms: {term: number of steps since the last log in which it was not finite}.
       before: metrics of the log before.
+
+    Raises:
+      TrainingError: always.
     """
     step = int(state.step)
     report = {"step": step, "nonfinite_steps": steps, "terms": terms}
@@ -239,7 +256,7 @@ def give_up(
 
 
 def save(training: Training, state: TrainState) -> None:
-    """Starts to write a checkpoint, unless there is one of this step."""
+    """Starts to write a checkpoint, unless this step has one already."""
     step = int(state.step)
     if step == training.saved_step:
         return
@@ -258,7 +275,10 @@ def save(training: Training, state: TrainState) -> None:
 
 
 def evaluate_run(training: Training, state: TrainState, batch: Batch) -> None:
-    """Evaluates student and teacher; writes scores, figures and results.json."""
+    """Evaluates student and teacher of `state`; writes scores, figures and results.json.
+
+    The unlabelled images of `batch` are shown.
+    """
     step = int(state.step)
     networks = {
         "student": {"params": state.params, "batch_stats": state.batch_stats},
@@ -288,9 +308,11 @@ def evaluate_run(training: Training, state: TrainState, batch: Batch) -> None:
 
 
 def picture_unlabeled(training: Training, state: TrainState, batch: Batch) -> np.ndarray | None:
-    """Shows the unlabelled images of the first device as the next step would see them.
+    """Shows the first device's unlabelled images as a step that starts from `state` would see them.
 
-    With `accumulate_steps` above 1 the step draws CutMix's partners within each part instead.
+    With `accumulate_steps` above 1 this is not exact: for CutMix, a step pairs images within each
+    part of the batch, but the picture pairs them within the whole batch. None if there are no
+    unlabelled images or `num_pictures` is 0.
     """
     if not training.config.num_pictures or not batch.unlabeled_image.shape[1]:
         return None

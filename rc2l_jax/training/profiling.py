@@ -1,4 +1,4 @@
-"""A trace of a few steps, for TensorBoard's profile plugin and for Perfetto."""
+"""Traces a few training steps, for TensorBoard's profile plugin and for Perfetto."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
 
 
 def traced_steps(done: int, last: int) -> range:
-    """Returns which steps to trace.
+    """Chooses the steps to trace.
 
     Args:
-      done: steps taken before this process; the next one compiles.
-      last: step of the run.
+      done: steps that the run has taken before this process; this process compiles in the next one.
+      last: the run's last step.
 
     Returns:
-      `TRACED_STEPS` steps after the first `SKIPPED_STEPS`. A run too short for that has its last
-      ones traced, and the one that compiles only if there is no other.
+      `TRACED_STEPS` steps, after `SKIPPED_STEPS` that are not traced. If too few steps are left for
+      that, the last ones; the step that compiles is among them only if it is the only one left.
     """
     first = min(done + SKIPPED_STEPS, last - TRACED_STEPS) + 1
     first = max(first, min(done + 2, last))
@@ -36,23 +36,23 @@ def traced_steps(done: int, last: int) -> range:
 
 def _options() -> jax.profiler.ProfileOptions:
     options = jax.profiler.ProfileOptions()
-    # A call of every Python function would fill the million events that a trace's JSON may hold
-    # within two steps, and slow the steps down.
+    # Tracing every call of a Python function would reach, within two steps, the million events that
+    # a trace's JSON may hold, and would slow the steps down.
     options.python_tracer_level = 0
     return options
 
 
 class ProfiledStep:
-    """A training step that leaves a trace of some of its calls, and is otherwise the same."""
+    """Wraps a training step, and traces some of its calls."""
 
     def __init__(self, step_fn: Step, workdir: epath.Path, done: int, last: int):
-        """Wraps a step; only process 0 traces.
+        """Wraps a step. Only process 0 traces.
 
         Args:
-          step_fn: see `train_step.parallel_train_step`.
-          workdir: where the trace goes: <workdir>/plugins/profile/<time>/.
-          done: see `traced_steps`.
-          last: see `traced_steps`.
+          step_fn: the training step, see `devices.parallel_train_step`.
+          workdir: the run directory; the trace goes to <workdir>/plugins/profile/<time>/.
+          done: steps that the run has taken before this process.
+          last: the run's last step.
         """
         self._step_fn, self._workdir, self._step = step_fn, workdir, done
         traced = traced_steps(done, last)
@@ -60,7 +60,7 @@ class ProfiledStep:
         self._active = jax.process_index() == 0
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        """Takes a step. Waits for the device where the trace begins and where it ends."""
+        """Takes a step. Where the trace begins and where it ends, it waits for the device."""
         self._step += 1
         if self._active and self._step == self._first:
             jax.block_until_ready(state)

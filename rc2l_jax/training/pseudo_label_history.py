@@ -1,8 +1,7 @@
-"""How the teacher's pseudo labels of a few images change while it trains, in one picture.
+"""One picture of how the teacher's pseudo labels of a few images change during training.
 
-The images are the same at each evaluation. What the teacher said of them is kept as numbers, in
-figures/pseudo_labels/ of the run directory, so that a run that was interrupted shows the same
-columns as one that was not.
+The images are the same at each evaluation. Their label maps are kept in figures/pseudo_labels/ of
+the run directory, so that the picture of a run that was interrupted has all columns, too.
 """
 
 from __future__ import annotations
@@ -32,11 +31,14 @@ from rc2l_jax.structs import TrainState
 FOLDER = "figures/pseudo_labels"
 _MOST_COLUMNS = 8
 
-Labels = dict[str, np.ndarray]  # digest of an image -> uint8 [h, w]
+Labels = dict[str, np.ndarray]  # digest of an image -> its label map, uint8 [h, w]
 
 
 class PseudoLabels:
-    """The pseudo labels of a run's first unlabelled images, of which it has at least one."""
+    """The history of the pseudo labels of a run's first unlabelled images.
+
+    The run must have at least one unlabelled image.
+    """
 
     def __init__(
         self,
@@ -46,20 +48,20 @@ class PseudoLabels:
         data: RunData,
         step: int,
     ):
-        """Goes on from `step`: what was kept of later steps is dropped.
+        """Goes on from `step`: label maps of later steps, which will be made again, are deleted.
 
         Args:
           workdir: the run directory.
-          model: the teacher's.
+          model: the teacher's architecture.
           config: see `configs/base.py`; `num_pictures` says how many images.
-          data: of the run.
-          step: the last whose evaluation will not be done again.
+          data: the data set and the run's subsets of it.
+          step: the last step whose evaluation is complete.
         """
         self._workdir, self._config, self._data = workdir, config, data
         self._examples: tuple[np.ndarray, ...] | None = None
 
         def label(state: TrainState, images: jax.Array, valid: jax.Array) -> jax.Array:
-            weak = images.astype(jnp.float32)  # no colours drawn: only the teacher is to change
+            weak = images.astype(jnp.float32)  # no colour augmentation: only the teacher changes
             return label_map(teacher_segments(state, weak, valid, model, config).segments)
 
         self._label = jax.jit(label)
@@ -69,17 +71,17 @@ class PseudoLabels:
                     path.unlink()
 
     def picture(self, state: TrainState) -> np.ndarray | None:
-        """Labels the images with the teacher of `state`, and shows what was kept so far.
+        """Labels the images with the teacher of `state`, and draws all label maps kept so far.
 
         Returns:
           uint8 [H, W, 3]; None if the images cannot be read.
         """
         try:
             image, truth, valid = self._read_examples()
-        except DataError as error:  # which training says if it comes to it: no picture is worth it
+        except DataError as error:  # a missing picture is no reason to end the run
             say(f"warning: no picture of pseudo labels: {error}")
             return None
-        # One device of this process is enough, and it needs no other.
+        # The copy of the state on one device is enough, so other processes need not take part.
         state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
         labels = np.asarray(self._label(state, image, valid))
         names = [_digest(x) for x in image]
@@ -100,24 +102,27 @@ class PseudoLabels:
 def of_run(
     workdir: epath.Path, model: MaskFormer, config: ConfigDict, data: RunData, step: int
 ) -> PseudoLabels | None:
-    """See `PseudoLabels`; None if there is nothing to show, or another process shows it."""
+    """Opens a run's `PseudoLabels`; None on processes other than 0, or if nothing is to be shown.
+
+    Nothing is shown in supervised runs, nor with `num_pictures = 0`.
+    """
     shows = config.unsup_weight > 0 and config.num_pictures > 0 and jax.process_index() == 0
     return PseudoLabels(workdir, model, config, data, step) if shows else None
 
 
 def thinned(steps: Sequence[int], most: int = _MOST_COLUMNS) -> list[int]:
-    """Leaves at most `most` steps, evenly spread; the first and the last stay."""
+    """Returns at most `most` of the steps, evenly spread, with the first and the last."""
     places = np.linspace(0, len(steps) - 1, min(len(steps), most)).round().astype(int)
     return [steps[place] for place in places]
 
 
 def write_labels(workdir: epath.Path, step: int, labels: Mapping[str, np.ndarray]) -> None:
-    """Keeps one evaluation's label maps.
+    """Writes one evaluation's label maps to figures/pseudo_labels/step_XXXXXXXX.npz.
 
     Args:
       workdir: the run directory.
-      step: of the evaluation.
-      labels: {image's digest: uint8 [h, w], 255 where no segment lies}.
+      step: the evaluated step.
+      labels: {image's digest: label map uint8 [h, w], 255 where no segment lies}.
     """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **labels)
@@ -125,7 +130,7 @@ def write_labels(workdir: epath.Path, step: int, labels: Mapping[str, np.ndarray
 
 
 def read_labels(workdir: epath.Path) -> dict[int, Labels]:
-    """What `write_labels` has kept: {step: labels}, in order."""
+    """Reads what `write_labels` wrote: {step: labels}, by ascending step."""
     columns = {}
     for step, path in _files(workdir).items():
         with np.load(io.BytesIO(path.read_bytes())) as labels:
@@ -134,12 +139,12 @@ def read_labels(workdir: epath.Path) -> dict[int, Labels]:
 
 
 def _files(workdir: epath.Path) -> dict[int, epath.Path]:
-    """The kept files by step, in order."""
+    """Returns the files of label maps, {step: path}, by ascending step."""
     folder = epath.Path(workdir) / FOLDER
     paths = folder.glob("step_*.npz") if folder.is_dir() else ()
     return dict(sorted((int(path.stem.removeprefix("step_")), path) for path in paths))
 
 
 def _digest(image: np.ndarray) -> str:
-    """Names an image by what it shows: other images of a changed run do not take its place."""
+    """Names an image by its pixels, so that no other image gets its columns if the run changes."""
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()[:32]

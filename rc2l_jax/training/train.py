@@ -1,4 +1,4 @@
-"""A run from its config to its results: what it needs is made, or read back, and then it trains."""
+"""A run from its config to its results: makes or reads back what training needs, then trains."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ def train_and_evaluate(
     Args:
       config: see `configs/base.py`.
       workdir: the run directory: config.json, results.json, checkpoints/, figures/, ...
-      allow_config_change: go on with a run of another config.
-      after_evaluation: called with the step when an evaluation's scores and figures are written, so
-        that a notebook can show them while the run goes on.
+      allow_config_change: go on even if the run's config or images have changed.
+      after_evaluation: called with the step after an evaluation's scores and figures are written,
+        so that a notebook can show them while the run goes on.
 
     Returns:
-      See `read_results`.
+      What results.json holds; {} on all processes but 0.
 
     Raises:
       ConfigError: the config cannot be run.
       DataError: the data set cannot be used.
       WeightsError: the weights that `init_from` names cannot be used.
-      CheckpointError: the directory belongs to another config or is in use, or its checkpoint
-        cannot be read.
+      CheckpointError: the directory belongs to a run of another config or on other images, or is
+        in use, or its checkpoint cannot be read.
       DistributedError: the processes do not see the same run directory.
       StorageError: the directory cannot be written.
-      TrainingError: the loss is not finite any more.
-      Interrupted: SIGTERM or Ctrl-C; everything up to then is kept.
+      TrainingError: too many steps in a row had no finite loss and gradient.
+      Interrupted: SIGTERM or Ctrl-C; all steps taken so far are saved.
     """
     workdir = run_path(workdir)
     with StopRequest() as stop, contextlib.ExitStack() as stack:
         start(config, trains=True)
-        # What is wrong with the data must show before anything is written.
+        # Before anything is written, so that wrong data leave no run directory behind.
         data = open_subsets(config)
         used = describe_subsets(config, *data)
         changes = check_run_config(workdir, config, used, allow_config_change)
@@ -122,7 +122,7 @@ def train_and_evaluate(
 
 
 def say_where(workdir: epath.Path) -> None:
-    """Says where a finished run's results are, and how to use them."""
+    """Prints where a finished run's results are, and the command that predicts with them."""
     command = f"python main.py --workdir={shlex.quote(str(workdir))} --mode=predict"
     say(
         f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:\n"
@@ -133,23 +133,30 @@ def say_where(workdir: epath.Path) -> None:
 def is_finished(
     config: ConfigDict, workdir: epath.Path, checkpoints: Checkpoints, step: int | None
 ) -> bool:
-    """Returns whether the newest checkpoint, of `step`, is the last one, and was evaluated."""
+    """Returns whether the newest checkpoint is of the run's last step, and that was evaluated.
+
+    Args:
+      config: the run's config.
+      workdir: the run directory.
+      checkpoints: the run's checkpoints.
+      step: the newest checkpoint's step; None if there is none.
+    """
     if step is None or step < config.num_steps:
         return False
     if not checkpoints.metadata(step)["owes_evaluation"]:
         return True
-    # Its evaluation was interrupted, and may have been made up for since.
+    # Its evaluation was interrupted, but may have been made since the checkpoint was written.
     history = read_evaluations(workdir)
     return results_step(workdir) == step and bool(history) and history[-1]["step"] == step
 
 
 def read_results(workdir: epath.Path) -> dict[str, Any]:
-    """What results.json holds; {} on all processes but the one that wrote it."""
+    """Returns what results.json holds; {} on all processes but 0, which wrote it."""
     return {} if jax.process_index() else json.loads((workdir / "results.json").read_text())
 
 
 def finished_run(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str, Any]:
-    """Says that there is nothing to do; evaluates only if results.json is gone."""
+    """Prints that there is nothing left to do. Evaluates only if results.json is missing."""
     say(f"{workdir} is finished: step {step} of {config.num_steps}. Nothing to do.")
     if (workdir / "results.json").exists():
         results = read_results(workdir)

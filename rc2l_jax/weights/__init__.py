@@ -1,4 +1,4 @@
-"""Weights of other programs in, and ours out."""
+"""Reads the weights of other programs, and writes ours for them."""
 
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.load import InitReport, load_pretrained

@@ -1,5 +1,5 @@
-"""What is wrong with weights a user gave."""
+"""The one exception for weights that a user gave and that cannot be used."""
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be loaded or written; names the file and the key, and what to do."""
+    """Weights that cannot be loaded or written. Names the file, what is wrong, and what to do."""

@@ -1,4 +1,4 @@
-"""`--mode=export`: a network of a run, for other programs."""
+"""`--mode=export`: writes a network of a run for other programs."""
 
 from __future__ import annotations
 
@@ -30,22 +30,26 @@ def export_checkpoint(
     """Writes one network of a run for other programs.
 
     Args:
-      config: the run's.
+      config: the run's config.
       workdir: the run directory.
       output: the folder to make.
-      file_format: one of `FORMATS`.
-      network: one of `NETWORKS`.
-      step: which checkpoint; the newest if None.
-      size: "stablehlo": (H, W) of the images; the crop size if None.
+      file_format: "huggingface" (for transformers) or "stablehlo".
+      network: "teacher" or "student".
+      step: the checkpoint's step; None for the newest.
+      size: (H, W) of the images that a "stablehlo" program takes; None for the crop size.
+
+    Returns:
+      The folder, as an absolute path.
 
     Raises:
-      ConfigError: the config cannot be used.
-      DataError: see `run_classes`.
-      CheckpointError: see `restore_run`.
-      WeightsError: the folder is not empty, or the format has no such model.
+      ConfigError: the config is not valid.
+      DataError: the run is an older one that keeps no class names, and its data set cannot be
+        opened.
+      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
+      WeightsError: the folder is not empty or cannot be written, or transformers has no such model.
     """
     workdir, output = run_path(workdir), Path(output).expanduser().absolute()
-    validate(config, num_devices=1)  # no batch is shared
+    validate(config, num_devices=1)  # export needs no batches for devices to share
     _, step, networks, _ = restore_run(config, workdir, step)
     class_names = run_classes(workdir, config)
     if file_format == "huggingface":

@@ -1,4 +1,4 @@
-"""Finds a checkpoint's file, locally or on the Hugging Face hub, and reads its arrays."""
+"""Finds a file of weights, locally or on the Hugging Face hub, and reads its arrays."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from safetensors import SafetensorError, deserialize
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.unpickle import load_pickle
 
-# In a folder, the first of these that is there.
+# The weights of a folder: the first of these files that is in it.
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 _PROCESSOR = "preprocessor_config.json"
 _TORCH_SUFFIXES = (".bin", ".pth", ".pt")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Where others put the state dict in the dictionary they save.
+# Keys under which other programs save the dictionary of weights inside another one.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
@@ -31,13 +31,14 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
 
     Args:
       init_from: a file, a folder with config.json and weights, or a name on the Hugging Face hub.
-      option: what the user knows it as, for messages.
+      option: the option by which the user gave it, for messages.
 
     Returns:
-      The weights' file, and config.json (empty if there is none).
+      The weights' file, and the content of the folder's config.json. That is {} if there is none,
+      or if `init_from` is a file.
 
     Raises:
-      WeightsError: there is no such thing, or it is not within reach.
+      WeightsError: there is no such file or folder, or it cannot be downloaded.
     """
     path = Path(init_from).expanduser()
     if not path.exists():
@@ -51,7 +52,7 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
 
 
 def read_processor(weights: Path) -> dict[str, Any]:
-    """Reads preprocessor_config.json beside the weights' file; empty if there is none."""
+    """Reads preprocessor_config.json beside the file `weights`; {} if there is none."""
     return _read_json(weights.parent / _PROCESSOR)
 
 
@@ -74,7 +75,7 @@ def _download(name: str, option: str) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[0]]))
         if not (folder / _IN_FOLDER[0]).is_file():
             folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[1]]))
-    except Exception as error:  # of the network, of the hub, of the disk
+    except Exception as error:  # the network, the hub and the disk each have their own
         raise WeightsError(
             f"{option} = {name!r}: not a local path, and not to be had from the Hugging Face hub "
             f"({_first_line(error)}). {remedy}"
@@ -96,18 +97,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """Makes a folder whose files appear when all of them are whole.
+    """Makes a folder whose files appear only after all of them are complete.
 
     Args:
-      output: does not exist yet, or is empty but for what a killed process left.
+      output: the folder. It must not exist yet, or be empty but for what a killed export left.
 
     Yields:
-      The folder to write the files to.
+      A folder inside it, to write the files to. They are moved to `output` at the end.
 
     Raises:
-      WeightsError: there is something in it, or it cannot be written.
+      WeightsError: the folder is not empty, or cannot be written.
     """
-    partial = output / ".rc2l_jax.partial"  # inside: the folder may be all that may be written
+    partial = output / ".rc2l_jax.partial"  # inside, as the folder above may not be writable
     try:
         if output.exists() and (not output.is_dir() or set(output.iterdir()) - {partial}):
             raise WeightsError(f"{output} is not an empty folder: choose another")
@@ -128,11 +129,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, .pt) or NumPy pickle.
 
     Returns:
-      float32 arrays by name; 16-bit ones are widened. Integer scalars, which count batches, and
-      empty arrays stay out.
+      {name: float32 array}; floats of other widths are converted. Scalars (batch normalisation's
+      counters) and empty arrays are left out.
 
     Raises:
-      WeightsError: the file is damaged, of another kind, or holds what no network has.
+      WeightsError: the file is damaged or of another kind, or holds anything but finite floats.
     """
     if path.suffix == ".safetensors":
         stored = _read_safetensors(path)
@@ -171,9 +172,9 @@ def _read_torch(path: Path) -> Any:
             "pip install torch, or convert the file to safetensors"
         ) from error
     try:
-        # weights_only: torch's own restricted unpickler.
+        # weights_only: torch then uses its restricted unpickler, which runs no code of the file.
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: all of a bad file
+    except Exception as error:  # a bad file gives UnpicklingError, RuntimeError, EOFError, ...
         raise WeightsError(
             f"{path}: not a readable torch file of weights ({_first_line(error)})"
         ) from error
@@ -198,7 +199,7 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, value in stored.items():
         name = str(name)
-        if hasattr(value, "detach"):  # a torch tensor; .float() because NumPy knows no bfloat16
+        if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16, hence .float()
             value = value.detach()
             value = (value.float() if value.is_floating_point() else value).numpy()
         if not isinstance(value, (np.ndarray, np.generic)):

@@ -1,4 +1,4 @@
-"""What a folder of transformers says about its network: the inverse of `to_transformers`."""
+"""Turns a transformers folder's config files into our config: the inverse of `to_transformers`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rc2l_jax.models.pixels import PIXEL_MEAN, PIXEL_STD
 from rc2l_jax.models.resnet import BACKBONES, Architecture
 from rc2l_jax.weights.errors import WeightsError
 
-_MAX_CLASSES = 254  # ids are 8 bits, and 255 is void
-# What transformers leaves out of its files, because it is the default there.
+_MAX_CLASSES = 254  # ids have 8 bits, and 255 is void
+# transformers' defaults, which it leaves out of its files.
 _RESNET = {"depths": [3, 4, 6, 3], "layer_type": "bottleneck", "embedding_size": 64}
 _DETR = {
     "d_model": 256,
@@ -26,18 +26,18 @@ _SIZE = {"shortest_edge": 800, "longest_edge": 1333}
 
 
 def describe_network(description: Mapping[str, Any], config: ConfigDict, where: str) -> list[str]:
-    """Sets the shape of the network that config.json describes.
+    """Sets `config.model` and `config.data.num_classes` to the network that config.json describes.
 
     Args:
-      description: config.json.
-      config: gets `model` and `data.num_classes`.
-      where: the file, for messages.
+      description: the content of config.json.
+      config: the config to change.
+      where: the file's path, for messages.
 
     Returns:
       K class names.
 
     Raises:
-      WeightsError: it describes no network that we can build.
+      WeightsError: it describes a network that cannot be built here.
     """
     if description.get("model_type") != "maskformer":
         raise WeightsError(
@@ -55,7 +55,7 @@ def describe_network(description: Mapping[str, Any], config: ConfigDict, where: 
         backbone=_backbone(resnet, where),
         backbone_width=resnet["embedding_size"],
         stem="basic",
-        norm="frozen",  # at inference the same as "batch"
+        norm="frozen",  # the same as "batch" at inference
         num_queries=decoder["num_queries"],
         pixel_dim=description.get("fpn_feature_size", 256),
         mask_dim=description.get("mask_feature_size", 256),
@@ -91,22 +91,22 @@ def _class_names(id2label: Mapping[str, str], where: str) -> list[str]:
 
 
 def describe_processing(processor: Mapping[str, Any], data: ConfigDict, where: str) -> None:
-    """Sets to what size images are brought, as preprocessor_config.json says.
+    """Sets the size to which images are resized, as preprocessor_config.json says.
 
     Args:
-      processor: preprocessor_config.json; empty for the peer's defaults.
-      data: gets `eval_short_edge` and `max_long_edge`.
-      where: the file, for messages.
+      processor: the content of preprocessor_config.json; {} for transformers' defaults.
+      data: `config.data`; its `eval_short_edge` and `max_long_edge` are set.
+      where: the file's path, for messages.
 
     Raises:
-      WeightsError: it asks for what is not done here.
+      WeightsError: it asks for a normalisation or a way to resize that is not available here.
     """
     for key, ours in (("image_mean", PIXEL_MEAN), ("image_std", PIXEL_STD)):
         given = processor.get(key, [value / 255 for value in ours])
         if not np.allclose(np.array(given) * 255, ours, atol=0.01):
             raise WeightsError(f"{where}: {key} = {given}; only ImageNet's is here")
     size = processor.get("size", _SIZE)
-    if isinstance(size, int):  # as files of older versions have it
+    if isinstance(size, int):  # written by older versions of transformers
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size", 1333)}
     if not {"shortest_edge", "longest_edge"} <= {key for key in size if size[key]}:
         raise WeightsError(f"{where}: size = {size} must give shortest_edge and longest_edge")

@@ -1,4 +1,4 @@
-"""Pretrained weights in: a checkpoint of another program -> our variables."""
+"""Loads pretrained weights, of another program or of a run, into our variables."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _NOT_IN_A_BACKBONE = "not part of a backbone"
 
 @dataclasses.dataclass
 class InitReport:
-    """What became of the weights.
+    """Which variables got their values from the file, and which did not.
 
     Attributes:
-      init_from: as in the config.
-      file: the weights' file.
-      family: what it holds.
-      loaded: our paths that got their values.
-      reinitialized: our paths that keep their random start, and why.
-      cut: our paths that got the first of more rows, and how many.
-      waived: names in the file that mean nothing to the model.
+      init_from: the config's `init_from`.
+      file: the weights' file, or the run directory.
+      family: what the file holds, such as "MaskFormer of transformers".
+      loaded: paths of our variables that were loaded.
+      reinitialized: {path of ours: why it keeps its random start}.
+      cut: {path of ours: how many of the file's rows it took}.
+      waived: names in the file that the model has no use for.
     """
 
     init_from: str
@@ -42,7 +42,7 @@ class InitReport:
     waived: list[str] = dataclasses.field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """What to tell the user."""
+        """Returns the report as lines for the user."""
         lines = [f"initialized from {self.file} ({self.family}): {len(self.loaded)} arrays"]
         reasons: dict[str, list[str]] = {}
         for path, reason in self.reinitialized.items():
@@ -59,18 +59,19 @@ class InitReport:
 def load_pretrained(
     variables: Any, config: ConfigDict, run: dict[str, np.ndarray] | None = None
 ) -> tuple[Any, InitReport]:
-    """Puts the weights that `config.init_from` names into freshly drawn variables.
+    """Puts the weights that `config.init_from` names into freshly initialised variables.
 
     Args:
       variables: {"params", "batch_stats"} of the model, on the host or a device.
-      config: reads `init_from`, `init_queries` and `model.norm`.
-      run: if `init_from` is a run directory, what is in it: see `trained.teacher_of_run`.
+      config: see `configs/base.py`; reads `init_from`, `init_queries` and `model`.
+      run: the teacher's arrays, as `restore.teacher_of_run` returns them, if `init_from` is a run
+        directory; None if it is not.
 
     Returns:
-      Variables of the same structure (NumPy float32 where loaded), and what was done.
+      Variables of the same structure (NumPy float32 where loaded), and a report of what was loaded.
 
     Raises:
-      WeightsError: the weights cannot be had or read, or do not fit. Nothing is half-loaded.
+      WeightsError: the weights cannot be found or read, or do not fit the model.
     """
     if run is not None:
         report = InitReport(config.init_from, config.init_from, names.OWN.title)
@@ -89,10 +90,20 @@ def fit(
     config: ConfigDict,
     report: InitReport,
 ) -> Any:
-    """Puts arrays by their family's names into variables; notes in `report` what was done.
+    """Puts a family's arrays into our variables.
+
+    Args:
+      variables: {"params", "batch_stats"} of the model.
+      arrays: {the family's name: float32 array}.
+      family: maps our paths to its names, and its arrays to ours.
+      config: see `configs/base.py`; reads `init_queries` and `model`.
+      report: gets what was loaded and what was not.
+
+    Returns:
+      Variables of the same structure, NumPy float32 where loaded.
 
     Raises:
-      WeightsError: they do not fit.
+      WeightsError: arrays are missing, have other shapes, or have no place in the model.
     """
     if config.model.norm == "group" and family is not names.OWN:
         raise WeightsError(
@@ -137,14 +148,17 @@ def fit(
             f"model.stem, model.norm and the widths). {len(problems)} arrays do not match:\n  "
             + "\n  ".join(problems)
         )
-    # Without batch normalisation "batch_stats" is empty, and flattened away.
+    # Without batch normalisation "batch_stats" is empty; flattening dropped it.
     return {name: {} for name in variables} | flax.traverse_util.unflatten_dict(flat)
 
 
 def _reason_to_leave(
     ours: str, given: np.ndarray, value: Any, config: ConfigDict, file: str
 ) -> str | None:
-    """Why an array that may differ keeps its random start; None if it is to be loaded."""
+    """Returns why an array keeps its random start, or None if it is to be loaded.
+
+    Only the class head and the queries may differ between the file and the model.
+    """
     if ours.startswith("class_head/") and given.shape[-1] != value.shape[-1]:
         return f"{value.shape[-1] - 1} classes instead of {given.shape[-1] - 1}"
     if ours != "query_embed":
@@ -160,7 +174,7 @@ def _reason_to_leave(
 
 
 def _check_description(description: dict[str, Any], config: ConfigDict, path: Any) -> None:
-    """Refuses what config.json says the model cannot be, also where no array's shape tells."""
+    """Refuses a network that config.json says is another one, even if all array shapes fit."""
     kind = description.get("model_type", "maskformer")
     if kind not in ("maskformer", "resnet"):
         raise WeightsError(f"{path}: its config.json says {kind!r}; use a MaskFormer or a ResNet")
@@ -193,12 +207,15 @@ def pretrained_state(
     """Starts student and teacher from the weights that `config.init_from` names.
 
     Args:
-      state: of step 0.
-      config: see `load_pretrained`.
-      run: see `load_pretrained`.
+      state: the state of step 0.
+      config: see `configs/base.py`; reads `init_from`, `init_queries` and `model`.
+      run: the teacher's arrays if `init_from` is a run directory, see `load_pretrained`.
+
+    Returns:
+      The state with the loaded weights, and a report of what was loaded.
 
     Raises:
-      WeightsError: see `load_pretrained`; nothing is half-loaded.
+      WeightsError: the weights cannot be found or read, or do not fit the model.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     loaded, report = load_pretrained(variables, config, run)
@@ -206,8 +223,8 @@ def pretrained_state(
 
 
 def start_from(state: TrainState, variables: Any) -> TrainState:
-    """The state with {"params", "batch_stats"} as both student and teacher."""
-    # Two copies: the state is donated to the step, and no two of its leaves may share a buffer.
+    """Returns the state with `variables`, {"params", "batch_stats"}, as student and as teacher."""
+    # Two copies: the state is donated to the step, so no two of its leaves may share a buffer.
     student, teacher = (jax.tree.map(jnp.array, variables) for _ in range(2))
     return state.replace(
         params=student["params"],

@@ -1,9 +1,9 @@
-"""What others call our arrays: one function a family of checkpoints, from our path to their name.
+"""The names that other programs give our arrays: for each of their families, rules to rename ours.
 
 Our paths are those of `MaskFormer`'s variables without the collection, such as
-"backbone/res2_0/conv1/kernel". Blocks and layers have the same order everywhere, so a name is
-rewritten piece by piece. Sources: `transformers` (MaskFormer, ResNet), torchvision's and timm's
-ResNet, detectron2's ResNet and MaskFormer's own code.
+"backbone/res2_0/conv1/kernel". All families have the same blocks and layers in the same order, so
+each part of a path can be renamed by itself. Sources: `transformers` (MaskFormer, ResNet),
+torchvision's and timm's ResNet, detectron2's ResNet and MaskFormer's own code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# Pattern of a whole module path of ours -> their module.
+# (pattern of a whole module path of ours, function from the match to their module's name) each.
 Rules = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
 _ENCODER = "model.pixel_level_module.encoder."
 _FPN = "model.pixel_level_module.decoder."
@@ -149,15 +149,15 @@ _DETECTRON2_HEADS: Rules = (
 
 
 class Family(NamedTuple):
-    """A kind of checkpoint.
+    """A kind of checkpoint, with its names.
 
     Attributes:
-      title: for reports.
-      marker: pattern of a name that only this family has.
-      rules: see `Rules`; together with `prefix`, which goes before every backbone name.
-      prefix: of the backbone's names.
-      waived: pattern of names that are there and mean nothing to us.
-      whole: whether it is a whole MaskFormer and not a backbone alone.
+      title: what reports call it.
+      marker: pattern of a name by which the family is recognised.
+      rules: rename our modules, see `Rules`.
+      prefix: goes before the names of backbone modules.
+      waived: pattern of names that may be in the file, and that the model has no use for.
+      whole: True for a whole MaskFormer, False for a backbone alone.
     """
 
     title: str
@@ -168,7 +168,7 @@ class Family(NamedTuple):
     whole: bool
 
     def name_of(self, path: str) -> str:
-        """Their name of our path."""
+        """Returns the family's name for one of our paths."""
         module, leaf = ("query_embed", "kernel") if path == "query_embed" else path.rsplit("/", 1)
         for pattern, rename in self.rules:
             if match := re.fullmatch(pattern, module):
@@ -177,19 +177,19 @@ class Family(NamedTuple):
         raise KeyError(path)
 
     def to_ours(self, path: str, array: np.ndarray) -> np.ndarray:
-        """Their array -> ours."""
+        """Returns the family's array in our order of axes."""
         return to_ours(path, array)
 
 
 class OwnFamily(Family):
-    """A run of this project: names and axes are ours."""
+    """The teacher of a run of this project: its names and axes are ours already."""
 
     def name_of(self, path: str) -> str:
-        """Our path."""
+        """Returns the path itself."""
         return path
 
     def to_ours(self, path: str, array: np.ndarray) -> np.ndarray:
-        """The array."""
+        """Returns the array itself."""
         return array
 
 
@@ -240,7 +240,7 @@ FAMILIES = (
         whole=False,
     ),
 )
-# (pattern of a name, what the file is): known, and not what we can use.
+# Files that are known but cannot be used: (pattern of a name in it, what the file is).
 _FOREIGN = (
     (r"model\.transformer_module\.level_embed.*|.*\.pixel_decoder\.transformer\..*", "Mask2Former"),
     (r".*(swin|patch_embed|embeddings\.patch_embeddings).*", "a network on a Swin transformer"),
@@ -252,10 +252,17 @@ _FOREIGN = (
 def family_of(
     arrays: Mapping[str, np.ndarray], source: str
 ) -> tuple[Family, dict[str, np.ndarray]]:
-    """Tells what a file holds, and gives its arrays the family's own names.
+    """Recognises the family of a file's arrays by their names.
+
+    Args:
+      arrays: the file's {name: array}.
+      source: the file, for messages.
+
+    Returns:
+      The family, and the arrays under the names that its rules give.
 
     Raises:
-      WeightsError: nothing we know.
+      WeightsError: the arrays are of none of the families.
     """
     for pattern, what in _FOREIGN:
         if any(re.fullmatch(pattern, name) for name in arrays):
@@ -276,15 +283,15 @@ def family_of(
 
 
 def _bare(name: str) -> str:
-    """A backbone's name without the prefixes that wrappers add."""
+    """Returns a backbone's name without the prefix that a wrapper gave it."""
     return re.sub(r"^(resnet|backbone|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.", "", name)
 
 
 def current_name(name: str) -> str:
-    """The name that is current where a program has had two.
+    """Returns the name that our rules know, where a program has had two names for an array.
 
-    transformers 5 renames some modules in memory, and on disk the older names remain; the original
-    MaskFormer's published files are from before its pixel decoder became a module.
+    transformers 5 has new names for some modules in memory, but its files keep the older ones.
+    MaskFormer's published files are older than its module `pixel_decoder`, so their names lack it.
     """
     name = re.sub(
         r"^sem_seg_head\.(?=adapter_|layer_|mask_features\.)", "sem_seg_head.pixel_decoder.", name
@@ -295,7 +302,7 @@ def current_name(name: str) -> str:
 
 
 def _split_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """torch packs query, key and value projections into one array: [3D, D] and [3D]."""
+    """Splits the arrays [3D, D] and [3D] that hold torch's query, key and value projections."""
     split = {}
     for name, array in arrays.items():
         if match := re.fullmatch(r"(.*\.in_proj)_(weight|bias)", name):
@@ -309,14 +316,17 @@ def _split_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def to_ours(path: str, array: np.ndarray) -> np.ndarray:
-    """torch's order of axes -> ours: OIHW -> HWIO, [out, in] -> [in, out]."""
+    """Brings an array from torch's order of axes to ours: OIHW -> HWIO, [out, in] -> [in, out].
+
+    Only arrays whose path of ours ends in "/kernel" change.
+    """
     if not path.endswith("/kernel"):
         return array
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def to_theirs(path: str, array: np.ndarray) -> np.ndarray:
-    """The inverse of `to_ours`."""
+    """Brings an array from our order of axes to torch's; the inverse of `to_ours`."""
     if not path.endswith("/kernel"):
         return array
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T

@@ -1,6 +1,6 @@
-"""Trained weights out as a StableHLO program, and its loader.
+"""Exports a trained network as a StableHLO program, and loads it again.
 
-The folder stands alone: `load_exported` needs JAX and nothing of the model's code or config.
+The folder needs nothing else: `load_exported` uses neither the model's code nor its config.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PROGRAM, _WEIGHTS, _DESCRIPTION = "inference.stablehlo", "weights.safetensors",
 
 
 def predict(model: MaskFormer, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """MaskFormer's semantic inference at the images' own resolution.
+    """Runs MaskFormer's semantic inference at the images' own resolution.
 
     Args:
       model: the network.
@@ -36,8 +36,8 @@ def predict(model: MaskFormer, variables: Any, images: jax.Array) -> tuple[jax.A
       images: uint8 [B, H, W, 3], RGB.
 
     Returns:
-      Class ids uint8 [B, H, W], and float32 [B, K, H, W]: the classes' scores, divided by their
-      sum at the pixel.
+      Class ids uint8 [B, H, W]; and each class's share of the scores at each pixel,
+      float32 [B, K, H, W]: they add up to 1 over the classes.
     """
     predictions = model.apply(variables, normalize(images), train=False, every_layer=False)
     last = predictions.class_logits[-1], predictions.mask_logits[-1]
@@ -53,17 +53,22 @@ def export_stablehlo(
     output: Path,
     size: tuple[int, int],
 ) -> Path:
-    """Writes `predict` for any batch size as a program for CPU, CUDA and TPU, and its weights.
+    """Writes `predict` as a program for CPU, CUDA and TPU, and the weights beside it.
+
+    The program takes batches of any size.
 
     Args:
-      variables: of the student or the teacher.
-      config: the run's.
+      variables: {"params", "batch_stats"} of the student or the teacher.
+      config: the run's config.
       class_names: K names.
       output: a folder that does not exist yet, or is empty.
-      size: (H, W) of the images it will take.
+      size: (H, W) of the images that the program takes; it takes no others.
+
+    Returns:
+      The folder.
 
     Raises:
-      WeightsError: there is something in the folder, or it cannot be written.
+      WeightsError: the folder is not empty, or cannot be written.
     """
     with new_folder(output) as folder:
         _fill(folder, variables, config, class_names, size)
@@ -93,14 +98,14 @@ def _fill(
 def load_exported(
     folder: str | Path,
 ) -> tuple[Callable[[Any], tuple[jax.Array, jax.Array]], dict[str, Any]]:
-    """Opens what `export_stablehlo` wrote.
+    """Opens a folder that `export_stablehlo` wrote.
 
     Returns:
-      A function of uint8 images [B, H, W, 3] to class ids uint8 [B, H, W] and shares of the
-      classes float32 [B, K, H, W]; and {"size": [H, W], "class_names", "platforms"}.
+      A function from images uint8 [B, H, W, 3] to what `predict` returns; and
+      {"size": [H, W], "class_names", "platforms"}.
 
     Raises:
-      WeightsError: the folder is not whole.
+      WeightsError: files are missing or damaged.
     """
     program, weights, description = open_program(folder)
     weights = jax.device_put(weights)
@@ -108,14 +113,21 @@ def load_exported(
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder is one that `export_stablehlo` wrote."""
+    """Returns whether `export_stablehlo` wrote this folder."""
     return (folder / _PROGRAM).is_file()
 
 
 def open_program(
     folder: str | Path,
 ) -> tuple[export.Exported, dict[str, np.ndarray], dict[str, Any]]:
-    """Reads program, weights and description; see `load_exported`."""
+    """Reads program, weights and description from a folder that `export_stablehlo` wrote.
+
+    Returns:
+      The program, its weights by path (see `by_path`), and {"size", "class_names", "platforms"}.
+
+    Raises:
+      WeightsError: files are missing or damaged.
+    """
     folder = Path(folder).expanduser()
     for name in (_PROGRAM, _WEIGHTS, _DESCRIPTION):
         if not (folder / name).is_file():
@@ -124,17 +136,17 @@ def open_program(
         program = export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
         weights = load_file(folder / _WEIGHTS)
         description = json.loads((folder / _DESCRIPTION).read_text())
-    except Exception as error:  # damaged bytes raise whatever they happen to mean
+    except Exception as error:  # damaged bytes can raise anything
         raise WeightsError(f"{folder}: damaged ({error}); export it again") from error
     return program, weights, description
 
 
 def by_path(variables: Any) -> dict[str, np.ndarray]:
-    """Variables by path, "params/backbone/...", float32 on the host."""
+    """Flattens variables to {"params/backbone/...": float32 array on the host}."""
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     return {path: np.ascontiguousarray(value, np.float32) for path, value in flat.items()}
 
 
 def by_collection(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `by_path`; "batch_stats" is there even if empty."""
+    """Makes variables of what `by_path` returned; "batch_stats" is there even if it is empty."""
     return {"batch_stats": {}} | flax.traverse_util.unflatten_dict(flat, sep="/")

@@ -1,4 +1,4 @@
-"""Trained weights out: a folder that transformers opens without flags."""
+"""Exports a trained network as a folder that transformers opens without further options."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rc2l_jax.weights.files import new_folder
 from rc2l_jax.weights.names import TRANSFORMERS, to_theirs
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
-# GroupNorm groups of the peer's pixel decoder, which its config cannot change.
+# Groups of the GroupNorm in transformers' pixel decoder; its config cannot change them.
 _PEER_GROUPS = 32
-_BILINEAR = 2  # PIL's number
+_BILINEAR = 2  # PIL's number for it
 
 
 def export_transformers(
@@ -32,8 +32,8 @@ def export_transformers(
     `pipeline("image-segmentation", output)` open the folder.
 
     Args:
-      variables: of the student or the teacher: {"params", "batch_stats"}.
-      config: the run's.
+      variables: {"params", "batch_stats"} of the student or the teacher.
+      config: the run's config.
       class_names: K names.
       output: a folder that does not exist yet, or is empty.
 
@@ -41,7 +41,7 @@ def export_transformers(
       The folder.
 
     Raises:
-      WeightsError: the peer has no such model, there is something in the folder, or it cannot be
+      WeightsError: transformers has no such model, or the folder is not empty or cannot be
         written.
     """
     _check_representable(config)
@@ -71,13 +71,13 @@ def _check_representable(config: ConfigDict) -> None:
 
 
 def peer_arrays(variables: Any, config: ConfigDict) -> dict[str, np.ndarray]:
-    """The peer's state dict of our variables."""
+    """Returns our variables as transformers' state dict: {its name: array in its order of axes}."""
     arrays = {}
     for key, value in flax.traverse_util.flatten_dict(variables).items():
         path = "/".join(key[1:])
         name = TRANSFORMERS.name_of(path)
         arrays[name] = np.ascontiguousarray(to_theirs(path, np.asarray(value, np.float32)))
-        if path.endswith("/mean"):  # the peer counts batches, and uses the count for nothing
+        if path.endswith("/mean"):  # transformers counts batches there, and does not use it
             counter = name.removesuffix("running_mean") + "num_batches_tracked"
             arrays[counter] = np.zeros((), np.int64)
     weights = np.ones(config.data.num_classes + 1, np.float32)
@@ -86,7 +86,7 @@ def peer_arrays(variables: Any, config: ConfigDict) -> dict[str, np.ndarray]:
 
 
 def peer_config(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """The peer's config.json."""
+    """Returns the content of transformers' config.json for our model."""
     model, architecture = config.model, BACKBONES[config.model.backbone]
     expansion = 4 if architecture.bottleneck else 1
     backbone = {
@@ -128,7 +128,7 @@ def peer_config(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, A
 
 
 def image_processor(config: ConfigDict) -> dict[str, Any]:
-    """The peer's preprocessor_config.json: what `--mode=eval` does to an image."""
+    """Returns the content of preprocessor_config.json: images are prepared as by `--mode=eval`."""
     short_edge = config.data.eval_short_edge
     return {
         "image_processor_type": "MaskFormerImageProcessor",

@@ -1,8 +1,9 @@
-"""Pickles of NumPy arrays, read without running what is in them.
+"""Reads pickles of NumPy arrays without running code that is in them.
 
-A pickle is a program: `pickle.load` of a downloaded file runs it. Here it can make plain
-containers and, in place of NumPy's arrays and types, the inert classes below, which hold numbers
-only; everything else is refused by name. (NumPy's own classes trust the state they are given.)
+A pickle is a program, and `pickle.load` runs it, which is not safe with a downloaded file. Here it
+can make plain containers and the classes below, which stand for NumPy's arrays and types and hold
+numbers only. Everything else is refused by name. NumPy's own classes are not used, because they
+trust whatever state a pickle gives them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rc2l_jax.weights.errors import WeightsError
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`: a plain number of either byte order."""
+    """Stands for `numpy.dtype`: a type of plain numbers, of either byte order."""
 
     def __init__(self, name: str, *_: Any):
         self.dtype = np.dtype(str(name))
@@ -47,7 +48,7 @@ def _from_bytes(
 ) -> _Array:
     data = data.encode("latin1") if isinstance(data, str) else data
     flat, array = np.frombuffer(data, dtype.dtype), _Array()
-    if order == "K" and axes is not None:  # neither C nor Fortran: C order of transposed axes
+    if order == "K" and axes is not None:  # the data are in C order of permuted axes
         array.value = flat.reshape(shape).transpose(axes)
     else:
         array.value = flat.reshape(shape, order=order)
@@ -62,12 +63,12 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("_codecs", "encode"): codecs.encode,  # how protocols below 3 write bytes
+    ("_codecs", "encode"): codecs.encode,  # by which protocols below 3 write bytes
 }
-for _core in ("numpy.core", "numpy._core"):  # of NumPy 1 and 2
+for _core in ("numpy.core", "numpy._core"):  # names in NumPy 1 and 2
     _KNOWN[f"{_core}.multiarray", "_reconstruct"] = _Array
     _KNOWN[f"{_core}.multiarray", "scalar"] = _scalar
-    _KNOWN[f"{_core}.numeric", "_frombuffer"] = _from_bytes  # protocol 5
+    _KNOWN[f"{_core}.numeric", "_frombuffer"] = _from_bytes  # used by protocol 5
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -92,12 +93,12 @@ def load_pickle(path: Path) -> Any:
             f"{path}: a pickle of more than NumPy arrays, not loaded: {error}. Save the weights as "
             "safetensors instead"
         ) from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
+    except Exception as error:  # a damaged pickle can raise anything
         raise WeightsError(f"{path}: not a readable pickle ({error})") from error
 
 
 def _arrays(stored: Any) -> Any:
-    """Containers with the stand-ins replaced by what they hold."""
+    """Replaces the stand-ins for arrays, in any depth of containers, by the arrays they hold."""
     if isinstance(stored, _Array):
         return stored.value
     if isinstance(stored, dict):
