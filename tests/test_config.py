@@ -56,6 +56,7 @@ def test_the_defaults_run_once_a_data_set_is_named():
         ({"num_queries": 3}, "unknown key 'num_queries': did you mean 'model.num_queries'?"),
         ({"data": ConfigDict()}, "missing key 'data.crop_size'"),
         ({"batch_size": "4"}, "batch_size = '4' is str, not int"),
+        ({"data.name": 3}, "data.name = 3 is int, not str"),
         ({"batch_size": 4.0}, "batch_size = 4.0 is float, not int"),
         ({"batch_size": True}, "batch_size = True is bool, not int"),
         ({"ignore_void": 1}, "ignore_void = 1 is int, not bool"),

@@ -57,12 +57,10 @@ def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> No
     given = dotted(config)
     problems = _schema_problems(given, schema)
     # Keys that are missing or of a wrong type are reported above; below, their default is checked.
-    values = {
-        key: given[key] if key in given and _has_type(given[key], default) else default
-        for key, default in schema.items()
-    }
-    # A missing key's default can have a problem of its own (data.name is empty): do not report it.
-    problems += [text for key, text in _value_problems(values) if key in given]
+    usable = {key for key, default in schema.items() if _has_type(given.get(key), default)}
+    values = {key: given[key] if key in usable else schema[key] for key in schema}
+    # A default can have a problem of its own (data.name is empty): do not report it as the user's.
+    problems += [text for key, text in _value_problems(values) if key in usable]
     problems += _combination_problems(values)
     problems += _device_problems(values, num_devices, trains)
     if problems:

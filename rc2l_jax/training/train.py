@@ -30,8 +30,9 @@ from rc2l_jax.run.stored_config import check_run_config, keep_former_config, wri
 from rc2l_jax.training import pseudo_label_history
 from rc2l_jax.training.check import warnings
 from rc2l_jax.training.devices import parallel_train_step, parallel_views, replicate
-from rc2l_jax.training.loop import Training, resume, train
+from rc2l_jax.training.loop import train
 from rc2l_jax.training.profiling import ProfiledStep
+from rc2l_jax.training.session import Training, resume
 from rc2l_jax.weights.load import pretrained_state
 
 
