@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,13 +96,8 @@ def test_there_are_no_circles():
 def test_a_former_module_says_where_it_went(name):
     with pytest.raises(ImportError, match=rf"^rc2l_jax\.{name} has moved to \w+") as error:
         importlib.import_module(f"rc2l_jax.{name}")
-    places = MOVED[name].replace(",", " ").replace("(", " ").replace(")", " ").split()
-    named = [place for place in places if f"rc2l_jax.{place}" in MODULES or "." in place]
-    assert named or f"rc2l_jax.{MOVED[name]}.__init__" in MODULES
-    for place in named:
-        assert f"rc2l_jax.{place}" in MODULES or f"rc2l_jax.{place}.__init__" in MODULES, (
-            error.value
-        )
+    for place in re.findall(r"[a-z_]+\.[a-z_]+", MOVED[name]) or [MOVED[name]]:
+        assert f"rc2l_jax.{place}" in MODULES or f"rc2l_jax.{place}.__init__" in MODULES, error
 
 
 def test_the_imports_that_documents_showed_say_where_they_went():
