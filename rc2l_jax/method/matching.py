@@ -25,9 +25,9 @@ MATCHERS = ("host", "device")  # see `assign`
 _LARGEST_COST = 1e30
 
 # Elements of each argument of the host callback: 64 KiB of float32. The CPU runtime copies larger
-# arguments (from 100 KiB on) on its thread pool, and the callback waits for the copy. Under pmap all
-# threads of that pool may be waiting in a collective for the very device that runs the callback: a
-# deadlock. Smaller arguments are copied at once, by the callback's own thread.
+# arguments (from 100 KiB on) on its thread pool, and the callback waits for the copy. Under pmap
+# all threads of that pool may be waiting in a collective for the very device that runs the
+# callback: a deadlock. Smaller arguments are copied at once, by the callback's own thread.
 _PIECE_SIZE = 16 * 1024
 
 
