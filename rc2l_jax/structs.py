@@ -29,7 +29,8 @@ AXIS = "batch"
 STRIDE = 32
 
 # A mean as (sum, count): both are added up over images, devices and steps before the one division.
-# See `rc2l_jax.training.averages` for metrics and `objective.weighted_total` for losses.
+# See `rc2l_jax.training.averages` for metrics and `weighted_total` in `rc2l_jax.method.objective`
+# for losses.
 Mean = tuple[jax.Array, jax.Array]
 
 
@@ -69,8 +70,8 @@ class Segments:
       score: float32 [B, M], the teacher's confidence; 1 for ground truth.
       known: bool [B, H, W] or [B, h, w], as the masks: the pixels on which masks may be compared.
         Padding is never known. Void is known only with `ignore_void = False`, and a pixel of a
-        strong view that no pseudo segment covers only with `pseudo.uncovered = "negative"`. Such
-        pixels count as outside of every segment.
+        strong view that no pseudo segment covers only with `pseudo.uncovered = "negative"`; both
+        are then outside of every segment.
     """
 
     classes: jax.Array
@@ -120,7 +121,7 @@ class TrainState:
       opt_state: the optimiser's state for `params`.
       class_shares: float32 [2, K], moving averages of each class's share of the labelled segments
         (row 0) and of the teacher's predictions on unlabelled images (row 1); see
-        `class_alignment`.
+        `rc2l_jax.method.class_alignment`.
       nonfinite_run: int32 [], number of steps in a row, up to the last one, that were not finite
         and therefore changed nothing.
     """

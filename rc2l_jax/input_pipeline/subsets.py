@@ -61,9 +61,9 @@ def open_subsets(config: ConfigDict) -> RunData:
     """Opens the data set of a run and determines the run's three subsets of it.
 
     Raises:
-      DataError: a split text cannot be resolved or the subsets overlap (`splits.resolve_all`); no
-        unlabelled split is named although `config.unsup_weight` is not 0; or an evaluation image
-        is a copy of a training image.
+      DataError: a split text cannot be resolved (`splits.resolve_all`); no unlabelled split is
+        named although `config.unsup_weight` is not 0; or an evaluation image is a training image
+        or a copy of one.
     """
     data, semi = config.data, config.unsup_weight > 0
     if semi and not data.unlabeled_split:

@@ -29,10 +29,10 @@ def ahead(
 
     Args:
       make: called in threads.
-      items: taken one by one. At most two more than there are threads are begun and not yielded.
-      weigh: bytes that an item occupies from when it is begun until it is yielded.
+      items: taken one by one. At most two more than there are threads are begun but not yielded.
+      weigh: bytes that an item occupies while it is begun but not yielded.
       most: bytes that such items may occupy together; fewer are begun where they would exceed it.
-        An item that exceeds it alone is finished before the next one is taken.
+        An item that exceeds it alone is yielded before the next one is taken.
     """
     threads = min(_num_cores(), _MAX_THREADS)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="input")

@@ -132,7 +132,7 @@ def train_batches(
 
     Raises:
       DataError: masks cannot be used; or, while iterating, an example broke after it was prepared
-        and `config.on_bad_example` does not allow to skip it.
+        and `config.on_bad_example` is "error", or more than `config.max_bad_examples` broke.
       ValueError: batch sizes cannot be divided over devices and processes, or the geometry's sizes
         or scales are impossible.
     """
@@ -175,8 +175,8 @@ def first_unlabeled(config: ConfigDict, data: RunData, count: int) -> Arrays:
       `data.diagnostic_labels`) and valid bool [B, S, S], with S the crop size.
 
     Raises:
-      DataError: an example broke after it was prepared, and `config.on_bad_example` does not allow
-        to skip it.
+      DataError: an example broke after it was prepared and `config.on_bad_example` is "error", or
+        more than `config.max_bad_examples` broke.
     """
     dataset, subsets = data
     order = Order(tuple(subsets.unlabeled), config.seed * _NUM_STREAMS + _UNLABELED)

@@ -118,8 +118,8 @@ def _solve_on_host(cost: jax.Array, columns: jax.Array) -> jax.Array:
     pieces = [flat[i : i + _PIECE_SIZE] for i in range(0, flat.size, _PIECE_SIZE)]
     callback = functools.partial(_scipy_assign, shape=cost.shape)
     result = jax.ShapeDtypeStruct(columns.shape, jnp.int32)
-    # "sequential", because the pieces that vmap would stack exceed the piece size. Leading axes of
-    # the cost are no matter of vmap: `assign` has flattened them, and they share one callback.
+    # "sequential", because pieces that vmap stacks would exceed the piece size. Leading axes of the
+    # cost need no vmap: `assign` has flattened them, and they share one callback.
     return jax.pure_callback(callback, result, *pieces, vmap_method="sequential")
 
 

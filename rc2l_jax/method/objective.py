@@ -74,7 +74,7 @@ def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> 
 def label_loss(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> tuple[jax.Array, Terms]:
-    """Eq. 1 on this device (see `weighted_total`), and its terms."""
+    """Eq. 1 on this device, to be averaged over devices (`weighted_total`), and its terms."""
     terms = label_terms(predictions, segments, assignment, config)
     return weighted_total(terms, label_weights(config)), terms
 
@@ -106,7 +106,7 @@ def label_weights(config: ConfigDict) -> dict[str, float]:
 def unlabel_loss(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> tuple[jax.Array, Terms]:
-    """Eq. 2 on this device (see `weighted_total`), and its terms."""
+    """Eq. 2 on this device, to be averaged over devices (`weighted_total`), and its terms."""
     terms = unlabel_terms(predictions, segments, assignment, config)
     return weighted_total(terms, unlabel_weights(config)), terms
 
@@ -134,7 +134,7 @@ def _region_terms(
     semantic: Segments,
     config: ConfigDict,
 ) -> dict:
-    """Functions that compute the terms of one layer: terms without weight are never computed."""
+    """Functions that compute the terms of one layer, so that those of weight 0 need not be."""
     unsup = config.unsup
     mask_loss = {
         "focal_weight": unsup.focal_weight,
@@ -189,9 +189,9 @@ def unsup_weight(step: jax.Array, config: ConfigDict) -> jax.Array:
 def weighted_total(terms: Terms, weights: dict[str, float]) -> jax.Array:
     """Weighted sum of all terms and layers, to be averaged over devices with `pmean`.
 
-    Each term is divided by its mean count over all devices and hosts. The average is then its sum
-    over all of them divided by its count over all of them, as MaskFormer divides by the number of
-    masks: one device with 8 images gives the same as eight devices with 1 each.
+    Each term is divided by its mean count over all devices and hosts. After the average it is its
+    total sum divided by its total count, as MaskFormer divides by the number of masks: one device
+    with 8 images gives the same as eight devices with 1 each.
     """
     total = jnp.zeros(())
     for name, (value, count) in terms.items():

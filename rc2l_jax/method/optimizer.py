@@ -61,7 +61,7 @@ def parameter_groups(params: Any, rules: dict[str, Rule]) -> Any:
 
 
 def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
-    """Linear warm-up, then the paper's poly policy: rate * (1 - step / num_steps) ** power."""
+    """The paper's poly policy, rate * (1 - step / num_steps) ** power, times a linear warm-up."""
     poly = optax.polynomial_schedule(
         init_value=config.learning_rate,
         end_value=0.0,

@@ -74,7 +74,7 @@ def of_finite_steps(
     """All metrics of a step. A step that is not finite reports why, and counts in no other mean.
 
     Args:
-      metrics: those of `total_loss`, summed over devices.
+      metrics: those of `train_step.total_loss`, summed over devices.
       scalars: metrics that are one number for the whole step, such as "grad_norm".
       norms: norm of each module's gradients.
       finite: bool [], whether loss and gradients are finite.

@@ -87,8 +87,8 @@ def _known(segments: Segments, uncovered: str) -> jax.Array:
     """The pixels of strong views on which masks may be compared, bool [B, h, w].
 
     With `uncovered` "unknown" these are the pixels that a segment covers, with "negative" all but
-    padding. An image without any segment has none, even then: that the teacher found nothing is no
-    evidence that nothing is there.
+    padding. An image without any segment has no such pixels in either case: that the teacher found
+    nothing is no evidence that nothing is there.
     """
     if uncovered == "unknown":
         return segments.masks.any(1)

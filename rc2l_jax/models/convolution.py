@@ -24,7 +24,7 @@ class Conv(nn.Module):
       features: channels of the output.
       kernel: side of the kernel, odd.
       kernel_init: initializer of the kernel.
-      stride: of the output: a side of n pixels becomes ceil(n / stride).
+      stride: of the convolution; a side of n pixels becomes ceil(n / stride).
       dilation: of the kernel.
       use_bias: whether to add a bias, which starts at zero.
       dtype: of the output.

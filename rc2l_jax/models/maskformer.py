@@ -60,7 +60,7 @@ class MaskFormer(nn.Module):
       num_classes: K.
       num_queries: N.
       backbone: a key of `resnet.BACKBONES`.
-      backbone_width: channels of the backbone's first stage.
+      backbone_width: channels of the 3x3 convolutions in the backbone's first stage.
       stem: first layers of the backbone, "basic" or "deeplab" (see `resnet.ResNet`).
       norm: normalisation of the backbone: "frozen", "batch" or "group".
       pixel_dim: channels of the pixel decoder.

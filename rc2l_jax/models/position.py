@@ -12,7 +12,7 @@ import numpy as np
 def sine_position(height: int, width: int, dim: int, temperature: float = 10_000.0) -> jax.Array:
     """Sine position codes: the first half of a code is of the row, the second of the column.
 
-    Positions are scaled to (0, 2 pi) before.
+    Positions are first scaled to (0, 2 pi].
 
     Args:
       height: of the feature map.

@@ -41,7 +41,9 @@ BACKBONES = {
 }
 STEMS = ("basic", "deeplab")
 
-_DEEPLAB_DILATIONS = (1, 2, 4)  # of res5: RES5_MULTI_GRID of MaskFormer's R101c; its stride stays
+# Dilations of res5's blocks with stem "deeplab": RES5_MULTI_GRID of MaskFormer's R101c. The stride
+# of res5 stays 2.
+_DEEPLAB_DILATIONS = (1, 2, 4)
 
 
 class ResidualBlock(nn.Module):

@@ -1,7 +1,7 @@
 """The transformer decoder, in which queries attend to the image.
 
-Source: DETR (arXiv 2005.12872) as MaskFormer (arXiv 2107.06278) configures it. It has no encoder,
-post-norm layers, and dropout also on the attention weights and inside the feed-forward network
+Source: DETR (arXiv 2005.12872) as MaskFormer (arXiv 2107.06278) configures it. There is no encoder.
+Layers are post-norm, with dropout also on the attention weights and inside the feed-forward network
 (where Hugging Face transformers' port has none by default). The heads get each layer's output after
 a further LayerNorm, the next layer gets it without.
 """
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         train: bool,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Attends.
+        """Lets queries attend to keys, and gathers the keys' values.
 
         Args:
           query: [B, N, D].
@@ -200,7 +200,7 @@ class TransformerDecoder(nn.Module):
         train: bool,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Decodes.
+        """Lets the queries read the image, layer by layer.
 
         Args:
           features: [B, h5, w5, channels], res5. As in MaskFormer they are projected to width D

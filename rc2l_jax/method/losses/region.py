@@ -18,7 +18,7 @@ from rc2l_jax.method.losses.mask import dice_loss, focal_loss, probability_logit
 from rc2l_jax.method.losses.supervised import class_targets, weighted_class_loss
 from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
 
-DENOMINATORS = ("with_positive", "paper")  # see `_contrast`
+DENOMINATORS = ("with_positive", "paper")  # see `region_mask_contrast`
 UNIONS = ("normalized", "semantic", "max")  # see `semantic_union`
 
 # Keeps square roots and divisions away from zero where a mask or a feature vanishes.
@@ -170,7 +170,7 @@ def semantic_mask_consistency(
     Args:
       class_logits: [B, N, K+1].
       mask_logits: [B, N, h, w].
-      semantic: pseudo segments after `merge_same_class`, so one for each class present.
+      semantic: pseudo segments after `segments.merge_same_class`: one for each class present.
       union: how the student's masks of a class are joined, see `semantic_union`.
       mask_loss: weights and focal parameters of L_mask, the keyword arguments of `_mask_loss`.
     """
@@ -227,17 +227,17 @@ def _contrast(
     temperature: float,
     denominator: str,
 ) -> Mean:
-    """The contrastive loss of Eqs. 5 and 8: the positive pair against the image's other queries.
+    """The contrastive loss of Eqs. 5 and 8, from the similarities of all pairs.
 
-    Segments that are the only one of their image have nothing to contrast with; their loss is 0.
+    A segment's positive pair is that with its own matched query, its negative pairs are those with
+    the image's other matched queries. The loss of a segment without negative pairs is 0.
 
     Args:
       similarity: [B, j (matched query of slot j), i (pseudo segment)].
       segments: supplies which slots hold a segment.
       assignment: supplies which slots are matched.
       temperature: tau, by which similarities are divided.
-      denominator: whether the sum below the fraction includes the positive pair ("with_positive")
-        or not ("paper").
+      denominator: "with_positive" if the denominator includes the positive pair, "paper" if not.
     """
     active = _active(segments, assignment)
     slots = similarity.shape[-1]
