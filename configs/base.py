@@ -150,10 +150,10 @@ def get_config() -> ConfigDict:
     # -1 / tau_m and -2 / tau_f, and their gradients do not fade.
     config.unsup.contrast_denominator = "with_positive"
     config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
-    # Weights inside L_mask of SMC and of the consistency baseline. [D] They make beta_2 L_mask 20
-    # focal + 1 dice, as in MaskFormer. Read literally, L_mask itself is 20 focal + 1 dice, which
-    # beta_2 then multiplies; these would be 20 and 1. That scores 0.066 less than the supervised
-    # run, and these values 0.002 more.
+    # Weights inside L_mask of SMC and of the consistency baseline. [D] With them beta_2 L_mask is
+    # 20 focal + 1 dice, as in MaskFormer. Read literally, L_mask itself is 20 focal + 1 dice, and
+    # beta_2 multiplies that: the weights would be 20 and 1. Those score 0.066 less than the
+    # supervised run, these 0.002 more.
     config.unsup.focal_weight = 1.0
     config.unsup.dice_weight = 0.05
     config.unsup.rcc_no_object = True  # [D] unmatched queries learn no-object, as in Eq. 1
@@ -164,11 +164,11 @@ def get_config() -> ConfigDict:
     config.model.backbone = "resnet101"  # [P]; resnet10, 18, 34, 50, 101, 152
     config.model.backbone_width = 64  # channels of the first stage
     config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)
-    config.model.norm = "frozen"  # "batch": synchronised over devices; "group": from scratch
+    config.model.norm = "frozen"  # "batch": over all devices; "group": to train from scratch
     config.model.num_queries = 50  # [P] Table 5 (VOC); [D] also in the supervised baseline
-    config.model.pixel_dim = 256  # pixel decoder
+    config.model.pixel_dim = 256  # channels of the pixel decoder
     config.model.mask_dim = 256  # C
-    config.model.hidden_dim = 256  # transformer decoder
+    config.model.hidden_dim = 256  # width of the transformer decoder
     config.model.num_heads = 8
     config.model.ffn_dim = 2048
     config.model.num_decoder_layers = 6  # L

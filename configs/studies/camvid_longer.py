@@ -5,8 +5,8 @@
     python studies/study.py --study=$STUDY --output=runs/camvid_longer --jobs=2
     python studies/study.py --study=$STUDY --output=runs/camvid_longer --report
 
-With 46 labelled images the supervised run is near its best by step 3,000, while RC²L still rises at
-step 6,000, where the cells of `camvid.py` end. All else is as there.
+With 46 labelled images supervised runs reach their best between steps 3,000 and 6,000, while RC²L
+still rises at step 6,000, where the cells of `camvid.py` end. All else is as there.
 """
 
 from ml_collections import ConfigDict
