@@ -1,1 +1,1 @@
-"""Experiments: one short file each over `base`, which has every default."""
+"""Experiments: each is a short file that changes some defaults of `base.py`, which has them all."""

@@ -1,7 +1,8 @@
-"""Every default of rc2l_jax, once, with its source. Experiments override a few lines of it.
+"""Every default of rc2l_jax, once, with its source. Experiments override a few of them.
 
-Sources: [P] the RC²L paper (section 4.1 where nothing else is said); [M] MaskFormer (arXiv
-2107.06278) and the semantic ResNet configs of its code; [D] our reading where the paper is silent.
+Sources: [P] the RC²L paper (section 4.1 unless said); [M] MaskFormer (arXiv 2107.06278) and the
+semantic ResNet configs of its code; [D] a decision of ours, where the paper is silent or unclear.
+Scores below are the teacher's mIoU on CamVid with 1/8 of the labels; docs/study.md has them all.
 """
 
 from ml_collections import ConfigDict
@@ -14,36 +15,38 @@ def get_config() -> ConfigDict:
 
     # Schedule. All durations are in steps.
     config.num_steps = 120_000  # [P] VOC Train; VOC Aug 160k, Cityscapes 120k
-    # [P] "we set the batch size to 16"; [D] that it is that of both kinds of images, each over all
-    # devices.
+    # [P] "we set the batch size to 16"; [D] that this is the number of labelled and also that of
+    # unlabelled images. Both are over all devices.
     config.batch_size = 16
     config.unlabeled_batch_size = 16
     config.log_every_steps = 100
     config.eval_every_steps = 5_000
     config.checkpoint_every_steps = 1_000
-    config.keep_checkpoints = 2  # the newest so many, and the best
-    # So many steps in a row without a finite loss and gradient end the run. They change nothing.
+    config.keep_checkpoints = 2  # how many of the newest to keep, besides the best one
+    # The run ends after this many steps in a row whose loss or gradients are not finite. Such steps
+    # change nothing.
     config.max_nonfinite_steps = 100
-    # Pretrained weights: a folder, a file, a name on the Hugging Face hub, or a run directory,
-    # whose newest teacher it is ("" for none).
+    # Pretrained weights: a folder, a file, a name on the Hugging Face hub, or a run directory, of
+    # which the newest teacher is taken; "" for none.
     config.init_from = ""
-    config.init_queries = "first"  # of a MaskFormer with more queries take the first; or "fresh"
+    config.init_queries = "first"  # queries: the first of the pretrained ones; or "fresh": random
     config.matcher = "host"  # "host": scipy in a callback; "device": optax
-    config.dtype = "float32"  # "bfloat16": of activations; parameters and losses stay float32
-    # Parts in which each device takes its batch, to save memory. A part's losses are divided by its
-    # own counts: one with a single pseudo segment weighs as much as one with thirty.
+    config.dtype = "float32"  # of activations, or "bfloat16"; parameters, losses stay float32
+    # Each device processes its batch in this many parts, to save memory. A part's losses are
+    # divided by its own counts: a part with one pseudo segment weighs as much as one with thirty.
     config.accumulate_steps = 1
     config.remat = False  # True: less memory, more time; see benchmarks/RESULTS.md
-    config.optimizer_dtype = "float32"  # "bfloat16": of Adam's first moment
-    # Where compiled programs are kept from run to run, on accelerators ("" for nowhere);
+    config.optimizer_dtype = "float32"  # of Adam's first moment, or "bfloat16"
+    # Folder where programs compiled for accelerators are kept from run to run ("" for none).
     # JAX_COMPILATION_CACHE_DIR, if set, wins. See `rc2l_jax.run.startup` for what is kept.
     config.compilation_cache = "~/.cache/rc2l_jax/xla"
-    config.profile = False  # leave a trace of a few steps in the run directory
-    # A training image that breaks after it was prepared (a bad disk, a cut copy). "error" ends the
-    # run; "skip" names and counts it and takes another, for runs that cost more than a few images.
+    config.profile = False  # True: write a trace of a few steps to the run directory
+    # What to do with a training image that broke after it was prepared (a bad disk, a copy cut
+    # short). "error" ends the run. "skip" names and counts the image and takes another, for long
+    # runs that a few images should not end.
     config.on_bad_example = "error"
-    # "skip" ends the run, too, beyond so many different ones a process: then it is not a few images
-    # that are broken but the data set.
+    # "skip" ends the run, too, once a process has met more different ones than this: then not a few
+    # images are broken but the data set is.
     config.max_bad_examples = 100
 
     # Optimiser.
@@ -55,21 +58,22 @@ def get_config() -> ConfigDict:
     config.grad_clip_norm = 0.01  # [M] global norm
 
     # Eq. 3 and 4.
-    # alpha; 0 is supervised-only. [P] 2 on VOC Train 1/2, 1 on VOC Aug 1/4 (Table 4); [D] the same
-    # for the other partitions.
+    # alpha; 0 for supervised training. [P] 2 on VOC Train 1/2, 1 on VOC Aug 1/4 (Table 4); [D] the
+    # same on the other partitions.
     config.unsup_weight = 2.0
-    # [D] Burn-in: before it the unlabelled terms weigh 0. CamVid 1/8, 6,000 steps from scratch:
-    # 0.483 with 0, 0.474 with 1,000, 0.453 with 2,500.
+    # [D] Burn-in: alpha is 0 before this step. After 6,000 steps from scratch: 0.483 without, 0.474
+    # with 1,000 and 0.453 with 2,500 steps of burn-in.
     config.unsup_start_step = 0
-    config.unsup_ramp_steps = 0  # [D] linear ramp of alpha after the burn-in
-    # [D] tau of Eq. 4; warmed up as min(tau, 1 - 1 / (step + 1)). CamVid 1/8 (docs/study.md): 0.466
-    # and 0.473 with 0.99, in two orders of the images, and 0.467 with 0.999; from another teacher
-    # 0.442 with 0.99, and 0.439 with 0.95.
+    config.unsup_ramp_steps = 0  # [D] length of a linear ramp of alpha after the burn-in
+    # [D] tau of Eq. 4, with a warm-up: min(tau, 1 - 1 / (step + 1)). Runs that go on from a trained
+    # teacher: 0.466 and 0.473 (two orders of the images) with 0.99, 0.467 with 0.999. From another
+    # teacher: 0.442 with 0.99, 0.439 with 0.95.
     config.ema_decay = 0.99
 
     # Segments and matching.
-    config.max_segments = 32  # [D] slots M an image; the largest win, the rest is counted
-    # [D] False counts void as background, as [M] does; padding, which [M] counts too, never counts.
+    config.max_segments = 32  # [D] slots M of an image; the largest segments get one
+    # [D] False compares masks on void pixels, too, as [M] does: void is then outside of every
+    # segment. Padding, which [M] compares as well, is never compared here.
     config.ignore_void = True
     config.match = ConfigDict()  # cost weights [M]
     config.match.class_weight = 1.0
@@ -85,45 +89,49 @@ def get_config() -> ConfigDict:
     config.loss.focal_alpha = 0.25  # [M]
     config.loss.focal_gamma = 2.0  # [M]
 
-    # Teacher predictions -> pseudo segments. On CamVid 1/8 (docs/study.md, "Terms, weights and
-    # readings") no reading stands out: mIoU 0.466 and 0.473 with "semantic", pixel_threshold 0 and
-    # alignment 0.5, in two orders of the images; 0.475 with threshold 0.5, 0.469 without alignment,
-    # 0.470 with "query".
+    # From the teacher's predictions to pseudo segments. No reading stands out (docs/study.md,
+    # "Terms, weights and readings"): 0.466 and 0.473 (two orders of the images) with "semantic",
+    # pixel_threshold 0 and alignment 0.5; one change from there gives 0.475 (threshold 0.5), 0.469
+    # (no alignment) and 0.470 ("query").
     config.pseudo = ConfigDict()
-    config.pseudo.source = "query"  # [D] a segment a winning query; "semantic": a class
-    config.pseudo.score_threshold = 0.7  # [D] "query": the query's class probability
-    config.pseudo.mask_threshold = 0.5  # [D] "query": a pixel's mask probability
-    config.pseudo.pixel_threshold = 0.7  # [D] "semantic": a pixel's class probability
-    config.pseudo.class_alignment = 0.0  # [D] see `class_balance`; 1: as often as in the labels
-    config.pseudo.min_area = 4  # [D] pixels of the mask grid
-    # [D] Pixels that no segment covers: "unknown", no mask is compared there; or "negative",
-    # outside of every segment, as the masks {0, 1} of Eqs. 5 to 10 say if they are taken literally.
-    # CamVid 1/8: with 0.64 covered (pixel_threshold 0.9) "unknown" ends at 0.407 and 0.426 in two
-    # orders, "negative" at 0.444 and 0.445; with "query", 0.90 covered, 0.448 and 0.454. From
-    # scratch it is 0.408 and 0.392, and the teacher names less and less with "negative".
+    config.pseudo.source = "query"  # [D] a segment for each winning query; "semantic": each class
+    config.pseudo.score_threshold = 0.7  # [D] "query": of a query's class probability
+    config.pseudo.mask_threshold = 0.5  # [D] "query": of a pixel's mask probability
+    config.pseudo.pixel_threshold = 0.7  # [D] "semantic": of a pixel's class score
+    # [D] Strength of `rc2l_jax.method.class_alignment`: 0 for none; 1 for the whole correction,
+    # towards classes that are as frequent as in the labels.
+    config.pseudo.class_alignment = 0.0
+    config.pseudo.min_area = 4  # [D] smallest segment, in pixels of the mask grid
+    # [D] Pixels that no segment covers. "unknown": no mask is compared there. "negative": they are
+    # outside of every segment, as the masks {0, 1} of Eqs. 5 to 10 say if taken literally.
+    # "unknown" and "negative" give 0.407 and 0.444 in one order of the images and 0.426 and 0.445
+    # in another (pixel_threshold 0.9, which covers 0.64 of the pixels), and 0.448 and 0.454 with
+    # "query", which covers 0.90. From scratch (threshold 0.9) they give 0.408 and 0.392, and with
+    # "negative" the teacher covers less and less.
     config.pseudo.uncovered = "unknown"
-    # [D] One segment a class, as in the ground truth: on CamVid 1/8 0.448 with "query", and 0.424
-    # if they are not merged.
+    # [D] One segment for each class, as in the ground truth. With "query": 0.448, and 0.424 if
+    # segments are not merged.
     config.pseudo.merge_same_class = True
 
     # Weak view x^w. [P] "short edge resize, random crop, random flip, and color augmentation".
     config.weak_color = True  # False: the teacher sees the image's own colours
-    # Strong view x^s. [P] "all weak data augmentation methods and CutMix": geometry is the weak
-    # view's, so that the masks fit.
-    config.strong_color = "same"  # [D] colours of the weak view; "weak": drawn anew; "jitter"
-    config.jitter = ConfigDict()  # for "jitter"; numbers of UniMatch's strong views
+    # Strong view x^s. [P] "all weak data augmentation methods and CutMix". Its geometry is that of
+    # the weak view, so that the masks fit.
+    # [D] "same": the colours of the weak view; "weak": drawn anew in the same way; "jitter".
+    config.strong_color = "same"
+    config.jitter = ConfigDict()  # for "jitter"; the numbers of UniMatch's strong views
     config.jitter.probability = 0.8
     config.jitter.brightness = 0.5
     config.jitter.contrast = 0.5
     config.jitter.saturation = 0.5
     config.jitter.hue = 0.25  # of the circle
     config.jitter.grayscale = 0.2  # probability
-    # CutMix: one box an image, as a share of its area.
+    # CutMix: one box for each image. Areas are shares of the image's.
     config.cutmix = ConfigDict()
-    config.cutmix.probability = 1.0  # [D]
+    config.cutmix.probability = 1.0  # [D] that an image has a box
     config.cutmix.min_area = 0.25  # [D]
     config.cutmix.max_area = 0.5  # [D]
-    config.cutmix.max_aspect = 2.0  # [D] the longer side over the shorter
+    config.cutmix.max_aspect = 2.0  # [D] largest ratio of the sides
 
     # Weights of Eq. 2 and the region losses.
     config.unsup = ConfigDict()
@@ -134,30 +142,33 @@ def get_config() -> ConfigDict:
     config.unsup.consistency_weight = 0.0  # [D] beta_0, the baseline of Table 3 row 1
     config.unsup.rmc_temperature = 0.5  # [D] tau_m of Eq. 5
     config.unsup.rfc_temperature = 0.5  # [D] tau_f of Eq. 8
-    # CamVid 1/8, as above, beside 0.466 and 0.473 with these values: denominator "paper" 0.472,
-    # union "semantic" 0.469, both temperatures 0.1 0.478; beside 0.442 from another teacher union
-    # "max" 0.439 and both temperatures 1 0.442. None of them is beyond chance.
-    # [D] or "paper": may fall to -1 / tau_m and -2 / tau_f, and its gradient does not fade.
+    # No single change here makes a difference beyond chance: 0.472 with denominator "paper", 0.469
+    # with union "semantic", 0.478 with both temperatures 0.1, beside 0.466 and 0.473 with these
+    # values; from another teacher 0.439 with union "max", 0.442 with both temperatures 1, beside
+    # 0.442.
+    # [D] "paper" is the denominator of Eqs. 5 and 8 as printed. With it the losses may fall to
+    # -1 / tau_m and -2 / tau_f, and their gradients do not fade.
     config.unsup.contrast_denominator = "with_positive"
     config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
-    # Inside L_mask of SMC and of the consistency baseline. [D] 20 to 1, so that beta_2 L_mask is
-    # MaskFormer's own 20 focal + 1 dice. Read literally, L_mask is that sum already, and beta_2
-    # comes on top: focal 20 and dice 1 here. On CamVid 1/8 that loses 0.066, and these gain 0.002.
+    # Weights inside L_mask of SMC and of the consistency baseline. [D] With them beta_2 L_mask is
+    # 20 focal + 1 dice, as in MaskFormer. Read literally, L_mask itself is 20 focal + 1 dice, and
+    # beta_2 multiplies that: the weights would be 20 and 1. Those score 0.066 less than the
+    # supervised run, these 0.002 more.
     config.unsup.focal_weight = 1.0
     config.unsup.dice_weight = 0.05
-    config.unsup.rcc_no_object = True  # [D] push unmatched queries to no-object, as Eq. 1 does
-    config.unsup.deep_supervision = False  # [D] True: the losses act on every decoder layer
+    config.unsup.rcc_no_object = True  # [D] unmatched queries learn no-object, as in Eq. 1
+    config.unsup.deep_supervision = False  # [D] True: these losses act on every decoder layer
 
     # Model. All of [M] unless said.
     config.model = ConfigDict()
     config.model.backbone = "resnet101"  # [P]; resnet10, 18, 34, 50, 101, 152
     config.model.backbone_width = 64  # channels of the first stage
     config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)
-    config.model.norm = "frozen"  # "batch": synchronised over devices; "group": from scratch
-    config.model.num_queries = 50  # [P] Table 5, of VOC; [D] the supervised baseline has as many
-    config.model.pixel_dim = 256  # pixel decoder
+    config.model.norm = "frozen"  # "batch": over all devices; "group": to train from scratch
+    config.model.num_queries = 50  # [P] Table 5 (VOC); [D] also in the supervised baseline
+    config.model.pixel_dim = 256  # channels of the pixel decoder
     config.model.mask_dim = 256  # C
-    config.model.hidden_dim = 256  # transformer decoder
+    config.model.hidden_dim = 256  # width of the transformer decoder
     config.model.num_heads = 8
     config.model.ffn_dim = 2048
     config.model.num_decoder_layers = 6  # L
@@ -168,7 +179,7 @@ def get_config() -> ConfigDict:
     # "voc_semseg", "cityscapes_semseg", "camvid", "folder" (your own), "shapes" (drawn).
     config.data.name = ""
     config.data.dir = ""  # where the files lie; "" to use prepared records, or to download
-    config.data.unlabeled_dir = ""  # any folder of images: they are the split "unlabeled"
+    config.data.unlabeled_dir = ""  # a folder of images, which become the split "unlabeled"
     config.data.prepared_dir = "~/tensorflow_datasets"  # where prepared records are kept
     config.data.num_classes = 21
     config.data.labeled_split = ""
@@ -177,16 +188,16 @@ def get_config() -> ConfigDict:
     config.data.num_labeled = 0  # how many images labeled_split must name; 0 for any number
     config.data.diagnostic_labels = False  # read unlabelled masks, for metrics and pictures only
     config.data.crop_size = 512  # [P] VOC; 768 Cityscapes
-    config.data.min_scale = 0.5  # [M] short edge, in crop sizes
-    config.data.max_scale = 2.0  # [M]
-    config.data.max_long_edge = 2048  # [M]
-    # [M] test size (0: as it is); long edge at most max_long_edge. Near the crop's: a small network
-    # from scratch, tested at 1.5 times its crop, lost 0.08 to 0.10 mIoU (docs/study.md).
+    config.data.min_scale = 0.5  # [M] smallest short edge in training, in units of crop_size
+    config.data.max_scale = 2.0  # [M] largest short edge, likewise
+    config.data.max_long_edge = 2048  # [M] of resized images, also in evaluation
+    # [M] Short edge in evaluation; 0 keeps the images' size. It should be near crop_size: a small
+    # network from scratch, tested at 1.5 times its crop, lost 0.08 to 0.10 mIoU.
     config.data.eval_short_edge = 512
     config.data.flip = True  # [M] horizontal, with probability 1/2
     config.data.color = True  # [M] SSD colour augmentation, on the device
 
-    # Arguments of the drawn data set (data.name = "shapes"); others ignore them.
+    # Arguments of the drawn data set (data.name = "shapes"); other data sets ignore them.
     config.data.shapes = ConfigDict()
     config.data.shapes.image_size = 64
     config.data.shapes.num_train = 1_000
@@ -198,9 +209,9 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     # [M] factors of data.eval_short_edge; on the command line --config.eval.scales=0.5,1.0,1.5
     config.eval.scales = (1.0,)
-    config.eval.flip = False  # [M] also the mirrored image
-    config.eval.window = 0  # [M] the whole image; else the side of square sliding windows
-    config.eval.window_stride = 2 / 3  # of the window: mmsegmentation's configs, 513 of 769
-    config.eval.max_shapes = 4  # images of mixed sizes are padded to so many shapes, at most
+    config.eval.flip = False  # [M] True: predict the mirrored image as well
+    config.eval.window = 0  # [M] side of square sliding windows; 0 for the whole image at once
+    config.eval.window_stride = 2 / 3  # share of the window; mmsegmentation has 513 of 769
+    config.eval.max_shapes = 4  # most shapes that images of mixed sizes are padded to
     config.num_pictures = 8  # rows of the figures written at each evaluation; 0 writes none
     return config

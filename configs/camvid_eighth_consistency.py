@@ -1,4 +1,4 @@
-"""The consistency baseline (Table 3, row 1) on `camvid_eighth.py`: L_mask on matched pairs only.
+"""`camvid_eighth.py` with the consistency baseline (Table 3, row 1): L_mask on matched pairs only.
 
     python main.py --config=configs/camvid_eighth_consistency.py --workdir=runs/camvid_consistency \
         --config.data.dir=DIR

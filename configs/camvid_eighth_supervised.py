@@ -1,9 +1,9 @@
-"""The 46 labelled images of `camvid_eighth.py` alone.
+"""The 46 labelled images of `camvid_eighth.py` alone: its supervised baseline.
 
     python main.py --config=configs/camvid_eighth_supervised.py --workdir=runs/camvid_supervised \
         --config.data.dir=DIR
 
-Hardware, time and score: see `camvid_eighth.py`; half its time.
+Hardware and score: see `camvid_eighth.py`. Time: half of its.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
     python main.py --config=configs/cityscapes_eighth.py --workdir=runs/cityscapes_eighth \
         --config.data.dir=DIR
 
-Hardware: 8 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
-Score: mIoU 74.04 in the paper, of the supervised baseline 71.53; not measured here.
+Hardware: 8 V100 GPUs in the paper. Time: 120,000 steps, 33 hours if each takes a second.
+Score: mIoU 74.04 in the paper (supervised baseline: 71.53); not measured here.
 """
 
 from ml_collections import ConfigDict

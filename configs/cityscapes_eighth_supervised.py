@@ -3,7 +3,7 @@
     python main.py --config=configs/cityscapes_eighth_supervised.py \
         --workdir=runs/cityscapes_eighth_supervised --config.data.dir=DIR
 
-Hardware: 8 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
+Hardware: 8 V100 GPUs in the paper. Time: 120,000 steps, 33 hours if each takes a second.
 Score: mIoU 71.53 in the paper; not measured here.
 """
 

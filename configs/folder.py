@@ -3,10 +3,10 @@
     python main.py --config=configs/folder.py --workdir=runs/mine --config.data.dir=DIR \
         --config.data.num_classes=NUMBER
 
-`data/folder/folder_dataset_builder.py` says what the folder may hold; unlabelled images may lie
-elsewhere (`data.unlabeled_dir`); docs/own_images.md says how to go on. Not trained yet on any
-images. Hardware: one GPU; how much memory it takes has not been measured. Time: 20,000 steps are 6
-hours for every second that a step takes. Score: depends on the images.
+`data/folder/folder_dataset_builder.py` says what the folder may hold, and docs/own_images.md how to
+go on. Unlabelled images may lie in another folder (`data.unlabeled_dir`). This config has not been
+trained yet on any images. Hardware: one GPU; the memory that it takes has not been measured. Time:
+20,000 steps, 6 hours if each takes a second. Score: depends on the images.
 """
 
 from ml_collections import ConfigDict

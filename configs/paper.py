@@ -1,6 +1,7 @@
-"""What all cells of the paper's tables share: its losses as printed.
+"""What the configs of all cells of the paper's tables share: its losses as printed.
 
-Where it is silent, or can be read in two ways, they have the readings of `configs/base.py`, [D].
+Where the paper is silent or can be read in two ways, they have the readings marked [D], here and in
+`configs/base.py`.
 """
 
 from ml_collections import ConfigDict
@@ -9,10 +10,10 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()  # which is the protocol of VOC Train
-    config.dtype = "bfloat16"  # [D] for the time it takes
-    config.unsup.contrast_denominator = "paper"
-    config.unsup.rcc_no_object = False
-    config.pseudo.uncovered = "negative"  # [D] masks of 0 and 1, compared everywhere
-    config.unsup.union = "semantic"  # [D] "merging regions with the same class", as [M] infers
+    config = base.get_config()  # the protocol of VOC Train
+    config.dtype = "bfloat16"  # [D] to take less time
+    config.unsup.contrast_denominator = "paper"  # Eqs. 5 and 8
+    config.unsup.rcc_no_object = False  # Eq. 9
+    config.pseudo.uncovered = "negative"  # [D] Eqs. 5 to 10 compare masks at all pixels
+    config.unsup.union = "semantic"  # [D] "merging regions with the same class" as in [M]
     return config

@@ -1,8 +1,8 @@
-"""Quickstart: drawn images, 16 of 1,000 labelled, a small network from scratch.
+"""The quickstart: drawn images, 16 of 1,000 labelled; a small network from scratch.
 
     python main.py --config=configs/shapes.py --workdir=runs/shapes
 
-Two CPU cores; time and score are in the README.
+Hardware: two CPU cores. Time and score: see the README.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 300
     config.checkpoint_every_steps = 300
     config.warmup_steps = 50
-    config.unsup_start_step = 300  # from scratch the teacher must know something first
+    config.unsup_start_step = 300  # from scratch, the teacher must learn something first
     config.unsup_ramp_steps = 100
     config.max_segments = 8
 

@@ -1,4 +1,4 @@
-"""The quickstart's labelled images alone: what RC²L is compared with.
+"""The quickstart's labelled images alone: the supervised baseline that RC²L is compared with.
 
 python main.py --config=configs/shapes_supervised.py --workdir=runs/shapes_supervised
 """

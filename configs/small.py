@@ -13,9 +13,9 @@ def get_config() -> ConfigDict:
     config.grad_clip_norm = 1.0
     config.unsup_weight = 1.0
 
-    # A teacher from scratch is confidently wrong, and learning from itself it loses one class after
-    # another. What keeps it right: it sees the images' own colours; only pixels that all its
-    # queries together are sure of count; classes come as often as in the labels.
+    # A teacher from scratch is confidently wrong, and by learning from itself it loses one class
+    # after another. These settings prevent that: it sees the images' own colours, only pixels count
+    # of which all its queries together are sure, and its classes become as frequent as the labels'.
     config.weak_color = False
     config.strong_color = "weak"
     config.pseudo.source = "semantic"

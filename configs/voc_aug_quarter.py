@@ -2,8 +2,8 @@
 
     python main.py --config=configs/voc_aug_quarter.py --workdir=runs/voc_aug_quarter
 
-Hardware: 4 V100 in the paper. Time: 160,000 steps are 44 hours for every second that a step takes.
-Score: mIoU 79.71 in the paper, of the supervised baseline 75.23; not measured here.
+Hardware: 4 V100 GPUs in the paper. Time: 160,000 steps, 44 hours if each takes a second.
+Score: mIoU 79.71 in the paper (supervised baseline: 75.23); not measured here.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
     python main.py --config=configs/voc_aug_quarter_supervised.py \
         --workdir=runs/voc_aug_quarter_supervised
 
-Hardware: 4 V100 in the paper. Time: 160,000 steps are 44 hours for every second that a step takes.
+Hardware: 4 V100 GPUs in the paper. Time: 160,000 steps, 44 hours if each takes a second.
 Score: mIoU 75.23 in the paper; not measured here.
 """
 

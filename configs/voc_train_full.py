@@ -2,11 +2,12 @@
 
     python main.py --config=configs/voc_train_full.py --workdir=runs/voc_train_full
 
-Hardware: 4 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
-Score: mIoU 79.33 in the paper, of the supervised baseline 73.71; not measured here.
+Hardware: 4 V100 GPUs in the paper. Time: 120,000 steps, 33 hours if each takes a second.
+Score: mIoU 79.33 in the paper (supervised baseline: 73.71); not measured here.
 
-Table 1 has this column below "VOC Aug" (160,000 steps, alpha 1), section 4.2 reports it with VOC
-Train (120,000, alpha 2). [D] It is the latter here: the labelled images are VOC Train's.
+Table 1 has this column below "VOC Aug" (160,000 steps, alpha 1), but section 4.2 reports it with
+VOC Train (120,000 steps, alpha 2). [D] Here it has the latter, as its labelled images are VOC
+Train's.
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +18,6 @@ from configs import voc_train_half
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
     config.data.labeled_split = "train"
-    config.data.unlabeled_split = "aug"  # the 9,118 others of VOC Aug
+    config.data.unlabeled_split = "aug"  # the other 9,118 images of VOC Aug
     config.data.num_labeled = 1_464
     return config

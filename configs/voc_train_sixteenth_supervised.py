@@ -3,7 +3,7 @@
     python main.py --config=configs/voc_train_sixteenth_supervised.py \
         --workdir=runs/voc_train_sixteenth_supervised
 
-Hardware: 4 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
+Hardware: 4 V100 GPUs in the paper. Time: 120,000 steps, 33 hours if each takes a second.
 Score: mIoU 40.31 in the paper; not measured here.
 """
 

@@ -2,11 +2,11 @@
 
 Shape letters, defined here once:
 
-    B  images (of the device; labelled, unlabelled or both, as the docstring says)
+    B  images on one device: labelled, unlabelled or both, as the docstring says
     N  queries                          M  segment slots (`max_segments`, fixed, partly empty)
     K  classes, without no-object       C  embedding width of masks and pixel features
     H, W  image height and width        h, w  height and width of the mask grid (stride 4)
-    L  decoder layers, each with a prediction of its own; the last entry is the last layer
+    L  decoder layers; each makes its own prediction, and inference uses the last one's
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ import jax.numpy as jnp
 
 from data.label_values import VOID as VOID  # part of the vocabulary, so it is found here too
 
-# The value of an image's padding, a middle grey (MaskFormer's `MODEL.PIXEL_MEAN`, roughly).
+# Images are padded with this value, a middle grey (close to MaskFormer's `MODEL.PIXEL_MEAN`).
 IMAGE_PAD = 128
 
-# Name of the axis over which the step is mapped: every device of every process.
+# Name of the pmap axis of the training step, which spans all devices of all processes.
 AXIS = "batch"
 
-# Of the coarsest features, res5. Images in a batch are padded to multiples of it.
+# Stride of the backbone's coarsest features (res5). Images are padded to multiples of it.
 STRIDE = 32
 
-# Scalars that are averaged once, at report time: (sum, count). See `rc2l_jax.evaluation.confusion`.
+# A mean as (sum, count): both are added up over images, devices and steps before the one division.
+# See `rc2l_jax.training.averages` for metrics and `weighted_total` in `rc2l_jax.method.objective`
+# for losses.
 Mean = tuple[jax.Array, jax.Array]
 
 
@@ -37,13 +39,13 @@ class Batch:
     """What the input pipeline hands to one step. Void and padding are both 255 in the labels.
 
     Attributes:
-      image: uint8 [B, H, W, 3], labelled images (RGB, padded with 128).
+      image: uint8 [B, H, W, 3], labelled images (RGB, padded with `IMAGE_PAD`).
       label: uint8 [B, H, W], class ids 0..K-1 or 255.
       valid: bool [B, H, W], False on padding.
       unlabeled_image: uint8 [B, H, W, 3], the weak view x^w before colour augmentation.
       unlabeled_valid: bool [B, H, W], False on padding.
-      unlabeled_label: uint8 [B, H, W], 255 everywhere unless `data.diagnostic_labels`. It feeds
-        metrics and pictures only and never a loss.
+      unlabeled_label: uint8 [B, H, W], 255 everywhere unless `data.diagnostic_labels`. Only
+        metrics and pictures use it, never a loss.
     """
 
     image: jax.Array
@@ -58,7 +60,7 @@ class Batch:
 class Segments:
     """A set of segments {(c_i, m_i)} per image: ground truth z^gt or pseudo labels z^t.
 
-    Segments of one image never overlap. Slots with `valid == False` are empty: whatever they hold
+    Segments of one image never overlap. Slots with `valid == False` are empty, and what they hold
     must not change any result.
 
     Attributes:
@@ -66,9 +68,10 @@ class Segments:
       masks: bool [B, M, H, W] (ground truth) or [B, M, h, w] (pseudo segments).
       valid: bool [B, M].
       score: float32 [B, M], the teacher's confidence; 1 for ground truth.
-      known: bool, the masks' spatial shape [B, H, W] or [B, h, w]: pixels on which a mask may be
-        compared. Padding never is; void only with `ignore_void = False`, and what no pseudo
-        segment covers only with `pseudo.uncovered = "negative"`: then as background.
+      known: bool [B, H, W] or [B, h, w], as the masks: the pixels on which masks may be compared.
+        Padding is never known. Void is known only with `ignore_void = False`, and a pixel of a
+        strong view that no pseudo segment covers only with `pseudo.uncovered = "negative"`; both
+        are then outside of every segment.
     """
 
     classes: jax.Array
@@ -108,18 +111,19 @@ class Assignment:
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a run is, apart from its config. Every field is present from step 0.
+    """Everything that one training step hands to the next. All fields are present from step 0.
 
     Attributes:
       step: int32 [], steps done.
-      key: the run's base PRNG key; never advanced, always folded with the step.
+      key: the run's base PRNG key. It never changes: every step folds its own number into it.
       params, batch_stats: the student.
       teacher_params, teacher_batch_stats: the EMA teacher (Eq. 4).
-      opt_state: of the optimiser, over `params`.
+      opt_state: the optimiser's state for `params`.
       class_shares: float32 [2, K], moving averages of each class's share of the labelled segments
-        and of what the teacher says about unlabelled images (see `class_balance`).
-      nonfinite_run: int32 [], how many of the last steps, without a break, were not finite and
-        changed nothing.
+        (row 0) and of the teacher's predictions on unlabelled images (row 1); see
+        `rc2l_jax.method.class_alignment`.
+      nonfinite_run: int32 [], number of steps in a row, up to the last one, that were not finite
+        and therefore changed nothing.
     """
 
     step: jax.Array
@@ -134,7 +138,7 @@ class TrainState:
 
 
 def gather_queries(per_query: jax.Array, assignment: Assignment) -> jax.Array:
-    """Picks each slot's query: [..., N, *rest] -> [..., M, *rest]."""
+    """Picks the values of each slot's matched query: [..., N, *rest] -> [..., M, *rest]."""
     index = assignment.query
     extra = per_query.ndim - index.ndim
     return jnp.take_along_axis(
@@ -147,8 +151,8 @@ class EvalView:
     """The images of a batch at one scale.
 
     Attributes:
-      image: uint8 [B, He, We, 3], resized, then padded at the bottom and right, He and We to
-        multiples of `STRIDE`.
+      image: uint8 [B, He, We, 3], resized, then padded at the bottom and right so that He and We
+        are multiples of `STRIDE`.
       size: int32 [B, 2], height and width of the real part of `image`.
     """
 
@@ -158,11 +162,12 @@ class EvalView:
 
 @flax.struct.dataclass
 class EvalBatch:
-    """What the input pipeline hands to evaluation. A split has batches of a few shapes.
+    """What the input pipeline hands to evaluation. The batches of a split have a few shapes.
 
     Attributes:
-      views: one a scale of `eval.scales`, the same images in each.
-      label: uint8 [B, Hl, Wl] at the label's own resolution, padded likewise with 255.
+      views: one for each of `eval.scales`, all of the same images.
+      label: uint8 [B, Hl, Wl] at the labels' own resolution, padded at the bottom and right
+        with 255.
       label_size: int32 [B, 2], height and width of the real part of `label`.
       index: int32 [B], position in the split; -1 for examples that only fill up a batch.
     """
@@ -173,5 +178,6 @@ class EvalBatch:
     index: jax.Array
 
 
-# Of the mask logits. CutMix boxes lie on the mask grid, so that mixed masks are exact.
+# Stride of the mask logits, whose grid (h, w) is the mask grid. CutMix boxes lie on it, so that
+# masks are mixed exactly like their images.
 MASK_STRIDE = 4

@@ -1,9 +1,9 @@
-"""`voc_aug_quarter.py` with SMC, RCC and RMC: Table 3 of the paper.
+"""`voc_aug_quarter.py` with all unlabelled losses but RFC: Table 3.
 
     python main.py --config=configs/ablations/voc_aug_quarter_smc_rcc_rmc.py \
         --workdir=runs/voc_aug_quarter_smc_rcc_rmc
 
-Hardware: 4 V100 in the paper. Time: 160,000 steps are 44 hours for every second that a step takes.
+Hardware: 4 V100 GPUs in the paper. Time: 160,000 steps, 44 hours if each takes a second.
 Score: mIoU 78.92 in the paper (all four losses: 79.71); not measured here.
 """
 

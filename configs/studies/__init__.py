@@ -1,1 +1,1 @@
-"""Studies of several runs each: a cell is a config, a table is a list of cells."""
+"""Studies of several runs: each run is a cell with a config, and a table is a list of cells."""

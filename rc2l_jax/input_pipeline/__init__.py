@@ -1,1 +1,1 @@
-"""From a data set's records to the batches of a training step or of an evaluation."""
+"""Turns a data set's records into the batches of training steps and evaluations, on the host."""

@@ -1,4 +1,4 @@
-"""Examples that break while a run trains: they end it, or they are counted and replaced."""
+"""Examples that turn out to be broken in training: they end the run, or others replace them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import threading
 from data.errors import DataError
 from data.splits import Key
 
-_SHOWN = 5  # examples in an error
+_SHOWN = 5  # examples that an error names
 
 
 class BadExamples:
     """The examples that one process could not use since it started.
 
-    Safe to use from several threads. Processes know nothing of each other's: every one names its
-    own, and the limit holds for each.
+    Several threads may use it. Every process names and counts only its own bad examples, so the
+    limit holds for each process.
     """
 
     def __init__(self, action: str, limit: int, process_index: int = 0):
@@ -23,24 +23,25 @@ class BadExamples:
         self._skip = action == "skip"
         self._limit = limit
         self._process_index = process_index
-        self._errors: dict[Key, str] = {}  # no exceptions: their frames hold whole batches
+        self._errors: dict[Key, str] = {}  # texts, as exceptions keep whole batches alive
         self._lock = threading.Lock()
 
     @property
     def count(self) -> int:
-        """How many different examples so far, those of batches made ahead included."""
+        """Number of different bad examples so far, including those of batches made ahead."""
         with self._lock:
             return len(self._errors)
 
     def add(self, key: Key, error: DataError) -> None:
-        """Counts an example, and names it on stderr if it is a new one.
+        """Counts a bad example, and names it on stderr if it is a new one.
 
         Args:
           key: the example.
           error: what is wrong with it, with its name and the remedy.
 
         Raises:
-          DataError: `error` itself unless examples are skipped; or there are too many.
+          DataError: `error` itself, if examples are not to be skipped; or another one, if more
+            than the limit are bad.
         """
         if not self._skip:
             raise error
@@ -57,6 +58,6 @@ class BadExamples:
             )
 
     def failure(self, message: str) -> DataError:
-        """An error that goes on with what is wrong with the first few examples."""
+        """Returns an error: `message`, then what is wrong with the first few examples."""
         with self._lock:
             return DataError([message, *list(self._errors.values())[:_SHOWN]])

@@ -1,23 +1,28 @@
-"""Encoded images and masks -> pixels on the host: all of them, or only what a view shows."""
+"""Decodes images and masks on the host: whole, or only the part that a view shows."""
 
 from __future__ import annotations
 
 from data.host_tf import tf
 from rc2l_jax.structs import VOID
 
-_RATIOS = (1, 2, 4, 8)  # what a JPEG decoder can shrink by while it decodes
-# Chroma planes of half the size are interpolated between neighbours, which a cut takes away.
+_RATIOS = (1, 2, 4, 8)  # factors by which a JPEG decoder can shrink an image while it decodes
+# Pixels decoded beyond those that are needed. A JPEG's chroma planes have half the size and are
+# interpolated between neighbours, which are missing at the edge of what is decoded.
 _MARGIN = 2
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Encoded JPEG or PNG -> uint8 [H, W, 3]."""
+    """Decodes a JPEG or PNG to uint8 [H, W, 3]."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def decode_label(encoded: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """PNG of class ids -> uint8 [H, W]; an empty string gives `size` pixels of void."""
+    """Decodes a PNG of class ids to uint8 [H, W]; an empty string gives `size` pixels of void.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the PNG has another size.
+    """
 
     def decoded() -> tf.Tensor:
         ids = tf.io.decode_png(encoded, channels=1)[..., 0]
@@ -30,9 +35,13 @@ def decode_label(encoded: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def with_size(value: tf.Tensor, found: tf.Tensor, expected: tf.Tensor) -> tf.Tensor:
-    """Returns `value`, or an InvalidArgumentError if two sizes, int32 [2], differ.
+    """Returns `value`, but fails if two sizes, int32 [2], differ.
 
-    What is cut by a wrong size may well lie inside the image, and image and mask apart.
+    A crop that was drawn for a wrong size may still lie inside the image. Without this check image
+    and mask could silently show different parts.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the sizes differ.
     """
     message = "another height and width than when it was prepared"
     same = tf.reduce_all(tf.equal(found, expected))
@@ -43,19 +52,21 @@ def with_size(value: tf.Tensor, found: tf.Tensor, expected: tf.Tensor) -> tf.Ten
 def decode_part(
     encoded: tf.Tensor, size: tf.Tensor, resized: tf.Tensor, offset: tf.Tensor, window: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Decodes what `window` at `offset` of the image resized to `resized` is made from.
+    """Decodes the part of an image from which a window of the resized image is computed.
 
-    A JPEG is shrunk by 2, 4 or 8 while it is decoded if at least that much shrinking is asked for;
-    the rest remains to be done. Other formats are decoded whole and cut.
+    If the resizing shrinks a JPEG by 2, 4 or 8 or more, the decoder already shrinks it by that
+    factor, and the caller does the rest. Other formats are decoded whole and cut.
 
     Args:
       encoded: string [], JPEG or PNG.
       size: int32 [2], height and width of the image.
-      resized, offset, window: int32 [2], rows and columns.
+      resized: int32 [2], height and width of the whole resized image.
+      offset: int32 [2], first row and column of the window in the resized image.
+      window: int32 [2], rows and columns of the window.
 
     Returns:
-      pixels uint8 [h, w, 3]; int32 [2], where they begin in the shrunk image; int32 [], by how
-      much it is shrunk.
+      Pixels uint8 [h, w, 3]; int32 [2], their first row and column in the image as the decoder
+      shrinks it; and int32 [], the factor by which it does.
     """
     is_jpeg = tf.io.is_jpeg(encoded)
     step = tf.cast(size, tf.float64) / tf.cast(resized, tf.float64)
@@ -64,7 +75,7 @@ def decode_part(
     level = tf.where(is_jpeg, level, 0)
     ratio = tf.constant(_RATIOS)[level]
     step /= tf.cast(ratio, tf.float64)
-    reach = tf.maximum(step, 1) + _MARGIN  # of the triangle filter
+    reach = tf.maximum(step, 1) + _MARGIN  # of the triangle filter, in decoded pixels
     first = tf.floor(tf.cast(offset, tf.float64) * step - reach)
     first = tf.maximum(tf.cast(first, tf.int32), 0)
     last = tf.math.ceil(tf.cast(offset + window, tf.float64) * step + reach)

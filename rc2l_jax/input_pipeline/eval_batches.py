@@ -1,8 +1,9 @@
 """Host side of evaluation: example -> decode -> resize to each scale -> uint8 batches.
 
-Images of mixed sizes are padded to a few shapes, so that the evaluation step compiles a few times
-and little of what it computes is padding. Which examples share a shape follows from sizes that are
-known before any record is read: every process comes to the same batches on its own.
+Images of mixed sizes are padded to a few shapes. So the evaluation step is compiled only a few
+times, and little of what it computes is padding. Which examples share a shape follows from their
+sizes, which are known before any record is read. So all processes form the same batches without
+talking to each other.
 """
 
 from __future__ import annotations
@@ -39,24 +40,24 @@ def eval_batches(
     *,
     first: int | None = None,
 ) -> Iterator[EvalBatch]:
-    """One pass over a split, `config.eval_batch_size` examples a batch over all processes.
+    """One pass over a split, in batches of `config.eval_batch_size` over all processes.
 
     Args:
       config: the run's.
-      split: see `subsets.open_split`.
+      split: the data set and the examples to evaluate on, from `subsets.open_split`.
       num_devices: D, local devices.
-      process_index, process_count: which contiguous part of each global batch to make.
-      first: leaves out batches without any of the first so many examples; the others stay as they
-        are, shapes and all.
+      process_index, process_count: which of how many contiguous parts of each global batch to make.
+      first: makes only the batches that hold one of the split's first `first` examples. They are
+        the same, padding included, as without this argument. None for all batches.
 
     Returns:
-      Batches of NumPy arrays [D, B / D, ...] of at most `eval.max_shapes` shapes; equally many on
-      every process, in the same order of shapes.
+      Batches of NumPy arrays [D, B / D, ...] of at most `eval.max_shapes` shapes, with B the
+      examples of this process. Every process makes equally many, in the same order of shapes.
 
     Raises:
-      DataError: masks that cannot be used; also while iterating, for an example that broke after
-        it was prepared: without it the score would be another one.
-      ValueError: a batch size that devices and processes do not divide.
+      DataError: masks cannot be used; or, while iterating, an example broke after it was prepared.
+        It is not left out, because the score would then be of fewer examples.
+      ValueError: the batch size cannot be divided over devices and processes.
     """
     local = local_size(config, "eval_batch_size", num_devices, process_count)
     dataset, keys = split
@@ -71,14 +72,14 @@ def eval_batches(
         (group, _evaluation_view(resizes, group.views, group.label), start)
         for group in groups
         for start in range(0, len(group.positions), size)
-        if first is None or group.positions[start] < first  # positions ascend
+        if first is None or group.positions[start] < first  # the least one of the batch
     ]
 
     def make(number: int) -> EvalBatch:
         group, view, start = plan[number]
         places = start + process_index * local + np.arange(local)
         fill = places >= len(group.positions)
-        positions = group.positions[np.where(fill, 0, places)]  # any of the group can fill up
+        positions = group.positions[np.where(fill, 0, places)]  # the first one fills up
         chosen = [keys[position] for position in positions]
         arrays = load(view, dataset, chosen, labels=True)
         return _eval_batch(arrays, np.where(fill, -1, positions), num_devices)
@@ -90,7 +91,7 @@ def eval_batches(
 def _evaluation_view(
     resizes: tuple[Resize, ...], shapes: tuple[Size, ...], label_shape: Size
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(encoded images, encoded labels, sizes [B, 2]) -> (label, label_size, image, size, ...)."""
+    """The view: (encoded images, masks, sizes [B, 2]) -> (label, label_size, image, size, ...)."""
 
     def view(image: tf.Tensor, label: tf.Tensor, extent: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels = decode.decode_image(image)
@@ -107,7 +108,7 @@ def _evaluation_view(
 
 
 def _eval_batch(arrays: Arrays, index: np.ndarray, num_devices: int) -> EvalBatch:
-    """Puts what `_evaluation_view` made in its place; examples with index -1 show nothing."""
+    """Builds a batch from the arrays of `_evaluation_view`, with blanks where `index` is -1."""
     fill = index < 0
     label, label_size, *views = arrays
     label = np.where(fill[:, None, None], np.uint8(VOID), label)

@@ -1,10 +1,10 @@
 """Geometric augmentation and evaluation resizing on the host, as TensorFlow ops on one example.
 
-MaskFormer's pipeline (`ResizeShortestEdge`, `RandomCrop`, flip, `ColorAugSSDTransform`, padding)
-without the colour, which `rc2l_jax.method.color` does on the device. Training decodes and resizes
-only what its crop shows, evaluation whole images. Images are resampled with a triangle filter that
-widens when shrinking (what Pillow calls bilinear), masks by nearest neighbour;
-both use half-pixel centres, so a mask pixel's centre and its image pixel's centre stay together.
+This is MaskFormer's pipeline (`ResizeShortestEdge`, `RandomCrop`, flip, `ColorAugSSDTransform`,
+padding) without colours, which `rc2l_jax.method.color` changes on the device. Training decodes and
+resizes only what its crop shows, evaluation whole images. Images are resampled with a triangle
+filter that widens when it shrinks (Pillow's bilinear), masks by nearest neighbour. Both use
+half-pixel centres, so that masks stay aligned with their images.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from data.host_tf import tf
 from rc2l_jax.input_pipeline import decode
 from rc2l_jax.structs import IMAGE_PAD, VOID
 
-_BLOCK = 64  # rows
+_BLOCK = 64  # rows that `_resample` transposes at a time
 _SCALE_STEP = 0.1  # MaskFormer's short edges: 0.5, 0.6, ... 2.0 times the crop size
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Sizes and chances of the training view.
+    """How the training view resizes, crops and flips.
 
     Attributes:
       crop_size: side of the square crop.
       short_edges: the image's short edge is resized to one of these, drawn uniformly.
       max_long_edge: the resized long edge is at most this.
-      flip: mirror every second image.
+      flip: whether to mirror images with probability 1/2.
     """
 
     crop_size: int
@@ -45,7 +45,7 @@ class Geometry:
         """Reads `config.data`.
 
         Raises:
-          ValueError: a size or scale that leaves nothing to draw from.
+          ValueError: a size is below 1, or the scales leave no range to draw from.
         """
         if data.crop_size < 1 or data.max_long_edge < 1:
             raise ValueError("config.data.crop_size and max_long_edge must be at least 1.")
@@ -81,18 +81,18 @@ class Crop(NamedTuple):
 def training_view(
     image: tf.Tensor, label: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, geometry: Geometry
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Decodes, resizes, crops and flips an image and its label alike.
+    """Decodes, resizes, crops and flips an image and, in the same way, its label.
 
     Args:
       image: string [], JPEG or PNG; only what the crop shows is decoded and resized.
       label: string [], PNG of class ids; "" for a label that is void everywhere.
       size: int32 [2], height and width of both.
       seed: int64 [2]; the same seed gives the same view.
-      geometry: sizes and chances.
+      geometry: how to resize, crop and flip.
 
     Returns:
-      image uint8 [S, S, 3] padded with 128, label uint8 [S, S] padded with 255 and valid bool
-      [S, S], False on padding, with S the crop size. Padding is at the bottom and right.
+      With S the crop size: image uint8 [S, S, 3] padded with `IMAGE_PAD`, label uint8 [S, S] padded
+      with 255, and valid bool [S, S], False on padding. Padding is at the bottom and right.
     """
     shape = (geometry.crop_size, geometry.crop_size)
     crop, mirror = draw_crop(size, seed, geometry)
@@ -113,10 +113,12 @@ def training_view(
 
 
 def draw_crop(size: tf.Tensor, seed: tf.Tensor, geometry: Geometry) -> tuple[Crop, tf.Tensor]:
-    """Draws scale, place and direction.
+    """Draws the scale and the place of the crop, and whether to mirror it.
 
     Args:
-      size, seed, geometry: see `training_view`.
+      size: int32 [2], height and width of the image.
+      seed: int64 [2]; the same seed gives the same crop.
+      geometry: what to draw from.
 
     Returns:
       The crop, and bool [], whether to mirror it.
@@ -134,16 +136,16 @@ def draw_crop(size: tf.Tensor, seed: tf.Tensor, geometry: Geometry) -> tuple[Cro
 def resized_size(
     size: tf.Tensor, short_edge: tf.Tensor, max_long_edge: int, scale: float = 1.0
 ) -> tf.Tensor:
-    """detectron2's `ResizeShortestEdge`.
+    """The size to which detectron2's `ResizeShortestEdge` resizes an image.
 
     Args:
       size: int32 [..., 2], height and width.
-      short_edge: int32 [], wanted; 0 keeps the size.
-      max_long_edge: the long edge is at most this, even if the short edge gets shorter for it.
-      scale: factor of the wanted short edge and of the long edge's limit.
+      short_edge: int32 [], the short edge to resize to; 0 keeps the image's own.
+      max_long_edge: the long edge is at most this, for which the short edge gets shorter if needed.
+      scale: factor of both `short_edge` and `max_long_edge`.
 
     Returns:
-      int32 [..., 2], at least 1.
+      int32 [..., 2], each side at least 1.
     """
     extent = tf.cast(size, tf.float64)
     short = tf.reduce_min(extent, -1, keepdims=True)
@@ -155,7 +157,13 @@ def resized_size(
 
 
 def resample_encoded(encoded: tf.Tensor, size: tf.Tensor, crop: Crop) -> tf.Tensor:
-    """As `resample_image` for string [], of which only what is needed is decoded."""
+    """As `resample_image`, for an encoded image: only what the crop needs is decoded.
+
+    Args:
+      encoded: string [], JPEG or PNG.
+      size: int32 [2], height and width of the image.
+      crop: the part of the resized image to return.
+    """
     pixels, first, ratio = decode.decode_part(encoded, size, *crop)
     scale = _scale(size, crop.resized) * tf.cast(ratio, tf.float32)
     start = tf.cast(crop.offset, tf.float32) - tf.cast(first, tf.float32) * scale
@@ -165,11 +173,13 @@ def resample_encoded(encoded: tf.Tensor, size: tf.Tensor, crop: Crop) -> tf.Tens
 def resample_image(
     image: tf.Tensor, resized: tf.Tensor, offset: tf.Tensor, window: tf.Tensor
 ) -> tf.Tensor:
-    """The part `window` at `offset` of the image resized to `resized`, and no other part.
+    """A window of an image that is resized; nothing outside of the window is computed.
 
     Args:
       image: uint8 [H, W, 3].
-      resized, offset, window: int32 [2], rows and columns.
+      resized: int32 [2], height and width of the whole resized image.
+      offset: int32 [2], first row and column of the window in the resized image.
+      window: int32 [2], rows and columns of the window.
 
     Returns:
       uint8 [window[0], window[1], 3].
@@ -183,11 +193,12 @@ def _scale(size: tf.Tensor, resized: tf.Tensor) -> tf.Tensor:
 
 
 def _resample(image: tf.Tensor, scale: tf.Tensor, start: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Resamples uint8 [h, w, 3] to [*window, 3]; output row r shows (r + start) / scale.
+    """Resamples uint8 [h, w, 3] to [*window, 3]; output place r shows place (r + start) / scale.
 
-    The same numbers as one `ScaleAndTranslate` of both axes, which is fast along rows of many
-    values and slow along columns of three. So the columns' turn comes as rows: the image is turned,
-    in blocks that stay in the processor's cache.
+    The result is that of one `ScaleAndTranslate` of both axes. That op is fast where it adds up
+    rows of many values, and slow where it adds up pixels of three values. So both axes are
+    resampled as rows: the image is transposed in between, in blocks that stay in the processor's
+    cache.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
     blocks = -(-window[0] // _BLOCK)
@@ -196,7 +207,7 @@ def _resample(image: tf.Tensor, scale: tf.Tensor, start: tf.Tensor, window: tf.T
     turned = tf.transpose(tf.reshape(rows, [blocks, _BLOCK, 3 * width]), [0, 2, 1])
     columns = tf.reshape(turned, [blocks, width, 3 * _BLOCK])
     columns = _resample_rows(columns, scale[1], start[1], window[1])
-    # The filter's weights are positive and have the sum 1: nothing leaves 0..255.
+    # The filter's weights are positive and add up to 1, so values stay within 0..255.
     pixels = tf.cast(tf.round(columns), tf.uint8)
     pixels = tf.reshape(pixels, [blocks, 3 * window[1], _BLOCK])
     return tf.reshape(tf.transpose(pixels, [0, 2, 1]), [-1, window[1], 3])[: window[0]]
@@ -219,23 +230,23 @@ def _resample_rows(
 def resample_label(
     label: tf.Tensor, resized: tf.Tensor, offset: tf.Tensor, window: tf.Tensor
 ) -> tf.Tensor:
-    """As `resample_image` for uint8 [H, W], by nearest neighbour."""
+    """As `resample_image`, for a label map uint8 [H, W] and by nearest neighbour."""
     size = tf.shape(label)
     for axis in (1, 0):
         extent = size[axis]
         centre = tf.cast(tf.range(window[axis]) + offset[axis], tf.float64) + 0.5
         step = tf.cast(extent, tf.float64) / tf.cast(resized[axis], tf.float64)
         source = tf.minimum(tf.cast(tf.floor(centre * step), tf.int32), extent - 1)
-        # Whole rows are gathered several times as fast as single pixels.
+        # Transposed, because whole rows are gathered several times as fast as single pixels.
         label = tf.gather(tf.transpose(label), source)
     return label
 
 
 def pad_to(plane: tf.Tensor, size: tuple[int, int], value: int | bool) -> tf.Tensor:
-    """Pads [H, W, ...] at the bottom and right to a static `size`."""
+    """Pads [H, W, ...] with `value` at the bottom and right to a static `size`."""
     height, width = tf.unstack(tf.shape(plane)[:2])
     depth = math.prod(plane.shape[2:])
-    # `tf.pad` is slow with a short last axis.
+    # Channels are joined to columns, because `tf.pad` is slow with a short last axis.
     padded = tf.pad(
         tf.reshape(plane, [height, width * depth]),
         [[0, size[0] - height], [0, (size[1] - width) * depth]],
@@ -245,7 +256,7 @@ def pad_to(plane: tf.Tensor, size: tuple[int, int], value: int | bool) -> tf.Ten
 
 
 def _below(uniform: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
-    """A uniform number in [0, 1) -> an integer in 0..count-1."""
+    """Turns a uniform number in [0, 1) into a uniform integer in 0..count-1."""
     count = tf.cast(count, tf.int32)
     return tf.minimum(tf.cast(uniform * tf.cast(count, tf.float32), tf.int32), count - 1)
 
@@ -254,12 +265,12 @@ Size = tuple[int, int]
 
 
 class Resize(NamedTuple):
-    """To what size a view resizes an image: see `resized_size`."""
+    """How an evaluation view resizes images: the arguments of `resized_size` except the size."""
 
     short_edge: int
     max_long_edge: int
     scale: float
 
     def __call__(self, size: tf.Tensor | np.ndarray) -> tf.Tensor:
-        """Maps image sizes [..., 2] to int32 [..., 2]."""
+        """Maps image sizes, int [..., 2], to resized sizes, int32 [..., 2]."""
         return resized_size(size, self.short_edge, self.max_long_edge, self.scale)

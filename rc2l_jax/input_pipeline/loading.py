@@ -1,7 +1,8 @@
-"""What the training and evaluation pipelines share: order, records, threads, parts of a batch.
+"""What the two pipelines share: records are read, made into views, and divided over devices.
 
-Each thread reads its batch's records in Python and hands them to one tf.data pipeline. No Python
-runs inside tf.data: a process that ends while TensorFlow waits for Python may hang for ever.
+Each thread reads the records of its batch in Python and hands them to one tf.data pipeline. No
+Python runs inside tf.data, because a process that ends while TensorFlow waits for Python may hang
+for ever.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Instead = Callable[[int, DataError], Arrays]
 
 
 def batched(view: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Turns a function of one example's tensors into one of a batch; examples run in parallel."""
+    """Turns a function of one example's tensors into one of a batch's; examples run in parallel."""
 
     @tf.function(reduce_retracing=True)
     def apply(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -43,18 +44,18 @@ def load(
     labels: bool,
     instead: Instead | None = None,
 ) -> Arrays:
-    """Reads some examples' records and applies a `batched` view to them.
+    """Reads the records of some examples and applies a `batched` view to them.
 
-    If that fails, it is done again one by one: only so it shows which example it was.
+    If that fails, the examples are loaded one by one, which shows which of them is broken.
 
     Args:
-      view: of encoded images, encoded masks, sizes (int32 [B, 2]) and `extra`.
-      dataset: of the examples.
+      view: function of encoded images, encoded masks, sizes (int32 [B, 2]) and `extra`.
+      dataset: the examples' data set.
       keys: the examples.
-      extra: arrays [B, ...].
-      labels: whether to read the masks; if not, they are empty.
-      instead: (place in `keys`, what is wrong with that example) -> the view's arrays, [1, ...]
-        each, to take in its place.
+      extra: further arguments of the view, arrays [B, ...].
+      labels: whether to read the masks; if not, the view gets empty strings.
+      instead: function of a broken example's place in `keys` and of its error, which names it. It
+        returns the arrays, [1, ...] each, to use in place of the view's.
 
     Returns:
       The view's arrays, [B, ...] each.
@@ -95,7 +96,7 @@ def _apply(
 
 
 def _named(dataset: Dataset, key: Key, error: Exception) -> DataError:
-    """What is wrong with one example, with its name."""
+    """The error to report for a broken example, with its name and the remedy."""
     name = f"{key[0]}/{dataset.ids.id(key)}"
     if isinstance(error, DataError):  # its record cannot be read
         return DataError(f"{name}: {error}")
@@ -108,15 +109,15 @@ def _named(dataset: Dataset, key: Key, error: Exception) -> DataError:
 
 
 def split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:
-    """Brings [D * B, ...] to [D, B, ...]."""
+    """Reshapes [D * B, ...] to [D, B, ...]."""
     return array.reshape(num_devices, len(array) // num_devices, *array.shape[1:])
 
 
 def local_size(config: ConfigDict, name: str, num_devices: int, process_count: int) -> int:
-    """Returns how many examples of the global batch `config[name]` one process makes.
+    """Returns how many of the `config[name]` examples of a global batch one process makes.
 
     Raises:
-      ValueError: devices and processes do not divide it.
+      ValueError: the number cannot be divided over the devices of all processes.
     """
     size, parts = config[name], num_devices * process_count
     if size < 1 or size % parts:
@@ -128,10 +129,15 @@ def local_size(config: ConfigDict, name: str, num_devices: int, process_count: i
 
 
 def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
-    """Refuses examples whose masks cannot be used; `key` of the config names them.
+    """Checks that the masks of examples can be used.
+
+    Args:
+      dataset: the examples' data set.
+      keys: the examples.
+      key: the config key that names them, for messages.
 
     Raises:
-      DataError: with every such mask.
+      DataError: masks cannot be used; it gives every reason.
     """
     if errors := dataset.label_errors(keys):
         raise DataError([f"{key}: {error}" for error in errors])

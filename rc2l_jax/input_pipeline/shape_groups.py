@@ -1,4 +1,4 @@
-"""Images of mixed sizes, divided into a few groups of one padded shape each."""
+"""Divides images of mixed sizes into a few groups, each of which is padded to one shape."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from data.splits import Key
 from rc2l_jax.input_pipeline.geometry import Resize, Size
 from rc2l_jax.structs import STRIDE
 
-_MOST_SHAPES = 1000  # that `merge_shapes` begins with: two seconds
+_MOST_SHAPES = 1000  # that `merge_shapes` is given, which takes it two seconds
 
 
 class Group(NamedTuple):
     """Examples whose batches are padded to one shape.
 
     Attributes:
-      views: (He, We) of each view.
-      label: (Hl, Wl).
-      positions: of the examples in the split, int64, ascending.
+      views: padded size (He, We) of each view.
+      label: padded size (Hl, Wl) of the labels.
+      positions: int64, positions of the examples in the split, ascending.
     """
 
     views: tuple[Size, ...]
@@ -40,14 +40,14 @@ def group_examples(
     """Divides a split into at most `max_shapes` groups, in the order of their first examples.
 
     Args:
-      dataset: knows every example's size.
-      keys: the split.
-      resizes: one a view.
-      batch_size: B, over all devices and processes.
-      max_shapes: see `merge_shapes`.
+      dataset: supplies every example's size.
+      keys: the examples of the split.
+      resizes: how each view resizes images.
+      batch_size: examples in a batch, over all devices and processes.
+      max_shapes: largest number of groups.
 
     Returns:
-      The groups; every example is in one of them.
+      The groups; every example is in exactly one.
     """
     examples = [dataset.example(key) for key in keys]
     labels = np.array([(example.height, example.width) for example in examples])
@@ -60,17 +60,18 @@ def group_sizes(
     batch_size: int,
     max_shapes: int,
 ) -> list[Group]:
-    """As `group_examples`, of sizes int [examples, 2], at least one."""
+    """As `group_examples`, for label sizes int [examples, 2] of one or more examples."""
     views = [_round_up(resize(labels).numpy()) for resize in resizes]
     sizes = np.stack([*views, labels], axis=1)  # [examples, views + 1, 2]
-    # To the pixel almost every label size is another; that fine a difference is worth no shape.
+    # Sizes are compared in steps of some pixels. To the pixel almost every label has a size of its
+    # own, and to tell such sizes apart would save hardly any padding.
     step = STRIDE
     while True:
         shapes, which = np.unique(_round_up(sizes, step), axis=0, return_inverse=True)
         if len(shapes) <= _MOST_SHAPES:
             break
         step *= 2
-    which = which.ravel()  # NumPy 2.0.0 keeps its dimensions
+    which = which.ravel()  # NumPy 2.0.0 does not return it flat
     group_of = merge_shapes(shapes, np.bincount(which), batch_size, max_shapes)[which]
     groups = []
     for group in dict.fromkeys(group_of):
@@ -83,16 +84,17 @@ def group_sizes(
 def merge_shapes(
     shapes: np.ndarray, counts: np.ndarray, batch_size: int, max_shapes: int
 ) -> np.ndarray:
-    """Decides which shapes are padded to a common one: greedily, the cheapest pair first.
+    """Decides which shapes are padded to a common one.
 
-    A shape costs its area times the examples in its batches, those that fill up the last batch
-    included. Pairs are also merged as long as that costs nothing.
+    Pairs of groups are merged, the one that adds the least cost first, until at most `max_shapes`
+    groups are left and every further merge would add cost. A group costs the area of its common
+    shape times the examples in its batches, including those that only fill up the last batch.
 
     Args:
-      shapes: int [S, planes, 2], height and width of each plane of an example.
-      counts: int [S], examples of each shape.
-      batch_size: examples a batch.
-      max_shapes: groups to end with, at most.
+      shapes: int [S, planes, 2], height and width of each plane (views and label) of an example.
+      counts: int [S], number of examples of each shape.
+      batch_size: examples in a batch.
+      max_shapes: largest number of groups.
 
     Returns:
       int64 [S], the group of each shape.
@@ -104,7 +106,7 @@ def merge_shapes(
         return shapes.prod(-1).sum(-1) * (-(-counts // batch_size) * batch_size)
 
     def added(i: int, others: np.ndarray) -> np.ndarray:
-        """What it costs to merge group i with each of the others."""
+        """The cost that merging group i with each of the others adds."""
         merged = cost(np.maximum(shapes[i], shapes[others]), counts[i] + counts[others])
         return merged - cost(shapes[i], counts[i]) - cost(shapes[others], counts[others])
 

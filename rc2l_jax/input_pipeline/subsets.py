@@ -1,4 +1,4 @@
-"""The data set of a run, and which of its examples are labelled, unlabelled and evaluated on."""
+"""The data set of a run, and its examples that are labelled, unlabelled and evaluated on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from data.splits import Key
 
 
 class RunData(NamedTuple):
-    """The data set of a run and what the run uses of it, opened once.
+    """The data set of a run and the examples that the run uses. It is opened once.
 
     Attributes:
-      dataset: as its files were when it was opened: what changes later changes nothing.
+      dataset: the data set as its files were when it was opened; later changes have no effect.
       subsets: which examples are labelled, unlabelled and evaluated on.
     """
 
@@ -27,7 +27,7 @@ class RunData(NamedTuple):
 
     @property
     def evaluation(self) -> OpenSplit:
-        """What is evaluated on."""
+        """The examples to evaluate on."""
         return OpenSplit(self.dataset, self.subsets.evaluation)
 
 
@@ -36,19 +36,19 @@ class OpenSplit(NamedTuple):
 
     Attributes:
       dataset: the data set.
-      keys: of the examples; entry i belongs to `EvalBatch.index == i`.
+      keys: the examples; `EvalBatch.index` holds positions in this sequence.
     """
 
     dataset: Dataset
     keys: Sequence[Key]
 
     def id(self, position: int) -> str:
-        """The id of an example, as in the data set."""
+        """The id that an example has in the data set."""
         return self.dataset.ids.id(self.keys[position])
 
 
 def open_split(config: ConfigDict) -> OpenSplit:
-    """Opens what `data.eval_split` names, and no other split.
+    """Opens the data set and the split that `data.eval_split` names, and no other split.
 
     Raises:
       DataError: the data set or the split cannot be used.
@@ -58,11 +58,12 @@ def open_split(config: ConfigDict) -> OpenSplit:
 
 
 def open_subsets(config: ConfigDict) -> RunData:
-    """The data set and the examples that a run labels, leaves unlabelled and evaluates on.
+    """Opens the data set of a run and determines the run's three subsets of it.
 
     Raises:
-      DataError: see `splits.resolve_all`; also if `config.unsup_weight` is not 0 and no unlabelled
-        split is named, or if an image is evaluated on whose copy is trained on.
+      DataError: a split text cannot be resolved (`splits.resolve_all`); no unlabelled split is
+        named although `config.unsup_weight` is not 0; or an evaluation image is a training image
+        or a copy of one.
     """
     data, semi = config.data, config.unsup_weight > 0
     if semi and not data.unlabeled_split:
@@ -74,7 +75,7 @@ def open_subsets(config: ConfigDict) -> RunData:
     unlabeled = data.unlabeled_split if semi else ""
     texts = (data.labeled_split, unlabeled, data.eval_split)
     subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
-    # A photo may lie in two folders, or under two names.
+    # Compares contents as well as names: a photo may lie in two folders, or under two names.
     separated = splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
     return RunData(dataset, separated)
 
@@ -82,14 +83,14 @@ def open_subsets(config: ConfigDict) -> RunData:
 def describe_subsets(
     config: ConfigDict, dataset: Dataset, subsets: splits.Subsets
 ) -> dict[str, dict[str, Any]]:
-    """Returns what each split text of a run names.
+    """Describes what each split text of a run names.
 
     Returns:
       {"labeled": {"split": the text, "examples": their number, "checksum": of the ids,
       "content": checksum of images, masks and class names,
       "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
-      without "unlabeled" in supervised training. Checksum and name are of all that the text names,
-      "examples" leaves out unlabelled examples that count as labelled.
+      without "unlabeled" in supervised training. Unlabelled examples that are labelled as well
+      count as labelled: "examples" leaves them out, the checksums and "published" do not.
     """
     texts = {
         "labeled": config.data.labeled_split,
@@ -111,13 +112,13 @@ def describe_subsets(
 
 
 def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:
-    """Checksum of what the examples show, whatever they are called."""
+    """Checksum of the examples' contents, whatever their names and order."""
     examples = map(dataset.example, keys)
     shown = sorted(e.digest + (e.label_digest if masks_read else "") for e in examples)
     return records.digest(*dataset.class_names, *shown)
 
 
 def describe_subset(used: dict[str, Any]) -> str:
-    """Returns one entry of `describe_subsets` as a phrase."""
+    """Phrases one entry of `describe_subsets` for the log."""
     known = f", {used['published']}" if used["published"] else ""
     return f"{counted(used['examples'], 'example')} ({used['split']}{known}), {used['checksum']}"

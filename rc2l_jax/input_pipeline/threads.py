@@ -1,4 +1,4 @@
-"""Work that threads do ahead of time."""
+"""Work that threads do ahead of its use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 _MAX_THREADS = 8
 
 
-_AHEAD = 2  # batches in preparation, besides one a thread
+_AHEAD = 2  # items in preparation beyond one for each thread
 
 
 S, T = TypeVar("S"), TypeVar("T")
@@ -29,20 +29,20 @@ def ahead(
 
     Args:
       make: called in threads.
-      items: taken one by one: as many as there are threads, and two, are begun and not yet yielded.
-      weigh: what an item takes while it is begun and not yet yielded, in bytes.
-      most: fewer items are begun where together they take more. What takes more alone is waited
-        for before another item is taken.
+      items: taken one by one. At most two more than there are threads are begun but not yielded.
+      weigh: bytes that an item occupies while it is begun but not yielded.
+      most: bytes that such items may occupy together; fewer are begun where they would exceed it.
+        An item that exceeds it alone is yielded before the next one is taken.
     """
     threads = min(_num_cores(), _MAX_THREADS)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="input")
     pending: collections.deque = collections.deque()
     weight = 0
-    # No clean-up: a pool that is dropped ends its threads, even while Python shuts down.
+    # The pool needs no clean-up: once it is dropped its threads end, even while Python shuts down.
     for item in items:
         pending.append((pool.submit(make, item), weigh(item)))
         weight += pending[-1][1]
-        del item  # it may be large, and the next one may be long in coming
+        del item  # it may be large, and it may take long until the next one comes
         while len(pending) >= threads + _AHEAD or weight > most:
             future, freed = pending.popleft()
             weight -= freed
@@ -53,7 +53,7 @@ def ahead(
 
 
 def _num_cores() -> int:
-    """Cores that this process may use: a batch system may lend fewer than there are."""
+    """Number of cores that this process may use, of which a batch system may allow only some."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,11 +1,11 @@
 """Host side of training: example -> decode -> geometry -> uint8 batches.
 
-The training batch of a step is a pure function of (config, seed, step, process, number of
-processes). Step s covers the example positions s * batch .. (s + 1) * batch - 1 of an endless
-sequence; a position gives the epoch, the example (a permutation keyed by seed and epoch) and the
-seed of its geometry. Starting at any step is therefore exact and costs nothing. With
-`config.on_bad_example = "skip"`, where an example cannot be used the next one of the epoch that can
-takes its place, under the position's seed: that, too, follows from the position and the files.
+The training batch of a step is a pure function of (config, step, process, number of processes) and
+the data set's files. Step s covers the positions s * batch .. (s + 1) * batch - 1 of an endless
+sequence of examples. A position determines the epoch, the example (by a permutation drawn from
+seed and epoch) and the seed of its geometry. So a run can start at any step, exactly and at no
+cost. With `config.on_bad_example = "skip"` the next usable example of the epoch replaces one that
+cannot be used. The position's seed stays, so that this, too, follows from position and files.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rc2l_jax.input_pipeline.subsets import RunData
 from rc2l_jax.input_pipeline.threads import ahead
 from rc2l_jax.structs import Batch
 
-# Streams draw from separate random numbers.
+# Numbers of the two streams of examples, which have separate random numbers.
 _LABELED, _UNLABELED = 0, 1
 _NUM_STREAMS = 2
 
@@ -48,7 +48,7 @@ class TrainBatches(Iterator[Batch]):
     """Endless training batches.
 
     Attributes:
-      batches: of NumPy arrays [D, B / D, ...].
+      batches: the batches, of NumPy arrays [D, B / D, ...].
       bad: the examples that could not be used so far.
     """
 
@@ -64,13 +64,14 @@ class _Stream:
     """One process's part of the labelled or the unlabelled examples.
 
     Attributes:
-      dataset: of the examples.
-      order: of the examples.
-      view: see `_training_view`.
-      labels: whether their masks are read.
-      size: examples a batch.
-      bad: where those that cannot be used are counted.
-      key: of the config, names the examples.
+      dataset: the examples' data set.
+      order: their endless sequence.
+      view: turns encoded images and masks, sizes and seeds into a part of a batch
+        (`_training_view`).
+      labels: whether masks are read.
+      size: examples in this process's part of a batch.
+      bad: counts the examples that cannot be used.
+      key: the config key that names the examples, for messages.
     """
 
     dataset: Dataset
@@ -82,7 +83,7 @@ class _Stream:
     key: str
 
     def batch(self, part: int) -> Arrays:
-        """(image, label, valid) of the positions part * size .. (part + 1) * size - 1."""
+        """Returns (image, label, valid) of positions part * size .. (part + 1) * size - 1."""
         positions = part * self.size + np.arange(self.size)
         keys = self.order.keys_at(positions)
         seeds = np.stack([np.full(self.size, self.order.seed), positions], axis=1)
@@ -93,7 +94,7 @@ class _Stream:
         return self._load(keys, seeds, instead)
 
     def _replacement(self, key: Key, error: DataError, seed: np.ndarray) -> Arrays:
-        """(image, label, valid) of the epoch's next example that can be used, [1, ...] each."""
+        """Returns (image, label, valid), [1, ...] each, of the epoch's next usable example."""
         self.bad.add(key, error)
         for other in self.order.others(int(seed[1])):
             try:
@@ -120,21 +121,22 @@ def train_batches(
 
     Args:
       config: the run's.
-      data: see `subsets.open_subsets`.
+      data: the data set and its subsets, from `subsets.open_subsets`.
       start_step: step of the first batch.
       num_devices: D, local devices.
-      process_index, process_count: which contiguous part of each global batch to make.
+      process_index, process_count: which of how many contiguous parts of each global batch to make.
 
     Returns:
-      Batches of NumPy arrays [D, B / D, ...]. With `config.unsup_weight == 0` the unlabelled
-      fields hold 0 images.
+      Batches of NumPy arrays [D, B / D, ...], with B the examples of this process. With
+      `config.unsup_weight == 0` the unlabelled fields hold 0 images.
 
     Raises:
-      DataError: masks that cannot be used; also while iterating, for an example that broke
-         after it was prepared (see `config.on_bad_example`).
-      ValueError: batch sizes that devices and processes do not divide, or wrong geometry.
+      DataError: masks cannot be used; or, while iterating, an example broke after it was prepared
+        and `config.on_bad_example` is "error", or more than `config.max_bad_examples` broke.
+      ValueError: batch sizes cannot be divided over devices and processes, or the geometry's sizes
+        or scales are impossible.
     """
-    # Only the batches are lazy: whatever can be checked fails here and now.
+    # Only the batches are made lazily, so that all checks below fail at once.
     dataset, subsets = data
     check_labels(dataset, subsets.labeled, "config.data.labeled_split")
     view = _training_view(Geometry.from_config(config.data))
@@ -161,19 +163,20 @@ def train_batches(
 
 
 def first_unlabeled(config: ConfigDict, data: RunData, count: int) -> Arrays:
-    """The first unlabelled images of a run as its first epoch shows them, whatever step it is at.
+    """The first unlabelled images as the run's first epoch shows them, whatever its step is.
 
     Args:
       config: the run's.
-      data: see `subsets.open_subsets`.
-      count: how many; fewer if there are no more.
+      data: the data set and its subsets, from `subsets.open_subsets`.
+      count: how many images; there may be fewer.
 
     Returns:
       Image uint8 [B, S, S, 3], label uint8 [B, S, S] (255 everywhere without
       `data.diagnostic_labels`) and valid bool [B, S, S], with S the crop size.
 
     Raises:
-      DataError: see `train_batches`.
+      DataError: an example broke after it was prepared and `config.on_bad_example` is "error", or
+        more than `config.max_bad_examples` broke.
     """
     dataset, subsets = data
     order = Order(tuple(subsets.unlabeled), config.seed * _NUM_STREAMS + _UNLABELED)
@@ -186,7 +189,7 @@ def first_unlabeled(config: ConfigDict, data: RunData, count: int) -> Arrays:
 
 @functools.lru_cache(maxsize=4)  # tracing takes a second
 def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """(encoded images, encoded labels, sizes [B, 2], seeds [B, 2]) -> (image, label, valid)."""
+    """The view: (encoded images, masks, sizes [B, 2], seeds [B, 2]) -> (image, label, valid)."""
 
     def view(
         image: tf.Tensor, label: tf.Tensor, size: tf.Tensor, seed: tf.Tensor
@@ -197,7 +200,7 @@ def _training_view(geometry: Geometry) -> Callable[..., tuple[tf.Tensor, ...]]:
 
 
 def _no_images(crop: int) -> Callable[[int], Arrays]:
-    """The unlabelled stream of a supervised run."""
+    """The unlabelled stream of a supervised run, whose batches hold 0 images."""
     shape = (0, crop, crop)
     return lambda step: (
         np.zeros((*shape, 3), np.uint8),

@@ -1,4 +1,4 @@
-"""The examples of an evaluation batch as they are without padding."""
+"""The examples of an evaluation batch without their padding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rc2l_jax.structs import EvalBatch
 
 
 class Unpadded(NamedTuple):
-    """An example of a batch.
+    """An example of a batch, without padding.
 
     Attributes:
-      position: in the split.
-      at: its place in the batch's arrays, which are [D, B/D, ...].
+      position: of the example in the split.
+      at: index of the example in the batch's arrays, which are [D, B/D, ...].
       image: uint8 [H, W, 3], at the first of `eval.scales`.
       label: uint8 [Hl, Wl], class ids or 255.
     """
@@ -26,13 +26,13 @@ class Unpadded(NamedTuple):
     label: np.ndarray
 
     def cropped(self, labels: np.ndarray) -> np.ndarray:
-        """This example's part of predictions [D, B/D, Hl', Wl']: [Hl, Wl]."""
+        """This example's part, [Hl, Wl], of predictions [D, B/D, Hl', Wl'] at the padded size."""
         height, width = self.label.shape
         return labels[self.at][:height, :width]
 
 
 def unpadded(batch: EvalBatch) -> Iterator[Unpadded]:
-    """Yields a batch's examples, without those that only fill it up.
+    """Yields the examples of a batch, except those that only fill it up.
 
     Args:
       batch: of NumPy arrays [D, B/D, ...].

@@ -1,1 +1,1 @@
-"""The paper: one training step of RC²L. `train_step.py` is its Figure 2 from top to bottom."""
+"""The paper's method: one training step of RC²L. `train_step.total_loss` follows its Figure 2."""

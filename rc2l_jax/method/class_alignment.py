@@ -1,9 +1,9 @@
-"""How often each class is named, and the correction of a teacher that names some too often.
+"""Class alignment: corrects a teacher that predicts some classes too often.
 
-A teacher that learns from itself names its frequent classes ever more often, until the others are
-gone from the pseudo labels; confidence does not show it. The correction is the distribution
-alignment of ReMixMatch (arXiv 1911.09785, section 3.1), on queries instead of images. Off by
-default: the paper has none.
+A teacher that learns from itself predicts frequent classes more and more often, until the others
+are gone from the pseudo labels; its confidence does not show this. The correction is ReMixMatch's
+distribution alignment (arXiv 1911.09785, section 3.1), applied to queries instead of images. The
+paper has none, so it is off by default (`pseudo.class_alignment = 0`).
 """
 
 from __future__ import annotations
@@ -13,28 +13,33 @@ import jax.numpy as jnp
 
 from rc2l_jax.structs import Segments
 
-# A class that was never seen is treated as this share of all.
+# Smaller shares count as this one, so that a class never seen has a finite correction.
 _MIN_SHARE = 1e-4
 
 
 def segment_counts(segments: Segments, num_classes: int) -> jax.Array:
-    """float32 [K], how many segments each class has."""
+    """Number of segments of each class in the batch, float32 [K]."""
     one_hot = jax.nn.one_hot(segments.classes, num_classes)
     return jnp.where(segments.valid[:, :, None], one_hot, 0.0).sum((0, 1))
 
 
 def query_counts(class_logits: jax.Array) -> jax.Array:
-    """float32 [K], the queries' probability [B, N, K+1] of each class, summed; no gradient."""
+    """Each class's probability summed over all queries, float32 [K], without gradient.
+
+    Args:
+      class_logits: [B, N, K+1].
+    """
     probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))
     return probabilities[..., :-1].sum((0, 1))
 
 
 def class_counts(truth: Segments, predicted: jax.Array | None, num_classes: int) -> jax.Array:
-    """What `update_shares` takes: float32 [2, K].
+    """The counts that `update_shares` takes: float32 [2, K].
 
     Args:
-      truth: of the labelled images.
-      predicted: `query_counts` of the teacher; None, which counts as zeros, if it saw no image.
+      truth: segments of the labelled images.
+      predicted: `query_counts` of the teacher; None if there are no unlabelled images, which
+        counts as zeros.
       num_classes: K.
     """
     labeled = segment_counts(truth, num_classes)
@@ -42,13 +47,13 @@ def class_counts(truth: Segments, predicted: jax.Array | None, num_classes: int)
 
 
 def update_shares(shares: jax.Array, counts: jax.Array, rate: jax.Array) -> jax.Array:
-    """Moves `TrainState.class_shares` towards what one step saw.
+    """Moves `TrainState.class_shares` towards the shares of one step.
 
     Args:
       shares: float32 [2, K], each row adds up to 1.
-      counts: float32 [2, K], `class_counts` of all devices. A row that is zero or not finite
-        changes nothing.
-      rate: in 0..1, the weight of this step.
+      counts: float32 [2, K], `class_counts` summed over all devices. A row whose sum is 0 or not
+        finite leaves its shares as they are.
+      rate: weight of this step, in 0..1.
     """
     total = counts.sum(1, keepdims=True)
     usable = jnp.isfinite(total) & (total > 0)
@@ -57,11 +62,11 @@ def update_shares(shares: jax.Array, counts: jax.Array, rate: jax.Array) -> jax.
 
 
 def align_classes(class_logits: jax.Array, shares: jax.Array, power: float) -> jax.Array:
-    """Multiplies each class's probability by (labelled share / teacher's share)^power.
+    """Multiplies each class's unnormalised probability by (labelled / teacher's share)^power.
 
     Args:
-      class_logits: [..., K+1]; the last, no-object, keeps its weight.
-      shares: float32 [2, K], see `update_shares`.
+      class_logits: [..., K+1]; the last one, no-object, is left as it is.
+      shares: float32 [2, K], labelled shares and the teacher's (`TrainState.class_shares`).
       power: 0 changes nothing, 1 corrects by the whole ratio.
 
     Returns:

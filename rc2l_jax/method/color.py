@@ -1,4 +1,4 @@
-"""Colours of the views: SSD's distortion, and the strong jitter of semi-supervised methods."""
+"""Colour augmentation: SSD's distortion, and the strong jitter of semi-supervised methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from rc2l_jax.method.keys import between, uniform_draws
 from rc2l_jax.structs import IMAGE_PAD
 
-# SSD's photometric distortion as detectron2's ColorAugSSDTransform has it; each with chance 1/2.
+# SSD's photometric distortion, as in detectron2's ColorAugSSDTransform. Each of the four operations
+# is applied with probability 1/2.
 BRIGHTNESS_DELTA = 32.0
 CONTRAST_RANGE = (0.5, 1.5)
 SATURATION_RANGE = (0.5, 1.5)
@@ -16,10 +17,10 @@ HUE_DELTA = 18.0 / 180.0  # of the full circle
 
 
 def color_augment(keys: jax.Array, images: jax.Array, valid: jax.Array) -> jax.Array:
-    """SSD colour augmentation, drawn for each image; padding stays grey.
+    """SSD colour augmentation, drawn anew for each image; padding stays `IMAGE_PAD`.
 
     Args:
-      keys: [B, 2], a key an image.
+      keys: [B, 2], a random key for each image.
       images: uint8 [B, H, W, 3], RGB.
       valid: bool [B, H, W], False on padding.
 
@@ -49,15 +50,15 @@ def distort_color(
     hue: jax.Array | float,
     contrast_first: jax.Array | bool,
 ) -> jax.Array:
-    """SSD's photometric distortion at given factors, clipped to 0..255 after each operation.
+    """SSD's photometric distortion with given amounts, clipped to 0..255 after each operation.
 
     Args:
       image: float32 [..., 3] in 0..255, RGB.
-      brightness: added.
+      brightness: is added to every channel.
       contrast: factor of every channel.
       saturation: factor of HSV's saturation.
-      hue: turn of HSV's hue, as a share of the circle.
-      contrast_first: contrast before saturation and hue, or after.
+      hue: rotation of HSV's hue, as a share of the circle.
+      contrast_first: whether contrast changes before saturation and hue, or after them.
     """
     image = _clip(image + brightness)
     image = jnp.where(contrast_first, _clip(image * contrast), image)
@@ -77,22 +78,22 @@ def color_jitter(
     hue: float,
     grayscale: float,
 ) -> jax.Array:
-    """Strong colour augmentation of semi-supervised segmentation (as UniMatch's strong views).
+    """Strong colour augmentation of semi-supervised segmentation, as for UniMatch's strong views.
 
     Args:
-      keys: [B, 2], a key an image.
+      keys: [B, 2], a random key for each image.
       images: uint8 [B, H, W, 3], RGB.
       valid: bool [B, H, W], False on padding.
-      probability: chance that an image is jittered.
-      brightness: a factor is drawn from 1 - brightness to 1 + brightness; `contrast` (about the
-        image's mean grey) and `saturation` likewise.
-      contrast: see `brightness`.
-      saturation: see `brightness`.
-      hue: largest turn of the hue either way, as a share of the circle.
-      grayscale: chance that an image loses its colours, jittered or not.
+      probability: that an image is jittered.
+      brightness: channels are multiplied by a factor from 1 - brightness to 1 + brightness.
+      contrast: distances from the image's mean grey (padding included) are multiplied by a factor
+        from 1 - contrast to 1 + contrast.
+      saturation: HSV's saturation is multiplied by a factor from 1 - saturation to 1 + saturation.
+      hue: largest rotation of HSV's hue in either direction, as a share of the circle.
+      grayscale: probability that an image loses its colours, jittered or not.
 
     Returns:
-      float32 [B, H, W, 3] in 0..255; padding stays grey.
+      float32 [B, H, W, 3] in 0..255; padding stays `IMAGE_PAD`.
     """
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -111,7 +112,7 @@ def color_jitter(
 
 
 def _luminance(image: jax.Array) -> jax.Array:
-    return image @ jnp.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's
+    return image @ jnp.array([0.299, 0.587, 0.114])  # ITU-R 601, as in Pillow
 
 
 def _clip(image: jax.Array) -> jax.Array:
@@ -119,7 +120,7 @@ def _clip(image: jax.Array) -> jax.Array:
 
 
 def _shift_hue_and_saturation(rgb: jax.Array, hue: jax.Array, saturation: jax.Array) -> jax.Array:
-    """Through HSV: hue turned by `hue` (a share of the circle), saturation scaled and clipped."""
+    """Rotates HSV's hue by `hue` (share of the circle); scales its saturation, at most to 1."""
     value = rgb.max(-1)
     chroma = value - rgb.min(-1)
     r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]

@@ -19,16 +19,17 @@ def cutmix_boxes(
     max_area: float,
     max_aspect: float,
 ) -> jax.Array:
-    """One box an image, on the mask grid (CutMix, Yun et al. 2019).
+    """Draws a CutMix box for each image, on the mask grid.
 
     Args:
-      keys: [B, 2], a key an image.
+      keys: [B, 2], a random key for each image.
       size: (h, w) of the mask grid.
-      probability: chance that an image has a box at all.
-      min_area: of the box, as a share of the image.
-      max_area: likewise.
-      max_aspect: the longest side over the shortest (as shares of the image's), drawn
-        log-uniformly either way; less where a box of that area would not fit.
+      probability: that an image has a box at all.
+      min_area: smallest area of a box, as a share of the image.
+      max_area: largest area of a box, as a share of the image.
+      max_aspect: largest ratio of a box's sides, each taken as a share of the image's side. The
+        ratio is drawn log-uniformly, with either side the longer one, from as much of the range
+        as lets a box of the drawn area fit into the image.
 
     Returns:
       bool [B, h, w], True inside the box.
@@ -37,7 +38,7 @@ def cutmix_boxes(
 
     def one(apply: jax.Array, *drawn: jax.Array) -> jax.Array:
         area = between(drawn[0], min_area, max_area)
-        bound = jnp.minimum(jnp.log(max_aspect), -jnp.log(area))  # no side above the image's
+        bound = jnp.minimum(jnp.log(max_aspect), -jnp.log(area))  # no side longer than the image's
         log_aspect = bound * between(drawn[1], -1.0, 1.0)
         tall = jnp.clip(jnp.round(h * jnp.sqrt(area * jnp.exp(log_aspect))), 1, h)
         wide = jnp.clip(jnp.round(w * jnp.sqrt(area * jnp.exp(-log_aspect))), 1, w)
@@ -51,18 +52,18 @@ def cutmix_boxes(
 
 
 def cutmix_partners(key: jax.Array, num_images: int) -> jax.Array:
-    """Whose pixels an image's box shows: int32 [B], never the image itself if B > 1."""
+    """For each image, which image its box shows: int32 [B], never the same one if B > 1."""
     shift = jax.random.randint(key, (), 1, max(num_images, 2))
     return (jnp.arange(num_images) + shift) % num_images
 
 
 def cutmix_images(images: jax.Array, box: jax.Array, partner: jax.Array) -> jax.Array:
-    """Pastes each image's box from its partner.
+    """Pastes the pixels of each image's partner into its box.
 
     Args:
       images: [B, H, W, ...], H and W multiples of `MASK_STRIDE`.
-      box: bool [B, h, w].
-      partner: int32 [B].
+      box: bool [B, h, w], True where the image shows its partner.
+      partner: int32 [B], index of the image pasted into the box.
     """
     pixels = box.repeat(MASK_STRIDE, axis=1).repeat(MASK_STRIDE, axis=2)
     return jnp.where(
@@ -79,15 +80,16 @@ def cutmix_segments(
     min_area: int,
     merge: bool,
 ) -> Target:
-    """Cuts and pastes pseudo segments with the box that mixed their images.
+    """Cuts and pastes pseudo segments with the same box as their images.
 
     Args:
-      segments: of the weak views, masks [B, M, h, w].
+      segments: of the weak views, with masks [B, M, h, w].
       box: bool [B, h, w], True where the image shows its partner.
       partner: int32 [B], index of the image pasted into the box.
-      max_segments: M of the result; the largest win.
-      min_area: what the cut leaves smaller than this is dropped.
-      merge: join the segments of one class, of both images (`merge_same_class`).
+      max_segments: number of slots M of the result, which go to the largest segments.
+      min_area: segments of fewer pixels of the mask grid, after the cut, are dropped.
+      merge: whether to join the segments of a class, also across the two images
+        (`merge_same_class`).
 
     Returns:
       The mixed segments, and how many found no slot.

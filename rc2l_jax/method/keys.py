@@ -1,4 +1,4 @@
-"""The random keys of one training step, and numbers drawn with them."""
+"""The random keys of one training step, and numbers that are drawn with them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from rc2l_jax.structs import AXIS, Batch, TrainState
 
 
 class Keys(NamedTuple):
-    """A step's random streams: a key an image, [B, 2], for all but the last two.
+    """The random keys of a step, one field for each use.
 
-    Images take theirs by their position in the global batch: colours and boxes depend neither on
-    the number of devices nor on how many parts a batch is taken in.
+    `partner` and `dropout` are single keys, the others hold a key for each image, [B, 2]. An
+    image's key follows from its position in the global batch. So colours and boxes depend neither
+    on the number of devices nor on `accumulate_steps`.
     """
 
     color: jax.Array
@@ -26,12 +27,12 @@ class Keys(NamedTuple):
 
 
 def step_keys(state: TrainState, batch: Batch, part: jax.Array | None = None) -> Keys:
-    """One named key a use, from the base key and the step.
+    """Derives the keys of a step from the base key and the step number.
 
     Args:
-      state: for both.
+      state: supplies both.
       batch: [B, ...], a contiguous part of the global batch.
-      part: which one, int32 []; the device's if None.
+      part: int32 [], position of this part in the global batch; None for the device's index.
     """
     part = jax.lax.axis_index(AXIS) if part is None else part
     keys = Keys(*jax.random.split(jax.random.fold_in(state.key, state.step), len(Keys._fields)))
@@ -47,26 +48,26 @@ def step_keys(state: TrainState, batch: Batch, part: jax.Array | None = None) ->
 
 
 def image_keys(key: jax.Array, num_images: int, first: jax.Array | int) -> jax.Array:
-    """A key an image, [B, 2], by its position in the global batch.
+    """A key for each of some images, [B, 2], from its position in the global batch.
 
     Args:
-      key: of the stream.
+      key: the key of this use in this step.
       num_images: B.
-      first: position of the first of them.
+      first: position of the first image in the global batch.
     """
     return jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(num_images))
 
 
 def uniform_draws(keys: jax.Array, number: int) -> jax.Array:
-    """`number` random numbers in [0, 1) of each key: keys [B, 2] -> float32 [number, B].
+    """Draws `number` uniform numbers in [0, 1) with each key: [B, 2] -> float32 [number, B].
 
-    Of a key of its own each, but drawn by one call of the generator: every call costs the step as
-    much compilation as a layer of the network.
+    Each number has a key of its own, yet one call of the generator draws them all, because every
+    call costs as much compilation as a layer of the network.
     """
     own = jax.vmap(lambda key: jax.random.split(key, number), out_axes=1)(keys)
     return jax.vmap(jax.vmap(jax.random.uniform))(own)
 
 
 def between(x: jax.Array, low: float, high: float) -> jax.Array:
-    """Brings numbers in [0, 1) to [low, high), as `jax.random.uniform` does."""
+    """Scales numbers in [0, 1) to [low, high), as `jax.random.uniform` does."""
     return jnp.maximum(low, x * (high - low) + low)

@@ -1,8 +1,8 @@
 """Bipartite matching of queries and segments: the cost of every pair, and the best assignment.
 
-The cost is MaskFormer's (`mask_former/modeling/matcher.py`). Unlike Hugging Face's port, which
-turns a non-finite cost into a huge one and matches anyway, an image with a non-finite cost matches
-nothing and says so.
+The cost is MaskFormer's (`mask_former/modeling/matcher.py`). An image with a non-finite cost is
+reported and nothing in it is matched; Hugging Face's port replaces such a cost by a huge one and
+matches anyway.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rc2l_jax.structs import Assignment, Segments
 
 MATCHERS = ("host", "device")  # see `assign`
 
-# Costs beyond this count as not finite: sums of float32 potentials would overflow in the device
-# matcher, whose loops then never end.
+# Larger costs count as not finite. With them the float32 potentials of the device matcher would
+# overflow, and its loops would never end.
 _LARGEST_COST = 1e30
 
-# Elements of one argument of the host callback: 64 KiB of float32. The CPU runtime copies a
-# callback's argument of 100 KiB or more on its thread pool, and the callback waits for the copy.
-# Under pmap that pool's threads may all be waiting, in a collective, for the device whose callback
-# it is: a deadlock. Smaller arguments are copied at once, by the callback's own thread.
+# Elements of each argument of the host callback: 64 KiB of float32. The CPU runtime copies larger
+# arguments (from 100 KiB on) on its thread pool, and the callback waits for the copy. Under pmap
+# all threads of that pool may be waiting in a collective for the very device that runs the
+# callback: a deadlock. Smaller arguments are copied at once, by the callback's own thread.
 _PIECE_SIZE = 16 * 1024
 
 
@@ -42,17 +42,17 @@ def matching_cost(
     focal_alpha: float,
     focal_gamma: float,
 ) -> jax.Array:
-    """Cost of giving query n to segment m; no gradient passes.
+    """Cost of matching query n to segment m, for all pairs; no gradient passes.
 
     Args:
       class_logits: [B, N, K+1].
       mask_logits: [B, N, h, w].
-      segments: masks [B, M, h, w], on the grid of `mask_logits`. Invalid slots are not read.
-      class_weight: weight of minus the probability of the segment's class.
+      segments: with masks [B, M, h, w], on the grid of `mask_logits`. Invalid slots are not read.
+      class_weight: weight of the class cost, which is minus the probability of the segment's class.
       focal_weight: weight of the focal loss on known pixels.
       dice_weight: weight of the dice loss on known pixels.
-      focal_alpha: see `mask.focal_loss`.
-      focal_gamma: see `mask.focal_loss`.
+      focal_alpha: weight of pixels inside the segment in the focal loss; outside it is 1 - alpha.
+      focal_gamma: exponent of the focal loss's modulating factor.
 
     Returns:
       float32 [B, N, M]; 0 in the columns of invalid slots.
@@ -78,14 +78,15 @@ def assign(cost: jax.Array, valid: jax.Array, *, matcher: str) -> tuple[Assignme
     Args:
       cost: [..., N, M].
       valid: bool [..., M], the columns to assign; the others are not read.
-      matcher: "host", scipy in one callback for the whole batch, or "device", without a callback.
-        Both reach the same cost; where several assignments do, they may choose differently. "host"
-        needs JAX's CPU backend beside the accelerator's (JAX_PLATFORMS=cuda,cpu, or unset).
+      matcher: "host" for scipy, in one callback for the whole batch; "device" for optax, without a
+        callback. Both find the least cost; where several assignments have it, they may choose
+        different ones. "host" needs JAX's CPU backend beside the accelerator's
+        (JAX_PLATFORMS=cuda,cpu, or unset).
 
     Returns:
-      The assignment [..., M]: every valid column is matched, or the cheapest N of them if there are
-      more than N; and bool [...], False where a valid column holds a cost that is not finite
-      (or beyond 1e30): nothing is matched there.
+      The assignment [..., M], and bool [...], whether all costs of valid columns are finite (and
+      below 1e30). Where they are not, nothing is matched. Elsewhere every valid column is matched,
+      or, if there are more than N of them, the N that cost the least together.
 
     Raises:
       ValueError: `matcher` is neither "host" nor "device", or the shapes disagree.
@@ -117,20 +118,22 @@ def _solve_on_host(cost: jax.Array, columns: jax.Array) -> jax.Array:
     pieces = [flat[i : i + _PIECE_SIZE] for i in range(0, flat.size, _PIECE_SIZE)]
     callback = functools.partial(_scipy_assign, shape=cost.shape)
     result = jax.ShapeDtypeStruct(columns.shape, jnp.int32)
-    # "sequential", as stacked pieces would exceed the piece size. Leading axes of the cost, which
-    # need no vmap, share one callback.
+    # "sequential", because pieces that vmap stacks would exceed the piece size. Leading axes of the
+    # cost need no vmap: `assign` has flattened them, and they share one callback.
     return jax.pure_callback(callback, result, *pieces, vmap_method="sequential")
 
 
 def _scipy_assign(*pieces: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """The host's side: NumPy alone, as a JAX computation would wait for threads that wait for it.
+    """The callback on the host. It uses NumPy and SciPy alone.
+
+    A JAX computation would wait for threads that may be waiting for this callback.
 
     Args:
-      *pieces: of the flattened costs; columns to leave out are infinite.
+      *pieces: the flattened costs, in order; columns to leave out are infinite.
       shape: G, N, M.
 
     Returns:
-      int32 [G, M].
+      int32 [G, M] queries, -1 where not matched.
     """
     cost = np.concatenate([np.asarray(piece) for piece in pieces]).reshape(shape)
     columns = np.isfinite(cost[:, 0])
@@ -143,16 +146,17 @@ def _scipy_assign(*pieces: np.ndarray, shape: tuple[int, int, int]) -> np.ndarra
 
 
 def _solve_on_device(cost: jax.Array, columns: jax.Array) -> jax.Array:
-    """`_solve_on_host` by optax's Hungarian algorithm."""
+    """As `_solve_on_host`, with optax's Hungarian algorithm and without a callback."""
     return jax.vmap(_optax_assign)(cost, columns)
 
 
 def _optax_assign(cost: jax.Array, columns: jax.Array) -> jax.Array:
-    """[N, M], bool [M] -> int32 [M]."""
+    """As `_solve_on_host` for one matrix: cost [N, M] and bool [M] -> int32 [M]."""
     num_queries, num_columns = cost.shape
-    # Columns left out cost every query the same, which does not move the optimum of the others as
-    # long as all columns are matched. With more columns than queries they must come last instead:
-    # dearer than any rearrangement of the others could save.
+    # A column to leave out costs 0 for every query, which does not change the optimum of the other
+    # columns as long as every column gets a query. With more columns than queries some do not. Then
+    # the columns to leave out must be matched last, so each costs more than rearranging the others
+    # could ever save.
     spare = 0.0
     if num_columns > num_queries:
         spread = cost.max() - cost.min()

@@ -1,4 +1,4 @@
-"""Matching and the losses of one step, weighted: Eqs. 1-3 with their configured numbers."""
+"""Matching and the weighted losses of one step: Eqs. 1-3 with the numbers of the config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rc2l_jax.method.matching import assign, matching_cost
 from rc2l_jax.method.segments import at_mask_grid, merge_same_class
 from rc2l_jax.structs import AXIS, Assignment, Mean, Predictions, Segments
 
-# A loss term of each decoder layer: (sum [L], count [L]).
+# Loss terms by name, each as (sum [L], count [L]) over the decoder layers.
 Terms = dict[str, Mean]
 
 
@@ -24,10 +24,11 @@ def match_all(
     Args:
       pairs: predictions [L, B, N, ...] and the segments [B, M, ...] to match them to; L and B
         may differ between the pairs.
-      config: cost weights and `matcher`.
+      config: the run's; its cost weights, focal parameters and `matcher` are used.
 
     Returns:
-      An assignment [L, B, M] a pair, and bool: which matrices were finite.
+      An assignment [L, B, M] for each pair; and bool [G], whether each of the G cost matrices (all
+      layers and images of all pairs) was finite.
     """
     costs = [_costs(predictions, segments, config) for predictions, segments in pairs]
     valid = [
@@ -47,7 +48,7 @@ def match_all(
 
 
 def _part(assignment: Assignment, start: int, layers: int, images: int) -> Assignment:
-    """The assignment [layers, images, M] of the matrices from `start` on."""
+    """The assignment [layers, images, M] of the cost matrices from number `start` on."""
     rows = slice(start, start + layers * images)
     return jax.tree.map(lambda x: x[rows].reshape(layers, images, -1), assignment)
 
@@ -73,7 +74,7 @@ def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> 
 def label_loss(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> tuple[jax.Array, Terms]:
-    """Eq. 1 (see `weighted_total`), and its terms."""
+    """Eq. 1 on this device, to be averaged over devices (`weighted_total`), and its terms."""
     terms = label_terms(predictions, segments, assignment, config)
     return weighted_total(terms, label_weights(config)), terms
 
@@ -81,7 +82,7 @@ def label_loss(
 def label_terms(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> Terms:
-    """Eq. 1 on every decoder layer (MaskFormer's deep supervision)."""
+    """The terms of Eq. 1, on every decoder layer (MaskFormer's deep supervision)."""
     return supervised_loss(
         predictions.class_logits,
         predictions.mask_logits,
@@ -105,7 +106,7 @@ def label_weights(config: ConfigDict) -> dict[str, float]:
 def unlabel_loss(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> tuple[jax.Array, Terms]:
-    """Eq. 2 (see `weighted_total`), and its terms."""
+    """Eq. 2 on this device, to be averaged over devices (`weighted_total`), and its terms."""
     terms = unlabel_terms(predictions, segments, assignment, config)
     return weighted_total(terms, unlabel_weights(config)), terms
 
@@ -113,7 +114,7 @@ def unlabel_loss(
 def unlabel_terms(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> Terms:
-    """The terms of Eq. 2 that have a weight, on every decoder layer given."""
+    """The terms of Eq. 2 whose weight is not 0, on every decoder layer of `predictions`."""
     semantic = merge_same_class(segments)
     weights = unlabel_weights(config)
 
@@ -133,7 +134,7 @@ def _region_terms(
     semantic: Segments,
     config: ConfigDict,
 ) -> dict:
-    """Each term of one layer, not yet computed."""
+    """Functions that compute the terms of one layer, so that those of weight 0 need not be."""
     unsup = config.unsup
     mask_loss = {
         "focal_weight": unsup.focal_weight,
@@ -180,7 +181,7 @@ def unlabel_weights(config: ConfigDict) -> dict[str, float]:
 
 
 def unsup_weight(step: jax.Array, config: ConfigDict) -> jax.Array:
-    """alpha of Eq. 3 at a step: 0 in the burn-in, then a linear ramp to `unsup_weight`."""
+    """alpha of Eq. 3 at a step: 0 before `unsup_start_step`, then a ramp to `unsup_weight`."""
     since = step.astype(jnp.float32) - config.unsup_start_step + 1.0
     return config.unsup_weight * jnp.clip(since / max(config.unsup_ramp_steps, 1), 0.0, 1.0)
 
@@ -188,8 +189,9 @@ def unsup_weight(step: jax.Array, config: ConfigDict) -> jax.Array:
 def weighted_total(terms: Terms, weights: dict[str, float]) -> jax.Array:
     """Weighted sum of all terms and layers, to be averaged over devices with `pmean`.
 
-    Each term is divided by its count over all devices and hosts, as MaskFormer divides by its
-    number of masks: one device with a batch of 8 gives the same as eight with 1 each.
+    Each term is divided by its mean count over all devices and hosts. After the average it is its
+    total sum divided by its total count, as MaskFormer divides by the number of masks: one device
+    with 8 images gives the same as eight devices with 1 each.
     """
     total = jnp.zeros(())
     for name, (value, count) in terms.items():

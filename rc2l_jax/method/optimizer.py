@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 
 class Rule(NamedTuple):
-    """A parameter group: parameters whose path matches `pattern` share rate and decay."""
+    """A parameter group: parameters whose path matches `pattern` share learning rate and decay."""
 
     pattern: str
     learning_rate_multiplier: float
@@ -22,8 +22,7 @@ class Rule(NamedTuple):
 def parameter_rules(config: ConfigDict) -> dict[str, Rule]:
     """MaskFormer's groups: the backbone learns slower; norms and embeddings do not decay.
 
-    The patterns are disjoint, and together cover every parameter of `MaskFormer`: `group_of`
-    raises otherwise.
+    Every parameter of `MaskFormer` matches exactly one pattern; `group_of` raises otherwise.
     """
     slow, decay = config.backbone_lr_multiplier, config.weight_decay
     return {
@@ -36,11 +35,11 @@ def parameter_rules(config: ConfigDict) -> dict[str, Rule]:
 
 
 def group_of(path: str, rules: dict[str, Rule]) -> str:
-    """Name of the one rule that a parameter's path falls under.
+    """Name of the one rule that a parameter's path matches.
 
     Args:
-      path: such as "backbone/stem_norm/scale".
-      rules: see `parameter_rules`.
+      path: such as "backbone/stem_norm1/scale".
+      rules: the parameter groups by name, from `parameter_rules`.
 
     Raises:
       ValueError: if no rule or more than one matches.
@@ -62,7 +61,7 @@ def parameter_groups(params: Any, rules: dict[str, Rule]) -> Any:
 
 
 def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
-    """Linear warm-up, then the paper's poly policy: rate * (1 - step / num_steps) ** power."""
+    """The paper's poly policy, rate * (1 - step / num_steps) ** power, times a linear warm-up."""
     poly = optax.polynomial_schedule(
         init_value=config.learning_rate,
         end_value=0.0,
@@ -75,24 +74,24 @@ def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
 
 
 def applied_steps(opt_state: Any) -> jax.Array:
-    """The step of the schedule that comes next: those that were not finite do not count."""
+    """Number of updates applied so far, by which the schedule goes; non-finite steps apply none."""
     return opt_state[-1].count
 
 
 def norm(tree: Any) -> jax.Array:
     """Euclidean norm of all leaves together, float32 [].
 
-    Of one vector: with a sum for each of some hundred leaves, as in `optax.global_norm`, the norms
-    alone were a tenth of what there is to compile in a training step.
+    The leaves are joined into one vector first. `optax.global_norm` sums each of some hundred
+    leaves on its own; with it the norms were a tenth of what a training step has to compile.
     """
     leaves = [jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.square(jnp.concatenate(leaves)).sum())
 
 
 def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
-    """`optax.clip_by_global_norm` for a caller who has the norm already: `update(..., norm=...)`.
+    """`optax.clip_by_global_norm` that takes a norm already computed: `update(..., norm=...)`.
 
-    Without it the norm is taken here.
+    Without that argument it computes the norm itself.
     """
 
     def update(grads: Any, state: Any, params: Any = None, **given: jax.Array) -> tuple[Any, Any]:
@@ -108,7 +107,7 @@ def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
 
 
 def create_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    """Global-norm clip, Adam, decoupled decay and rate by group, schedule (torch's AdamW)."""
+    """AdamW as in torch, after clipping by global norm; each group has its decay and rate."""
     rules = parameter_rules(config)
     by_group = optax.multi_transform(
         {

@@ -1,4 +1,4 @@
-"""The teacher's pseudo label z^t: from its predictions to segments."""
+"""The teacher's pseudo label z^t: turns its predictions into segments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rc2l_jax.method.segments import Target, keep_largest
 from rc2l_jax.models.maskformer import semantic_scores
 from rc2l_jax.structs import Segments
 
-# What `pseudo.source` may be: which of the two functions below makes the pseudo label.
+# The values of `pseudo.source`: `pseudo_segments` or `semantic_segments` makes the pseudo label.
 SOURCES = ("query", "semantic")
 
 
@@ -23,20 +23,24 @@ def pseudo_segments(
     mask_threshold: float,
     min_area: int,
 ) -> Target:
-    """The teacher's pseudo label z^t: queries compete for each pixel by score times mask.
+    """The pseudo label z^t from single queries: each query's segment is the pixels that it wins.
+
+    A pixel is won by the query with the largest product of class and mask probability.
 
     Args:
       class_logits: float32 [B, N, K+1].
       mask_logits: float32 [B, N, h, w].
       valid: bool [B, h, w], False on padding.
-      max_segments: M. If more queries win a segment, the largest win.
-      score_threshold: a query competes if its best class is not no-object and more probable.
-      mask_threshold: a pixel belongs to its winner if the winner's mask is at least this probable.
-      min_area: smaller segments are dropped; in pixels of the mask grid.
+      max_segments: M. If more queries win a segment, the largest segments get a slot.
+      score_threshold: a query competes if its most probable class is not no-object and has a
+        probability above this.
+      mask_threshold: a pixel joins the segment of the query that wins it only if that query's
+        mask probability there is at least this.
+      min_area: segments of fewer pixels of the mask grid are dropped.
 
     Returns:
-      The segments, masks bool [B, M, h, w], without gradient, and the number of queries whose
-      segments found no slot.
+      The segments, with masks bool [B, M, h, w] and without gradient, and the number of queries
+      whose segments found no slot.
     """
     no_object = class_logits.shape[-1] - 1
     probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))
@@ -44,7 +48,8 @@ def pseudo_segments(
     competes = (classes != no_object) & (score > score_threshold)
     masks = jax.nn.sigmoid(jax.lax.stop_gradient(mask_logits))
 
-    # What does not compete bids below any mask, also one of 0 or, not competing, of NaN.
+    # Queries that do not compete bid -1, which is below the bid of every query that does. `where`
+    # also keeps out NaNs, which such a query's mask may hold.
     bids = jnp.where(competes[:, :, None, None], score[:, :, None, None] * masks, -1.0)
     winner = bids.argmax(1)  # [B, h, w]
     is_winner = winner[:, None] == jnp.arange(classes.shape[1])[:, None, None]
@@ -64,21 +69,23 @@ def semantic_segments(
     pixel_threshold: float,
     min_area: int,
 ) -> Target:
-    """The teacher's pseudo label z^t from its semantic inference: one segment a class.
+    """The pseudo label z^t from semantic inference: one segment for each class.
 
-    Where several queries share an object, each alone is unsure and none wins a whole segment;
-    their sum, which is what inference uses, still names the class.
+    Where several queries share an object, each of them is unsure and none wins all of it. Their
+    sum, which inference uses, still names the class.
 
     Args:
       class_logits: float32 [B, N, K+1].
       mask_logits: float32 [B, N, h, w].
       valid: bool [B, h, w], False on padding.
-      max_segments: M. If more classes are present, the largest win.
-      pixel_threshold: a pixel is covered if sum_i p_i(c) m_i of its best class exceeds this.
-      min_area: smaller segments are dropped; in pixels of the mask grid.
+      max_segments: M. If more classes are present, the largest segments get a slot.
+      pixel_threshold: a pixel joins the segment of its best class c if the sum over queries
+        sum_i p_i(c) m_i exceeds this.
+      min_area: segments of fewer pixels of the mask grid are dropped.
 
     Returns:
-      As `pseudo_segments`; the score is the mean over the segment, at most 1.
+      As `pseudo_segments`, but with one segment for each class, whose score is the mean of that
+      sum (at most 1) over its pixels.
     """
     semantic = semantic_scores(*jax.lax.stop_gradient((class_logits, mask_logits)))
     classes = jnp.broadcast_to(jnp.arange(semantic.shape[1]), semantic.shape[:2])

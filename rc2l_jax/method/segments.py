@@ -1,4 +1,4 @@
-"""Segments: from label maps, and what can be done with them."""
+"""Segments: made from label maps, sampled at the mask grid, selected, merged and painted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Target(NamedTuple):
     """Segments to match predictions to.
 
     Attributes:
-      segments: M slots an image.
-      dropped: int32 [B], segments for which there was no slot.
+      segments: M slots for each image.
+      dropped: int32 [B], number of segments for which there was no slot.
     """
 
     segments: Segments
@@ -26,8 +26,8 @@ class Target(NamedTuple):
 def nearest_downsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Samples [..., H, W] at `size` = (h, w) as torch's `interpolate(mode="nearest")` does.
 
-    This is how MaskFormer brings target masks to the mask grid: pixel floor(i * H / h) is taken,
-    in float32 as there: in float64 a few sizes (106 -> 26, for one) come out differently.
+    MaskFormer brings target masks to the mask grid in this way. Pixel floor(i * H / h) is taken.
+    Like torch this computes in float32: in float64 a few sizes (such as 106 -> 26) give others.
     """
     rows, columns = (
         np.floor(np.arange(small, dtype=np.float32) * (np.float32(large) / np.float32(small)))
@@ -38,7 +38,7 @@ def nearest_downsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def at_mask_grid(segments: Segments, size: tuple[int, int]) -> Segments:
-    """Brings masks and known pixels to the mask grid `size` = (h, w) by nearest sampling."""
+    """Samples masks and known pixels at the mask grid `size` = (h, w), by nearest neighbour."""
     return segments.replace(
         masks=nearest_downsample(segments.masks, size),
         known=nearest_downsample(segments.known, size),
@@ -53,18 +53,18 @@ def ground_truth_segments(
     max_segments: int,
     ignore_void: bool,
 ) -> Target:
-    """One segment a class present in the crop (section 3.1's z^gt).
+    """One segment for each class that is present in the crop (z^gt of section 3.1).
 
     Args:
       label: uint8 [B, H, W], class ids or 255.
-      valid: bool [B, H, W], False on padding, which never counts.
+      valid: bool [B, H, W], False on padding, which is never compared.
       num_classes: K.
-      max_segments: M. If more classes are present, the largest win.
-      ignore_void: True takes void pixels out of every comparison; False leaves them in as
-        background, as MaskFormer does.
+      max_segments: M. If more classes are present, those with the largest areas get a slot.
+      ignore_void: True excludes void pixels from every comparison. False compares them as pixels
+        outside of every segment, as MaskFormer does.
 
     Returns:
-      The segments, masks bool [B, M, H, W], and the number of classes that found no slot.
+      The segments, with masks bool [B, M, H, W], and the number of classes that found no slot.
     """
     ids = jnp.where(valid, label, VOID).astype(jnp.int32)
     area = jax.vmap(lambda x: jnp.bincount(x.ravel(), length=VOID + 1))(ids)[:, :num_classes]
@@ -83,12 +83,12 @@ def ground_truth_segments(
 
 
 def keep_largest(segments: Segments, max_segments: int, min_area: int) -> Target:
-    """Keeps the `max_segments` largest of those with at least `min_area` pixels.
+    """Keeps the `max_segments` largest of the segments with at least `min_area` pixels.
 
     Args:
-      segments: any number of slots M'.
-      max_segments: M.
-      min_area: in pixels of the masks.
+      segments: with any number of slots.
+      max_segments: number of slots M of the result.
+      min_area: in pixels of the masks. Segments without a pixel are dropped in any case.
 
     Returns:
       Segments with M slots, and the number of segments that were large enough but found no slot.
@@ -123,9 +123,9 @@ _PER_SLOT = ("classes", "masks", "valid", "score")
 
 
 def merge_same_class(segments: Segments) -> Segments:
-    """Joins the segments of one class into the first slot of that class; the others become empty.
+    """Joins the segments of a class in its first slot; its other slots become empty.
 
-    The joined score is the mean of the parts', weighted by area.
+    The score of a joined segment is the mean of its parts' scores, weighted by area.
     """
     valid, classes = segments.valid, segments.classes
     same = (classes[:, :, None] == classes[:, None, :]) & valid[:, :, None] & valid[:, None, :]
@@ -144,7 +144,7 @@ def merge_same_class(segments: Segments) -> Segments:
 
 
 def label_map(segments: Segments) -> jax.Array:
-    """Paints segments into one map: uint8 [B, h, w], class ids, 255 where no segment lies."""
+    """Paints segments into a label map: uint8 [B, h, w], class ids or, without segment, 255."""
     painted = jnp.where(segments.valid[:, :, None, None] & segments.masks, 1, 0)
     classes = jnp.einsum("bmhw,bm->bhw", painted, segments.classes)
     return jnp.where(painted.any(1), classes, VOID).astype(jnp.uint8)

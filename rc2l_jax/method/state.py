@@ -17,10 +17,11 @@ from rc2l_jax.structs import TrainState
 def create_train_state(
     config: ConfigDict,
 ) -> tuple[MaskFormer, optax.GradientTransformation, TrainState]:
-    """Builds model, optimiser and the state of step 0; the teacher starts as the student.
+    """Builds model, optimiser and the state of step 0; the teacher starts as a copy of the student.
 
     Args:
-      config: see `configs/base.py`; `config.seed` decides every parameter.
+      config: the run's, with the keys of `configs/base.py`. Its seed determines all initial
+        parameters.
 
     Returns:
       The model (its batch norms synchronise over axis "batch"), the optimiser and the state.
@@ -33,15 +34,15 @@ def initial_state(
     model: MaskFormer, optimizer: optax.GradientTransformation, config: ConfigDict
 ) -> TrainState:
     """The state of step 0 (traceable: `jax.eval_shape` gives its shapes at no cost)."""
-    # "rbg" for the initial parameters: some hundred draws, which XLA compiles several times faster
-    # than with the default generator. The run's own key is of the default kind.
+    # The initial parameters take some hundred draws. With the generator "rbg" XLA compiles them
+    # several times faster than with the default one, which the run's own key has.
     init_key = jax.random.key(config.seed, impl="rbg")
     run_key = jax.random.PRNGKey(config.seed)
     size = config.data.crop_size
     variables = model.init(init_key, jnp.zeros((1, size, size, 3)), train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
 
-    # The state is donated to the step: no two of its leaves may share a buffer.
+    # The step is given the state's buffers (donation), so no two leaves may share one.
     def copy(tree: Any) -> Any:
         return jax.tree.map(jnp.copy, tree)
 

@@ -1,4 +1,4 @@
-"""What a step reports besides its losses: how good the pseudo labels are, what was not finite."""
+"""The metrics of a step: loss terms, quality of the pseudo labels, and what was not finite."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from rc2l_jax.method.segments import Target, nearest_downsample
 from rc2l_jax.method.teacher import PseudoLabels
 from rc2l_jax.structs import Batch, Mean, Segments
 
-NONFINITE = "nonfinite/"  # prefix of the metrics that say how often a term was not finite
+NONFINITE = "nonfinite/"  # prefix of metrics that say how often a term was not finite
 
 
 def of_terms(prefix: str, terms: Terms) -> dict[str, Mean]:
-    """Loss terms as reported: of the last decoder layer, which is the one used at inference."""
+    """Loss terms as metrics: those of the last decoder layer, the one that inference uses."""
     return {f"{prefix}_{k}": jax.tree.map(lambda x: x[-1], v) for k, v in terms.items()}
 
 
 def of_labeled(truth: Target, finite: jax.Array) -> dict[str, Mean]:
-    """How many classes found no slot an image, and how often matching was not finite.
+    """Mean number of classes without a slot, and how often a cost matrix was not finite.
 
     Args:
-      truth: of the labelled images.
-      finite: bool, see `matching.assign`.
+      truth: segments of the labelled images.
+      finite: bool [G], whether each cost matrix of the step was finite, from
+        `objective.match_all`.
     """
     return {
         "match/nonfinite": _mean_of(~finite),
@@ -41,13 +42,15 @@ def of_unlabeled(
     """Metrics of the teacher's pseudo labels.
 
     Args:
-      pseudo: of the weak views.
-      target: of the strong views.
-      batch: for the ground truth, where the data set has it.
+      pseudo: the teacher's, of the weak views.
+      target: segments of the strong views.
+      batch: supplies the ground truth, where the data set has it.
       num_classes: K.
 
     Returns:
-      See `pseudo_label_metrics`; and "pseudo/classes", float32 [K], the segments of each class.
+      The metrics of `pseudo_label_metrics`; "pseudo/dropped_segments", the mean number of segments
+      for which weak and strong view had no slot; and "pseudo/classes", float32 [K], the number of
+      segments of each class.
     """
     grid = pseudo.segments.known.shape[1:]
     metrics = pseudo_label_metrics(
@@ -68,13 +71,13 @@ def of_finite_steps(
     norms: Mapping[str, jax.Array],
     finite: jax.Array,
 ) -> dict[str, Mean]:
-    """All metrics of a step; one that is not finite says what was not, and counts in no mean.
+    """All metrics of a step. A step that is not finite reports why, and counts in no other mean.
 
     Args:
-      metrics: of `total_loss`, summed over devices.
-      scalars: one number of the step each.
-      norms: see `nonfinite_terms`.
-      finite: bool [], whether loss and gradient are.
+      metrics: those of `train_step.total_loss`, summed over devices.
+      scalars: metrics that are one number for the whole step, such as "grad_norm".
+      norms: norm of each module's gradients.
+      finite: bool [], whether loss and gradients are finite.
     """
     metrics, scalars = dict(metrics), dict(scalars)
     if "pseudo/classes" in metrics:
@@ -91,19 +94,20 @@ def of_finite_steps(
 def pseudo_label_metrics(
     segments: Segments, label: jax.Array, valid: jax.Array, *, num_classes: int
 ) -> dict[str, Mean]:
-    """Pseudo segments of the weak views beside the ground truth, where the data set has it.
+    """Compares the pseudo segments of weak views with the ground truth, where there is one.
 
     Args:
-      segments: masks [B, M, h, w].
-      label: uint8 [B, h, w], 255 where there is no ground truth. It is used for nothing else.
+      segments: with masks [B, M, h, w].
+      label: uint8 [B, h, w], 255 where there is no ground truth.
       valid: bool [B, h, w], False on padding.
       num_classes: K.
 
     Returns:
-      Means of: "pseudo/segments" an image; "pseudo/coverage", the share of pixels covered;
-      "pseudo/score", the teacher's confidence in a segment; "pseudo/accuracy", the share of
-      segments whose class is the most frequent one under their mask; "pseudo/pixel_accuracy",
-      the share of covered pixels whose class is right.
+      "pseudo/segments", the mean number of segments in an image; "pseudo/coverage", the share of
+      pixels that a segment covers; "pseudo/score", the teacher's mean confidence in a segment;
+      "pseudo/accuracy", the share of segments whose class is the most frequent one of the ground
+      truth under their mask; "pseudo/pixel_accuracy", the share of covered pixels whose class is
+      right. The last two leave out what has no ground truth.
     """
     masks = jnp.where(segments.valid[:, :, None, None], segments.masks, False)
     one_hot = jax.nn.one_hot(label, num_classes)  # void and padding are in no class
@@ -122,14 +126,15 @@ def pseudo_label_metrics(
 
 
 def nonfinite_terms(losses: Mapping[str, Mean], norms: Mapping[str, jax.Array]) -> dict[str, Mean]:
-    """Which loss terms, and the gradients of which modules, are not finite.
+    """Says which loss terms, and the gradients of which modules, are not finite.
 
     Args:
       losses: {"loss/...": (sum, count)}.
-      norms: of each module's gradients, {"backbone": [], "class_head": [], ...}.
+      norms: norm [] of each module's gradients, {"backbone": ..., "class_head": ..., ...}.
 
     Returns:
-      {"nonfinite/" + name: (1 or 0, 1)}, of every "loss/..." and every "grad/<module>".
+      {"nonfinite/" + name: (1 or 0, 1)}, where a name is "loss/..." or "grad/<module>" and 1 means
+      not finite.
     """
     values = {name: total for name, (total, _) in losses.items()}
     values |= {f"grad/{module}": norm for module, norm in norms.items()}

@@ -20,9 +20,10 @@ class PseudoLabels(NamedTuple):
     """What the teacher says about weak views.
 
     Attributes:
-      segments: z^t, masks [B, M, h, w].
-      dropped: int32 [B], segments for which there was no slot.
-      class_counts: float32 [K], see `class_alignment.query_counts`; before the alignment.
+      segments: z^t, with masks [B, M, h, w].
+      dropped: int32 [B], number of segments for which there was no slot.
+      class_counts: float32 [K], each class's probability summed over all queries, before class
+        alignment (`class_alignment.query_counts`).
     """
 
     segments: Segments
@@ -33,14 +34,16 @@ class PseudoLabels(NamedTuple):
 def teacher_segments(
     state: TrainState, weak: jax.Array, valid: jax.Array, model: MaskFormer, config: ConfigDict
 ) -> PseudoLabels:
-    """The teacher (EMA parameters, inference mode) on x^w -> z^t; no gradient passes from here.
+    """The pseudo label z^t of a weak view x^w; no gradient passes through it.
+
+    The teacher has the EMA parameters and runs in inference mode.
 
     Args:
-      state: for the teacher and the classes' shares.
+      state: supplies the teacher's parameters and batch statistics, and the class shares.
       weak: x^w, float32 [B, H, W, 3] in 0..255.
       valid: bool [B, H, W], False on padding.
-      model: the architecture.
-      config: see `configs/base.py`.
+      model: the architecture of student and teacher.
+      config: the run's, with the keys of `configs/base.py`.
     """
     teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
     predictions = model.apply(teacher, normalize(weak), train=False, every_layer=False)
@@ -75,9 +78,9 @@ def _segments(
 
 
 def ema_decay(decay: float, step: jax.Array) -> jax.Array:
-    """tau warmed up: at most 1 - 1 / (step + 1), `step` being the steps done before this one.
+    """tau with a warm-up: at most 1 - 1 / (step + 1), with `step` the steps done before this one.
 
-    So the first averages are of what was seen so far and not mostly of the initial value.
+    So early averages are of the values seen so far, not mostly of the initial one.
     """
     return jnp.minimum(decay, 1.0 - 1.0 / (step.astype(jnp.float32) + 1.0))
 
@@ -89,7 +92,7 @@ def ema_update(teacher: Any, student: Any, decay: float, step: jax.Array) -> Any
       teacher: a tree of float32 arrays.
       student: the same tree, already updated by this step.
       decay: tau.
-      step: see `ema_decay`.
+      step: int32 [], steps done before this one, for the warm-up (`ema_decay`).
     """
     tau = ema_decay(decay, step)
     return jax.tree.map(lambda t, s: tau * t + (1.0 - tau) * s, teacher, student)

@@ -1,7 +1,7 @@
 """One training step: the paper's Figure 2, from left to right in `total_loss`.
 
-`train_step` is a pure function of (state, batch) that runs on each device under axis `AXIS`;
-`training/devices.py` lifts it over all of them.
+`train_step` is a pure function of (state, batch). It runs on every device under the pmap axis
+`AXIS`; `training/devices.py` applies pmap.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ def total_loss(
     """Eq. 3 on one device's share of the batch, to be averaged over devices with `pmean`.
 
     Args:
-      params: the student's.
-      state: for everything else: teacher, batch statistics, step and key.
-      batch: see `train_step`.
-      part: which part of the global batch this is, see `step_keys`.
-      model: the architecture.
-      config: see `configs/base.py`.
+      params: the student's parameters.
+      state: supplies everything else: teacher, batch statistics, class shares, step and key.
+      batch: this device's images [B, ...], or the part of them that is taken at a time.
+      part: int32 [], the position of `batch` among such parts of the global batch. The random
+        keys follow from it (see `keys.step_keys`).
+      model: the architecture of student and teacher.
+      config: the run's, with the keys of `configs/base.py`.
 
     Returns:
       The loss, and (new batch statistics, losses by name, metrics to be summed over devices).
@@ -87,7 +88,10 @@ def total_loss(
 def student_forward(
     model: MaskFormer, params: Any, state: TrainState, images: jax.Array, dropout: jax.Array
 ) -> tuple[Predictions, Any]:
-    """The student on images [B, H, W, 3] (0..255), training; and its new batch statistics."""
+    """Runs the student in training mode on images [B, H, W, 3] in 0..255.
+
+    Returns its predictions and its new batch statistics.
+    """
     predictions, updated = model.apply(
         {"params": params, "batch_stats": state.batch_stats},
         normalize(images),
@@ -99,9 +103,10 @@ def student_forward(
 
 
 def _split(predictions: Predictions, num_labeled: int, config: ConfigDict) -> list[Predictions]:
-    """Predictions on the labelled images and on the strong views, each with the layers it needs.
+    """Splits predictions into those on the labelled images and those on the strong views.
 
-    The unlabelled losses act on the last layer only, unless `unsup.deep_supervision`.
+    The former keep all decoder layers. The latter keep only the last one, on which the unlabelled
+    losses act, unless `unsup.deep_supervision` is set.
     """
     first_layer = 0 if config.unsup.deep_supervision else -1
     parts = (0, slice(num_labeled)), (first_layer, slice(num_labeled, None))
@@ -127,14 +132,14 @@ def train_step(
 
     Args:
       state: the same on every device.
-      batch: [B, ...]; with no unlabelled images in it the step is the supervised one.
+      batch: this device's images [B, ...]. Without unlabelled images the step is supervised only.
       model: the architecture of student and teacher.
-      optimizer: over the student's parameters.
-      config: see `configs/base.py`.
+      optimizer: for the student's parameters.
+      config: the run's, with the keys of `configs/base.py`.
 
     Returns:
       The next state, and metrics as (sum, count) over all devices. A step with a non-finite loss
-      or gradient changes nothing but the step number and `nonfinite_run`.
+      or gradient changes only the step number and `nonfinite_run`.
     """
     grads, (batch_stats, losses, metrics) = batch_gradients(state, batch, model, config)
     grads, losses = jax.lax.pmean((grads, losses), AXIS)
@@ -142,8 +147,8 @@ def train_step(
     norms = {module: norm(tree) for module, tree in grads.items()}
     grad_norm = norm(norms)
     finite = jnp.isfinite(grad_norm) & jnp.isfinite(losses["total"])
-    # A branch, and not a choice of each leaf: what is a number outside of it (norms, rates, the
-    # decay) is not computed again by the update of every parameter, and compiled with it.
+    # A branch instead of a `where` for each leaf. With `where`, XLA computes scalars (norms, rates,
+    # the decay) again inside the update of every leaf, and compiles them with it.
     new_state, update_norm = jax.lax.cond(
         finite,
         functools.partial(updated_state, optimizer=optimizer, config=config),
@@ -165,11 +170,12 @@ def train_step(
 def batch_gradients(
     state: TrainState, batch: Batch, model: MaskFormer, config: ConfigDict
 ) -> tuple[Any, tuple[Any, dict[str, jax.Array], dict[str, Any]]]:
-    """Gradients of `total_loss` on one device's batch, and what it returns besides.
+    """Gradients of `total_loss` on one device's batch, and the function's other results.
 
-    With `config.accumulate_steps` above 1 the batch is taken in so many parts, one after the other:
-    gradients and losses are their means, metrics their sums. A part's losses are divided by its own
-    counts, it mixes (CutMix) only its own images, and norm "batch" goes by its own statistics.
+    With `config.accumulate_steps` above 1 the batch is processed in that many parts, one after the
+    other. Gradients and losses are then averaged over the parts, and metrics added up. Each part
+    is treated as a batch: its losses are divided by its own counts, CutMix mixes its images only
+    among themselves, and norm "batch" uses its statistics.
     """
     device, parts = jax.lax.axis_index(AXIS), config.accumulate_steps
     gradient = functools.partial(jax.grad(total_loss, has_aux=True), model=model, config=config)
@@ -205,16 +211,18 @@ def updated_state(
 ) -> tuple[TrainState, jax.Array]:
     """AdamW on the student, then Eq. 4 on the teacher. Returns the state and the update's norm.
 
+    The step number is left as it was.
+
     Args:
       state: before the step.
-      grads: of all devices, as `state.params`.
-      batch_stats: the student's new ones.
-      counts: [2, K], see `class_alignment.update_shares`.
-      grad_norm: of `grads`.
-      optimizer: over the student's parameters.
-      config: see `configs/base.py`.
+      grads: mean over all devices, a tree like `state.params`.
+      batch_stats: the student's new batch statistics.
+      counts: float32 [2, K], `class_alignment.class_counts` summed over all devices.
+      grad_norm: norm of `grads`, by which the optimiser clips.
+      optimizer: for the student's parameters.
+      config: the run's, with the keys of `configs/base.py`.
     """
-    # As vectors: parameters of one size share a program, whatever their shape.
+    # As vectors, parameters of one size share compiled code whatever their shape.
     params, teacher, opt_state = _raveled((state.params, state.teacher_params, state.opt_state))
     updates, opt_state = optimizer.update(_raveled(grads), opt_state, params, norm=grad_norm)
     params = optax.apply_updates(params, updates)

@@ -1,4 +1,4 @@
-"""What student and teacher get to see of a batch, and with which segments (Figure 2, left)."""
+"""The views of a batch that student and teacher see, and their segments (Figure 2, left)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from rc2l_jax.method.keys import Keys
 from rc2l_jax.method.segments import Target, ground_truth_segments
 from rc2l_jax.structs import Batch, Segments
 
-# What the keys of these names in the config may be.
+# The values that `strong_color` and `pseudo.uncovered` may have in the config.
 STRONG_COLORS = ("same", "weak", "jitter")
 UNCOVERED = ("unknown", "negative")
 
 
 def labeled_view(batch: Batch, keys: Keys, config: ConfigDict) -> tuple[jax.Array, Target]:
-    """Labelled images in colour, float32 [B, H, W, 3] in 0..255, and z^gt, masks [B, M, H, W]."""
+    """The labelled images after colour augmentation, and their segments z^gt.
+
+    Returns:
+      float32 [B, H, W, 3] in 0..255, and the segments with masks [B, M, H, W].
+    """
     truth = ground_truth_segments(
         batch.label,
         batch.valid,
@@ -30,7 +34,10 @@ def labeled_view(batch: Batch, keys: Keys, config: ConfigDict) -> tuple[jax.Arra
 
 
 def weak_view(batch: Batch, keys: Keys, config: ConfigDict) -> jax.Array:
-    """x^w, what the teacher sees: float32 [B, H, W, 3] in 0..255. The host cropped and flipped."""
+    """The weak view x^w, which the teacher sees: float32 [B, H, W, 3] in 0..255.
+
+    The host has already resized, cropped and flipped the images; here only colours change.
+    """
     images = batch.unlabeled_image
     if not config.weak_color:
         return images.astype(jnp.float32)
@@ -40,17 +47,19 @@ def weak_view(batch: Batch, keys: Keys, config: ConfigDict) -> jax.Array:
 def strong_view(
     batch: Batch, weak: jax.Array, pseudo: Segments, keys: Keys, config: ConfigDict
 ) -> tuple[jax.Array, Target]:
-    """x^s, what the student sees: other colours, and CutMix of the images and their segments.
+    """The strong view x^s, which the student sees: CutMix of images and of their segments.
+
+    Its colours are those of the weak view or others, as `strong_color` says.
 
     Args:
-      batch: the device's.
-      weak: x^w, [B, H, W, 3].
-      pseudo: z^t of x^w, masks [B, M, h, w].
-      keys: of the step.
-      config: see `configs/base.py`.
+      batch: this device's images [B, ...].
+      weak: x^w, float32 [B, H, W, 3] in 0..255.
+      pseudo: z^t of x^w, with masks [B, M, h, w].
+      keys: the random keys of the step.
+      config: the run's, with the keys of `configs/base.py`.
 
     Returns:
-      float32 [B, H, W, 3] in 0..255, and its segments, masks [B, M, h, w].
+      float32 [B, H, W, 3] in 0..255, and the mixed segments with masks [B, M, h, w].
     """
     box = cutmix_boxes(
         keys.box,
@@ -75,9 +84,11 @@ def strong_view(
 
 
 def _known(segments: Segments, uncovered: str) -> jax.Array:
-    """Where masks may be compared, bool [B, h, w]: see `pseudo.uncovered` in the config.
+    """The pixels of strong views on which masks may be compared, bool [B, h, w].
 
-    Where the teacher said nothing of an image, nothing is: that is no evidence of absence.
+    With `uncovered` "unknown" these are the pixels that a segment covers, with "negative" all but
+    padding. An image without any segment has no such pixels in either case: that the teacher found
+    nothing is no evidence that nothing is there.
     """
     if uncovered == "unknown":
         return segments.masks.any(1)
@@ -87,7 +98,11 @@ def _known(segments: Segments, uncovered: str) -> jax.Array:
 def _strong_colored(
     batch: Batch, weak: jax.Array, keys: jax.Array, config: ConfigDict
 ) -> jax.Array:
-    """The colours of the strong view, [B, H, W, 3]: see `strong_color` in the config."""
+    """The unlabelled images in the colours that `strong_color` asks for, before CutMix.
+
+    Returns:
+      float32 [B, H, W, 3] in 0..255.
+    """
     images, valid = batch.unlabeled_image, batch.unlabeled_valid
     if config.strong_color == "weak":
         return _colored(images, valid, keys, config)

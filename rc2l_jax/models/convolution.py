@@ -1,4 +1,4 @@
-"""Convolutions with torch's padding, in the form in which XLA runs them fastest."""
+"""Convolutions with torch's padding, in the forms that XLA runs fastest."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import jax.numpy as jnp
 
 Dtype = Any
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_CHUNK = 512  # pixels of the output whose part of a kernel's gradient is one product
+_CHUNK = 512  # output pixels whose part of a kernel's gradient is computed by one matrix product
 
 
 class Conv(nn.Module):
     """A convolution with symmetric padding, (kernel - 1) // 2 times the dilation, as in torch.
 
-    Parameters are those of flax's `nn.Conv`, float32: "kernel" [k, k, channels, features], "bias".
+    Its parameters are those of flax's `nn.Conv`: "kernel" [k, k, channels, features] and "bias"
+    [features], both float32.
 
     Attributes:
       features: channels of the output.
       kernel: side of the kernel, odd.
-      kernel_init: of the kernel.
-      stride: a size n becomes ceil(n / stride).
+      kernel_init: initializer of the kernel.
+      stride: of the convolution; a side of n pixels becomes ceil(n / stride).
       dilation: of the kernel.
-      use_bias: adds a bias, which starts at zero.
+      use_bias: whether to add a bias, which starts at zero.
       dtype: of the output.
     """
 
@@ -43,8 +44,8 @@ class Conv(nn.Module):
 
         Args:
           x: [B, h, w, channels].
-          gain: float32 [features], factors of the output without the bias. They go into the
-            kernel, which has far fewer elements; None for 1.
+          gain: float32 [features], by which the output is multiplied before the bias is added;
+            None for 1. The kernel is multiplied instead, as it has far fewer elements.
 
         Returns:
           `dtype` [B, ceil(h / stride), ceil(w / stride), features].
@@ -72,8 +73,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1
       [B, ceil(h / stride), ceil(w / stride), features], of `x`'s dtype.
     """
     if kernel.shape[0] == 1:
-        # A matrix product: XLA's convolution gradients are several times slower on a CPU, and no
-        # faster elsewhere.
+        # A matrix product, because the gradients of XLA's convolution are several times slower on a
+        # CPU and no faster elsewhere.
         return x[:, ::stride, ::stride] @ kernel[0, 0]
     return _convolve(x, kernel, stride, dilation)
 
@@ -120,21 +121,21 @@ _convolve.defvjp(_forward, _backward)
 def _kernel_gradient(
     x: jax.Array, gradient: jax.Array, size: int, stride: int, dilation: int
 ) -> jax.Array:
-    """The kernel's gradient as matrix products, which XLA's CPU backend lacks a convolution for.
+    """The kernel's gradient by matrix products: XLA's CPU backend has no fast convolution for it.
 
-    One product a chunk of the output: what each of its pixels read ([pixels, k * k * channels])
-    and the operands in the layout of a product stay in the cache.
+    There is one product for each chunk of the output. A chunk is small enough that the input
+    values that its pixels read, [pixels, k * k * channels], stay in the processor's cache.
     """
     batch, height, width, features = gradient.shape
     channels, span = x.shape[-1], (size - 1) * dilation  # a pixel reads span + 1 rows and columns
-    # Rows of one image where an image has more pixels than a chunk, or else several images.
+    # A chunk is some rows of one image if that has more pixels than a chunk, else several images.
     rows = min(height, -(-_CHUNK // width))
     images = min(batch, max(1, _CHUNK // (height * width)))
     grid = -(-batch // images), -(-height // rows)
     missing = grid[0] * images - batch, grid[1] * rows - height
     gradient = jnp.pad(gradient, ((0, missing[0]), (0, missing[1]), (0, 0), (0, 0)))
     wanted = [stride * (n - 1) + span + 1 for n in (height + missing[1], width)]
-    # What a stride skips at the end has no part: the padding there may be negative.
+    # The padding at an end is negative where a stride skips the last pixels.
     ends = [n - span // 2 - there for n, there in zip(wanted, x.shape[1:3])]
     borders = [(0, missing[0], 0), *((span // 2, end, 0) for end in ends), (0, 0, 0)]
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), borders)
@@ -160,16 +161,19 @@ def _read_by(
     stride: int,
     dilation: int,
 ) -> jax.Array:
-    """What pixels of the output read: [pixels, size * size * channels], in the kernel's order.
+    """The input values that pixels of the output read, in the kernel's order.
 
-    A place of the kernel after the other, in a loop of the program: as many slices as the kernel
-    has places would be as many functions for XLA to compile, for each shape of a convolution.
+    A loop in the compiled program copies them for one place of the kernel after the other. A slice
+    for each place would be as many functions for XLA to compile, for each shape of a convolution.
 
     Args:
-      padded: [B, ., ., channels], with what lies around the images.
-      start: image and row of `padded` at which the pixels' reading starts.
-      shape: images, rows and columns of the output.
-      size, stride, dilation: of the kernel.
+      padded: the input [B, ., ., channels] with its padding.
+      start: image and row of `padded` at which the first of these pixels starts to read.
+      shape: images, rows and columns of these pixels.
+      size, stride, dilation: of the convolution; `size` is the side of the kernel.
+
+    Returns:
+      [pixels, size * size * channels].
     """
     images, rows, width = shape
     channels = padded.shape[-1]

@@ -1,9 +1,9 @@
-"""What lies outside an image in a batch padded to one size, kept out of every layer.
+"""Keeps the padding of a batch out of every layer, so that it cannot change predictions.
 
-A convolution at an image's border must read zeros, a normalisation must count the image's own
-pixels, an attention must look at them only. Then a prediction does not depend on how much padding
-the batch gave an image. Layers get the image as a mask over cells of res5's stride, from which the
-mask of any finer feature map follows; None means that there is nothing outside.
+At an image's border a convolution must read zeros. A normalisation must take its statistics from
+the image's own pixels only, and an attention must look at these only. Layers are told where the
+images are by a mask of cells, squares of `STRIDE` pixels (one pixel of res5), from which the mask
+of any finer feature map follows. A mask of None means that the images fill the batch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from rc2l_jax.structs import STRIDE
 
 
 def inside(size: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Marks the upper left `size` of each plane.
+    """Marks the upper left part of each image's plane.
 
     Args:
-      size: int32 [B, 2], height and width.
-      shape: static (H, W).
+      size: int32 [B, 2], height and width of that part.
+      shape: static (H, W) of the planes.
 
     Returns:
       bool [B, H, W].
@@ -29,10 +29,10 @@ def inside(size: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def cell_mask(extent: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Marks the cells of res5 that belong to each image.
+    """Marks the cells (pixels of res5) that belong to each image.
 
     Args:
-      extent: int32 [B, 2], height and width of each image, multiples of `STRIDE`.
+      extent: int32 [B, 2], height and width of each image in pixels, multiples of `STRIDE`.
       shape: static (H, W) of the batch.
 
     Returns:
@@ -47,11 +47,11 @@ def cell_mask(extent: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def pixel_mask(x: jax.Array, mask: jax.Array | None) -> jax.Array | None:
-    """Brings a mask of cells to a feature map.
+    """Enlarges a mask of cells to the size of a feature map.
 
     Args:
-      x: [B, h, w, channels].
-      mask: see `cell_mask`; None if there is nothing outside.
+      x: the feature map, [B, h, w, channels].
+      mask: bool [B, H / STRIDE, W / STRIDE] from `cell_mask`; None if the images fill the batch.
 
     Returns:
       bool [B, h, w, channels], as flax's normalisations take it, or None.
@@ -64,10 +64,10 @@ def pixel_mask(x: jax.Array, mask: jax.Array | None) -> jax.Array | None:
 
 
 def zero_outside(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Sets what lies outside each image to zero, whatever it was.
+    """Sets a feature map to zero outside of each image, even where it holds NaN.
 
     Args:
-      x: [B, h, w, channels].
-      mask: see `cell_mask`; None returns `x`.
+      x: the feature map, [B, h, w, channels].
+      mask: bool [B, H / STRIDE, W / STRIDE] from `cell_mask`; None returns `x` as it is.
     """
     return x if mask is None else jnp.where(pixel_mask(x, mask), x, 0)

@@ -21,15 +21,15 @@ from rc2l_jax.structs import Predictions
 
 # torch's default for a linear layer: uniform within 1 / sqrt(fan_in).
 _torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-DTYPES = ("float32", "bfloat16")  # of activations; parameters are float32
+DTYPES = ("float32", "bfloat16")  # of the activations; parameters are always float32
 
 
 class MaskHead(nn.Module):
-    """Three-layer perceptron from a query to its mask embedding.
+    """Three-layer perceptron that maps a query to its mask embedding.
 
     Attributes:
       hidden_dim: width of the two hidden layers.
-      mask_dim: C.
+      mask_dim: width C of the embedding.
       dtype: of the activations; parameters are float32.
     """
 
@@ -39,7 +39,7 @@ class MaskHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [..., D] to `dtype` [..., C]."""
+        """Maps queries [..., D] to mask embeddings, `dtype` [..., C]."""
         widths = (self.hidden_dim, self.hidden_dim, self.mask_dim)
         for index, width in enumerate(widths, start=1):
             x = nn.Dense(width, kernel_init=_torch_linear, dtype=self.dtype, name=f"layer{index}")(
@@ -52,28 +52,29 @@ class MaskHead(nn.Module):
 class MaskFormer(nn.Module):
     """MaskFormer with a ResNet backbone.
 
-    Parameters are float32, whatever `dtype` is; so are normalisation statistics, softmax, class
-    logits and the accumulation of mask logits. Collections: "params" and, unless `norm` is
+    Whatever `dtype` is, these are float32: parameters, normalisation statistics, softmax, class
+    logits and the accumulation of mask logits. The collections are "params" and, unless `norm` is
     "group", "batch_stats".
 
     Attributes:
       num_classes: K.
       num_queries: N.
       backbone: a key of `resnet.BACKBONES`.
-      backbone_width: channels of the backbone's first stage.
-      stem: "basic" or "deeplab", see `resnet.ResNet`.
-      norm: of the backbone: "frozen", "batch" or "group".
+      backbone_width: channels of the 3x3 convolutions in the backbone's first stage.
+      stem: first layers of the backbone, "basic" or "deeplab" (see `resnet.ResNet`).
+      norm: normalisation of the backbone: "frozen", "batch" or "group".
       pixel_dim: channels of the pixel decoder.
       mask_dim: C.
       hidden_dim: width of the transformer decoder.
-      num_heads: of its attentions.
-      ffn_dim: of its feed-forward networks.
+      num_heads: heads of its attentions.
+      ffn_dim: hidden width of its feed-forward networks.
       num_decoder_layers: L.
       dropout: rate in the transformer decoder.
       dtype: of the activations.
       axis_name: pmap axis over which norm "batch" averages its statistics in training; None
         outside pmap.
-      remat: see `resnet.ResNet`.
+      remat: whether the backward pass computes the inside of backbone blocks again instead of
+        keeping it.
     """
 
     num_classes: int
@@ -105,13 +106,13 @@ class MaskFormer(nn.Module):
         """Predicts classes and masks after every decoder layer, or after the last one.
 
         Args:
-          images: float32 [B, H, W, 3], normalised; any size.
-          train: dropout on (rng stream "dropout", needed if `dropout` > 0) and, with norm "batch",
-            this batch's statistics, recorded in "batch_stats".
-          extent: int32 [B, 2], height and width of the upper left part of each image to look at,
-            multiples of 32; so must H and W be. The predictions are those of that part alone,
-            whatever lies outside of it, and mean nothing there. None for all of `images`.
-          every_layer: False leaves only the last layer's predictions, L = 1.
+          images: float32 [B, H, W, 3] from `pixels.normalize`, of any size.
+          train: whether to drop out (needs the rng stream "dropout" if `dropout` > 0) and, with
+            norm "batch", to use this batch's statistics and record them in "batch_stats".
+          extent: int32 [B, 2], height and width of the upper left part of each image to look at.
+            They, H and W must be multiples of 32. What lies outside of that part does not change
+            the predictions, which mean nothing there. None for all of `images`.
+          every_layer: False returns the last layer's predictions only, so that L = 1.
 
         Returns:
           Predictions, float32, with h = ceil(H / 4) and w = ceil(W / 4) (halved and rounded up
@@ -170,11 +171,11 @@ def build_model(config: ConfigDict, axis_name: str | None = "batch") -> MaskForm
     """Builds the model a config describes.
 
     Args:
-      config: see `configs/base.py`; reads `model`, `data.num_classes`, `dtype` and `remat`.
+      config: the run's; `model`, `data.num_classes`, `dtype` and `remat` are read.
       axis_name: pmap axis of the training step; None to train outside pmap.
 
     Returns:
-      The (parameterless) module.
+      The module, which holds no parameters.
     """
     return MaskFormer(
         num_classes=config.data.num_classes,
@@ -190,16 +191,16 @@ def semantic_inference(
 ) -> jax.Array:
     """Scores every class at every pixel (MaskFormer, section 3.4, `semantic_inference`).
 
-    Masks are upsampled as logits, before the sigmoid, as MaskFormer does. Images are done one
-    after the other, so that only one image's N upsampled masks are in memory.
+    As in MaskFormer, mask logits are upsampled before the sigmoid. Images are processed one after
+    the other, so that the N upsampled masks of only one image are in memory.
 
     Args:
-      class_logits: float32 [B, N, K+1], last class no-object.
+      class_logits: float32 [B, N, K+1]; the last class is no-object.
       mask_logits: float32 [B, N, h, w].
       size: (H, W) of the network's (padded) input.
 
     Returns:
-      float32 [B, K, H, W]: sum over queries of p(class) times p(mask).
+      float32 [B, K, H, W]: the sum over queries of p(class) times p(mask).
     """
 
     def one(logits: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -211,13 +212,13 @@ def semantic_inference(
 
 
 def semantic_scores(class_logits: jax.Array, mask_logits: jax.Array) -> jax.Array:
-    """Sum over queries of p(class) times p(mask): what every class scores at every pixel.
+    """The score of every class at every pixel: the sum over queries of p(class) times p(mask).
 
-    In full float32: the scores are compared and thresholded, and accelerators multiply float32
-    matrices in fewer bits by default.
+    It is computed in full float32, because scores are compared and thresholded and accelerators
+    multiply float32 matrices with fewer bits by default.
 
     Args:
-      class_logits: float32 [..., N, K+1], last class no-object.
+      class_logits: float32 [..., N, K+1]; the last class is no-object.
       mask_logits: float32 [..., N, h, w].
 
     Returns:

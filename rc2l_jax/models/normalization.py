@@ -1,4 +1,4 @@
-"""The normalisations of the backbone, each with the convolution before it."""
+"""The normalisations of the backbone, each applied together with the convolution before it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def group_count(channels: int, min_group_size: int = 1) -> int:
-    """Groups of a GroupNorm: 32 where that divides `channels`, else the largest divisor below it.
+    """Number of groups of a GroupNorm: the largest divisor of `channels` that is at most 32.
 
     Args:
       channels: of the normalised array.
-      min_group_size: fewest channels a group may have (channels permitting). Groups of one channel
-        forget each channel's mean, and with it an image's colours.
+      min_group_size: fewest channels that a group may have, unless there are fewer in all. A group
+        of one channel loses that channel's mean, and all such groups together an image's colours.
 
     Returns:
-      A divisor of `channels`, at most 32.
+      A divisor of `channels`, at most 32 and at most `channels // min_group_size` (but at least 1).
     """
     most = max(1, min(32, channels // min_group_size))
     return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
@@ -38,8 +38,8 @@ def group_count(channels: int, min_group_size: int = 1) -> int:
 class FrozenNorm(nn.Module):
     """Batch normalisation whose four arrays are constants, as detectron2's FrozenBatchNorm2d.
 
-    `scale`, `bias`, `mean` and `var` (float32 [features]) live in "batch_stats", so the optimiser
-    never changes them; the teacher's average of them is theirs up to its rounding.
+    `scale`, `bias`, `mean` and `var` (float32 [features]) are in "batch_stats", so the optimiser
+    never changes them. The teacher's moving averages of them equal them up to rounding.
 
     Attributes:
       features: channels of what is normalised.
@@ -49,7 +49,7 @@ class FrozenNorm(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        """Gain and shift, float32 [features]: x -> gain * x + shift."""
+        """Returns gain and shift, float32 [features], of the map x -> gain * x + shift."""
 
         def constant(name: str, init: Callable[..., jax.Array]) -> jax.Array:
             return self.variable("batch_stats", name, init, (self.features,), jnp.float32).value
@@ -76,7 +76,7 @@ def conv_norm(
     zero_scale: bool = False,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """A convolution without bias, with He (fan-out) weights, and its normalisation.
+    """A convolution without bias, initialised as by He (fan-out), and its normalisation.
 
     Args:
       x: [B, h, w, channels].
@@ -84,16 +84,18 @@ def conv_norm(
       kernel: side of the kernel, odd.
       stride: of the output.
       dilation: of the kernel.
-      kind: one of `NORMS`. "frozen" is folded into the convolution.
+      kind: one of `NORMS`. The gain of "frozen" is folded into the convolution's kernel.
       train: whether "batch" uses (and records) the statistics of this batch.
       dtype: of the output; statistics are float32.
       axis_name: pmap axis over which "batch" averages its statistics; None for this device alone.
       conv_name: the convolution's name.
-      norm_name: the normalisation's name; contains "norm" by convention.
-      zero_scale: start the scale at 0, so that a residual branch starts as nothing. Constants
-        ("frozen") never leave their start, so they ignore it.
-      mask: see `extent.cell_mask`; nothing outside the images is read, and statistics are those of
-        the images. None if they fill the batch.
+      norm_name: the normalisation's name. It contains "norm", by which the optimiser's parameter
+        groups recognise it.
+      zero_scale: start the scale at 0, so that a residual branch starts as 0. "frozen" ignores it,
+        since its constants would stay at 0.
+      mask: bool [B, H / STRIDE, W / STRIDE] from `extent.cell_mask`, where the images are. Nothing
+        outside of them is read, and statistics are those of the images. None if they fill the
+        batch.
 
     Returns:
       `dtype` [B, ceil(h / stride), ceil(w / stride), features].

@@ -28,8 +28,8 @@ def upsample_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
 
     Args:
       x: [B, h, w, channels].
-      height: of the output.
-      width: of the output.
+      height: rows of the output.
+      width: columns of the output.
 
     Returns:
       [B, height, width, channels].
@@ -39,8 +39,8 @@ def upsample_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
 
 def _upsample_axis(x: jax.Array, axis: int, size: int) -> jax.Array:
     index = np.arange(size) * x.shape[axis] // size
-    # A map and its halved (rounded up) copy always fall here: no gather, and no scatter in the
-    # gradient.
+    # A map of half the size (rounded up) always comes here. Repeating needs no gather, and no
+    # scatter in the gradient.
     if np.array_equal(index, np.arange(size) // 2):
         return jax.lax.slice_in_dim(jnp.repeat(x, 2, axis=axis), 0, size, axis=axis)
     return jnp.take(x, index, axis=axis)
@@ -50,7 +50,7 @@ class PixelDecoder(nn.Module):
     """Feature pyramid network with GroupNorm.
 
     Attributes:
-      pixel_dim: channels of the pyramid.
+      pixel_dim: channels of the pyramid's layers.
       mask_dim: channels C of the mask features.
       dtype: of the activations; parameters are float32.
     """
@@ -64,9 +64,10 @@ class PixelDecoder(nn.Module):
         """Fuses the backbone's features, coarse to fine.
 
         Args:
-          features: res2 to res5, each [B, ., ., channels] with about half the size of the one
-            before.
-          mask: see `extent.cell_mask`; None if the images fill the batch.
+          features: res2 to res5, each [B, ., ., channels] and half the height and width of the
+            one before, rounded up.
+          mask: bool [B, H / STRIDE, W / STRIDE] from `extent.cell_mask`, where the images are;
+            None if they fill the batch.
 
         Returns:
           Mask features, `dtype` [B, h, w, C] at res2's size.

@@ -1,4 +1,4 @@
-"""Sine position code of the image features that queries attend to (DETR, arXiv 2005.12872)."""
+"""Sine position codes of the image features that queries attend to (DETR, arXiv 2005.12872)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 
 
 def sine_position(height: int, width: int, dim: int, temperature: float = 10_000.0) -> jax.Array:
-    """Sine position code, normalised to (0, 2 pi]: the first half of `dim` codes y, the second x.
+    """Sine position codes: the first half of a code is of the row, the second of the column.
+
+    Positions are first scaled to (0, 2 pi].
 
     Args:
       height: of the feature map.
       width: of the feature map.
       dim: length of each code; a multiple of 4.
-      temperature: ratio of the slowest to the fastest wave length, nearly.
+      temperature: about the ratio of the longest to the shortest wavelength.
 
     Returns:
       float32 [height * width, dim].
@@ -30,19 +32,19 @@ def sine_position(height: int, width: int, dim: int, temperature: float = 10_000
 
 
 def masked_sine_position(mask: jax.Array, dim: int, temperature: float = 10_000.0) -> jax.Array:
-    """`sine_position` of images of several sizes, each as if it were alone.
+    """`sine_position` for a batch of images of several sizes: each gets the codes of its own size.
 
     Args:
-      mask: bool [B, height, width], the upper left part that each image takes up.
-      dim: see `sine_position`.
-      temperature: see `sine_position`.
+      mask: bool [B, height, width], True on the upper left part that each image takes up.
+      dim: length of each code; a multiple of 4.
+      temperature: about the ratio of the longest to the shortest wavelength.
 
     Returns:
-      float32 [B, height * width, dim]; zero or meaningless outside the images.
+      float32 [B, height * width, dim]; meaningless outside the images.
     """
 
     def codes(lines: jax.Array) -> jax.Array:
-        """Codes along one axis, of the images' bool [B, length] there: [B, length, dim / 2]."""
+        """Codes along one axis from the mask along it: bool [B, length] -> [B, length, dim / 2]."""
         length = lines.shape[1]
         table = np.zeros((length + 1, length, dim // 2), np.float32)
         for size in range(1, length + 1):
@@ -58,7 +60,7 @@ def masked_sine_position(mask: jax.Array, dim: int, temperature: float = 10_000.
 
 
 def _sine_axis(size: int, dim: int, temperature: float) -> np.ndarray:
-    """Codes of the positions along one axis: float32 [size, dim], sines and cosines in turn."""
+    """Codes of the positions along an axis: float32 [size, dim], sines and cosines alternating."""
     position = np.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi
     angle = position[:, None] / temperature ** (np.arange(0, dim, 2) / dim)
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(size, dim).astype(np.float32)

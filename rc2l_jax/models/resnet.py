@@ -1,8 +1,8 @@
 """ResNet v1.5 backbones, with the normalisations and stems that MaskFormer's configs use.
 
-Padding is explicit and symmetric, (k - 1) // 2 times the dilation, as in torch: "SAME" would pad
-strided convolutions on one side only and pretrained weights would see shifted features. A stride
-of 2 therefore turns a size n into ceil(n / 2), for any n.
+Padding is explicit and symmetric, (k - 1) // 2 times the dilation, as in torch. "SAME" would pad
+strided convolutions more on one side, and pretrained weights would see shifted features. A stride
+of 2 turns a side of n pixels into ceil(n / 2), for any n.
 
 Sources: He et al. (arXiv 1512.03385), with the stride in the 3x3 convolution ("v1.5"); detectron2's
 DeepLab project for the "deeplab" stem and its dilated res5.
@@ -41,18 +41,20 @@ BACKBONES = {
 }
 STEMS = ("basic", "deeplab")
 
-_DEEPLAB_DILATIONS = (1, 2, 4)  # RES5_MULTI_GRID of MaskFormer's R101c; res5 keeps its stride
+# Dilations of res5's blocks with stem "deeplab": RES5_MULTI_GRID of MaskFormer's R101c. The stride
+# of res5 stays 2.
+_DEEPLAB_DILATIONS = (1, 2, 4)
 
 
 class ResidualBlock(nn.Module):
-    """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 ("bottleneck", 4x wider at its end).
+    """A residual block: two 3x3 convolutions, or a bottleneck of a 1x1, a 3x3 and a 1x1 one.
 
     Attributes:
-      features: channels of the 3x3 convolutions.
-      bottleneck: which of the two it is.
+      features: channels of the 3x3 convolutions. The output of a bottleneck has 4 times as many.
+      bottleneck: whether the block is a bottleneck.
       stride: of the first 3x3 convolution and of the shortcut.
       dilation: of the 3x3 convolutions.
-      conv_norm: `conv_norm` with `kind`, `train`, `dtype` and `axis_name` bound.
+      conv_norm: `normalization.conv_norm` with `kind`, `train`, `dtype` and `axis_name` bound.
     """
 
     features: int
@@ -67,13 +69,14 @@ class ResidualBlock(nn.Module):
 
         Args:
           x: [B, h, w, channels].
-          mask: see `extent.cell_mask`; None if the images fill the batch.
+          mask: bool [B, H / STRIDE, W / STRIDE] from `extent.cell_mask`, where the images are;
+            None if they fill the batch.
 
         Returns:
-          [B, ceil(h / stride), ceil(w / stride), features (x 4)].
+          [B, ceil(h / stride), ceil(w / stride), features], with 4 x features from a bottleneck.
         """
         out_features = self.features * (4 if self.bottleneck else 1)
-        # (channels, kernel, stride, dilation) of each convolution of the branch.
+        # (channels, kernel, stride, dilation) of each convolution of the residual branch.
         if self.bottleneck:
             plan = (
                 (self.features, 1, 1, 1),
@@ -110,8 +113,8 @@ class ResidualBlock(nn.Module):
                 norm_name="shortcut_norm",
                 mask=mask,
             )
-        # A ReLU by `where`: `maximum` has one operand, which XLA's CPU backend takes as leave to
-        # compute every block's sum again from the first block of the stage on.
+        # A ReLU by `where`, which reads the sum twice. `maximum` reads it once, and XLA's CPU
+        # backend then computes the sum again wherever it is used, from the stage's first block on.
         x = x + y
         return jnp.where(x <= 0, 0, x)
 
@@ -125,8 +128,10 @@ class ResNet(nn.Module):
       stem: "basic" (7x7) or "deeplab" (three 3x3, and dilations 1, 2, 4 in res5).
       norm: one of `normalization.NORMS`.
       dtype: of the activations; parameters are float32.
-      axis_name: pmap axis over which norm "batch" averages its statistics.
-      remat: keep only each block's output for the backward pass, and compute the rest again.
+      axis_name: pmap axis over which norm "batch" averages its statistics; None for this device
+        alone.
+      remat: whether to keep only each block's output for the backward pass, which then computes
+        the rest again.
     """
 
     backbone: str
@@ -145,9 +150,9 @@ class ResNet(nn.Module):
 
         Args:
           images: float [B, H, W, 3], normalised.
-          train: see `conv_norm`.
-          mask: see `extent.cell_mask`; None if the images fill the batch. What the features hold
-            outside the images means nothing.
+          train: whether norm "batch" uses (and records) the statistics of this batch.
+          mask: bool [B, H / STRIDE, W / STRIDE] from `extent.cell_mask`, where the images are;
+            None if they fill the batch. Features outside of the images mean nothing.
 
         Returns:
           The outputs of res2, res3, res4, res5: `dtype` [B, ceil(H / s), ceil(W / s), channels]
@@ -196,5 +201,5 @@ class ResNet(nn.Module):
         for index, (features, kernel, stride) in enumerate(plan, start=1):
             names = {"conv_name": f"stem_conv{index}", "norm_name": f"stem_norm{index}"}
             x = nn.relu(conv_norm(x, features, kernel, stride=stride, mask=mask, **names))
-        x = zero_outside(x, mask)  # after a ReLU zero is as good as the pool's own padding
+        x = zero_outside(x, mask)  # after a ReLU a zero never changes a maximum
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

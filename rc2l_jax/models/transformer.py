@@ -1,9 +1,9 @@
-"""The transformer decoder in which queries read the image.
+"""The transformer decoder, in which queries attend to the image.
 
-Source: DETR (arXiv 2005.12872) as MaskFormer (arXiv 2107.06278) configures it: no encoder,
-post-norm layers, dropout also on the attention weights and inside the feed-forward network (where
-transformers' port has none by default). Each layer's output is normalised for the heads only; the
-next layer gets it as it is.
+Source: DETR (arXiv 2005.12872) as MaskFormer (arXiv 2107.06278) configures it. There is no encoder.
+Layers are post-norm, with dropout also on the attention weights and inside the feed-forward network
+(where Hugging Face transformers' port has none by default). The heads get each layer's output after
+a further LayerNorm, the next layer gets it without.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from rc2l_jax.models.position import masked_sine_position, sine_position
 Dtype = Any
 
 _xavier = nn.initializers.xavier_uniform()
-# torch keeps the query, key and value projections in one [3D, D] matrix and draws it as such.
+# torch keeps the projections of query, key and value in one [3D, D] matrix, and draws its weights
+# with the fan-out of all three.
 _xavier_thirds = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
 _xavier_fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask comes from XLA's own generator.
+    """Dropout whose mask is drawn by XLA's own generator ("rbg").
 
-    Every threefry mask (`nn.Dropout`) costs the step about half a second of compilation on a CPU,
-    and more time than the layer around it on an accelerator.
+    The masks of `nn.Dropout` are drawn by threefry. Each takes about half a second to compile on a
+    CPU, and more time to draw on an accelerator than the layer around it takes.
 
     Attributes:
-      rate: share of the entries set to zero.
-      train: False passes everything through, and needs no rng stream.
+      rate: probability that an entry is set to zero.
+      train: False returns the input, and needs no rng stream.
     """
 
     rate: float
@@ -41,7 +42,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Drops entries of `x` (any shape) and scales the others up; rng stream "dropout"."""
+        """Drops entries of `x` (any shape) and scales up the others; uses rng stream "dropout"."""
         if not self.train or self.rate == 0:
             return x
         state = jnp.resize(jax.random.key_data(self.make_rng("dropout")), (4,))
@@ -51,11 +52,11 @@ class Dropout(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, softmax in float32.
+    """Multi-head attention, with the softmax in float32.
 
     Attributes:
       num_heads: must divide the width D of the inputs.
-      dropout: rate on the attention weights.
+      dropout: rate at which attention weights are dropped.
       dtype: of the activations; parameters are float32.
     """
 
@@ -73,14 +74,14 @@ class Attention(nn.Module):
         train: bool,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Attends.
+        """Lets queries attend to keys, and gathers the keys' values.
 
         Args:
           query: [B, N, D].
           key: [B, P, D].
           value: [B, P, D].
           train: whether to drop attention weights (rng stream "dropout").
-          mask: bool [B, P], which keys to look at; None for all.
+          mask: bool [B, P], True for the keys to attend to; None for all.
 
         Returns:
           `dtype` [B, N, D].
@@ -107,9 +108,9 @@ class DecoderLayer(nn.Module):
     """Self-attention, cross-attention and feed-forward network, each normalised after its residual.
 
     Attributes:
-      num_heads: of both attentions.
+      num_heads: heads of both attentions.
       ffn_dim: hidden width of the feed-forward network.
-      dropout: rate.
+      dropout: rate of every dropout.
       train: whether to drop out (rng stream "dropout").
       dtype: of the activations; parameters are float32.
     """
@@ -133,10 +134,10 @@ class DecoderLayer(nn.Module):
 
         Args:
           x: [B, N, D], the queries' content.
-          memory: [B, P, D], the image.
-          query_position: [N, D].
-          memory_position: [P, D] or [B, P, D].
-          memory_mask: bool [B, P], which of the memory is image; None if all is.
+          memory: [B, P, D], the image's features.
+          query_position: [N, D], learned codes of the queries.
+          memory_position: [P, D] or [B, P, D], position codes of `memory`.
+          memory_mask: bool [B, P], False on padding; None if there is none.
 
         Returns:
           `dtype` [B, N, D].
@@ -179,7 +180,7 @@ class TransformerDecoder(nn.Module):
       num_heads: heads of every attention.
       ffn_dim: hidden width of the feed-forward networks.
       num_layers: L.
-      dropout: rate.
+      dropout: rate of every dropout.
       dtype: of the activations; parameters are float32.
     """
 
@@ -199,14 +200,15 @@ class TransformerDecoder(nn.Module):
         train: bool,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Decodes.
+        """Lets the queries read the image, layer by layer.
 
         Args:
-          features: [B, h5, w5, channels], res5. Projected to D, unless it has that width already
-            (as in MaskFormer).
+          features: [B, h5, w5, channels], res5. As in MaskFormer they are projected to width D
+            unless they have it already.
           query_embed: float32 [N, D], the queries' learned positions. Their content starts at zero.
           train: whether to drop out (rng stream "dropout").
-          mask: bool [B, h5, w5], see `extent.cell_mask`; None if the images fill the batch.
+          mask: bool [B, h5, w5] from `extent.cell_mask`, where the images are; None if they fill
+            the batch.
 
         Returns:
           `dtype` [L, B, N, D]: every layer's output after the final LayerNorm.

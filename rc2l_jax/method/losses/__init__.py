@@ -1,1 +1,1 @@
-"""The losses: mask terms, Eq. 1 and the region-level terms."""
+"""The losses: mask terms, the supervised loss (Eq. 1) and the region-level losses (Eqs. 5-10)."""

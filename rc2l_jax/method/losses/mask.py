@@ -1,8 +1,8 @@
-"""Focal and dice loss of masks, element by element and for all pairs.
+"""Focal and dice loss of masks: of pairs given one by one, or of all queries with all segments.
 
-The definitions are MaskFormer's (`mask_former/modeling/criterion.py` and `matcher.py`), with one
-addition: only `known` pixels count, in the sums and in the number of pixels. With every pixel known
-the values are MaskFormer's. Sums over masks and their normalisation are the caller's.
+The definitions are MaskFormer's (`mask_former/modeling/criterion.py` and `matcher.py`), except that
+only `known` pixels count, in the sums and in the number of pixels. If every pixel is known the
+values are MaskFormer's. Callers add up the masks' losses and divide by the number of masks.
 
 Everything is computed in float32, whatever the inputs' dtype. What a mask or a target holds on an
 unknown pixel, NaN included, changes neither values nor gradients.
@@ -19,7 +19,8 @@ def focal_loss(
 ) -> jax.Array:
     """Sigmoid focal loss (Lin et al. 2017), the mean over the known pixels of each mask.
 
-    It is linear in the targets: one strictly between 0 and 1 gives the average of both outcomes.
+    It is linear in the targets: a target t gives t times the loss of a pixel inside plus 1 - t
+    times that of a pixel outside.
 
     Args:
       logits: [..., h, w].
@@ -62,10 +63,10 @@ def pairwise_focal(
 
     Args:
       logits: [B, N, h, w].
-      targets: bool or float [B, M, h, w].
+      targets: bool or float in [0, 1], [B, M, h, w].
       known: bool [B, h, w].
-      alpha: see `focal_loss`.
-      gamma: see `focal_loss`.
+      alpha: weight of the pixels inside the target; those outside get 1 - alpha.
+      gamma: exponent of the modulating factor, at least 0.
 
     Returns:
       float32 [B, N, M].
@@ -81,7 +82,7 @@ def pairwise_dice(logits: jax.Array, targets: jax.Array, known: jax.Array) -> ja
 
     Args:
       logits: [B, N, h, w].
-      targets: bool or float [B, M, h, w].
+      targets: bool or float in [0, 1], [B, M, h, w].
       known: bool [B, h, w].
 
     Returns:
@@ -97,9 +98,9 @@ def probability_logits(p: jax.Array, eps: float = 1e-6) -> jax.Array:
     """Logits of probabilities, for losses on unions of masks (Eq. 10).
 
     Args:
-      p: any shape; clipped to [eps, 1 - eps], so values and gradients are finite everywhere (the
-        gradient is 0 beyond the clip, at most 1 / eps within it).
-      eps: at least 1e-7, what float32 can still tell from 0 and 1.
+      p: any shape. It is clipped to [eps, 1 - eps], so that values and gradients are finite
+        everywhere: the gradient is 0 outside of these bounds and about 1 / eps at most within.
+      eps: at least 1e-7; in float32, 1 minus a much smaller number is 1.
 
     Returns:
       float32, the shape of `p`.
@@ -109,13 +110,14 @@ def probability_logits(p: jax.Array, eps: float = 1e-6) -> jax.Array:
 
 
 def _focal_terms(logits: jax.Array, *, alpha: float, gamma: float) -> tuple[jax.Array, jax.Array]:
-    """A pixel's focal loss if it lies inside the target, and if outside; the shape of `logits`."""
+    """Each pixel's focal loss if it is inside the target, and if it is outside."""
     miss_outside = jax.nn.softplus(logits)
-    # softplus(-x), by a subtraction instead of an exponential and a logarithm. It loses what is
-    # below the rounding of a large x: nothing beside the other pixels' losses.
+    # This is softplus(-x), by a subtraction instead of an exponential and a logarithm. For large x
+    # rounding loses a value that is negligible beside other pixels' losses.
     miss_inside = miss_outside - logits
-    # 1 - p = exp(-softplus(x)): the modulating factor without the cancellation of 1 - p, and, as
-    # no power of a rounded zero is taken, with a finite gradient for every gamma.
+    # The modulating factor (1 - p)^gamma is computed as exp(-gamma softplus(x)). This avoids the
+    # cancellation in 1 - p, and the infinite gradients that some gammas give where 1 - p is rounded
+    # to zero.
     inside = alpha * jnp.exp(-gamma * miss_outside) * miss_inside
     outside = (1.0 - alpha) * jnp.exp(-gamma * miss_inside) * miss_outside
     return inside, outside
@@ -124,7 +126,10 @@ def _focal_terms(logits: jax.Array, *, alpha: float, gamma: float) -> tuple[jax.
 def _on_known(
     logits: jax.Array, targets: jax.Array, known: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Casts to float32 and clears unknown pixels: of the inputs, so that gradients stay clean."""
+    """Casts the inputs to float32 and sets their unknown pixels to 0.
+
+    Clearing inputs, and not only losses, keeps NaNs of unknown pixels out of the gradients.
+    """
     if logits.shape != targets.shape:
         raise ValueError(f"logits {logits.shape} and targets {targets.shape} must agree in shape")
     known = jnp.broadcast_to(known, logits.shape)
@@ -136,7 +141,7 @@ def _on_known(
 def _flat_on_known(
     logits: jax.Array, targets: jax.Array, known: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`_on_known` for pairs: [B, N, P], [B, M, P] and [B, 1, P] with P = h * w."""
+    """As `_on_known`, for all pairs: [B, N, P], [B, M, P] and [B, 1, P] with P = h * w."""
     if logits.shape[-2:] != targets.shape[-2:] or known.shape[-2:] != logits.shape[-2:]:
         raise ValueError(
             f"logits {logits.shape}, targets {targets.shape} and known {known.shape} must lie on "

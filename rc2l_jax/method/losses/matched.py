@@ -1,8 +1,9 @@
-"""Focal and dice loss of matched pairs at the segments' resolution: the masks that cost the most.
+"""Focal and dice loss of matched pairs at the segments' resolution, in little time and memory.
 
-Most slots of a batch are empty, and there are L layers of them. Only those in use are upsampled
-and compared, some at a time, each once: the gradient is taken along with the loss, at the
-resolution of the mask logits, and is what the backward pass finds.
+At that resolution masks are the largest arrays of a step, and there are L layers of them, but most
+slots of a batch are empty. So only slots in use are upsampled and compared, a few at a time. The
+forward pass also computes the gradient with respect to the mask logits, at their low resolution,
+and keeps it for the backward pass, so that no mask is upsampled twice or kept in full.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from rc2l_jax.method.losses.mask import dice_loss, focal_loss
 from rc2l_jax.structs import Assignment, Segments
 
-# Slots compared at once: twice the images, and not fewer than this. Enough to keep a device busy,
-# few enough that the last, partly empty lot costs little.
+# A lot is the slots compared at once: twice the number of images, and at least this many. That is
+# enough to keep a device busy, and few enough that the last, partly empty lot costs little.
 _FEWEST_SLOTS = 8
 
 
@@ -25,8 +26,9 @@ class _Slots(NamedTuple):
     """All slots of all layers, those in use first.
 
     Attributes:
-      layer, image, segment, query: int32 [S]; where to find a slot's layer, image, mask and logits.
-      used: bool [S].
+      layer, image, segment, query: int32 [S], indices by which a slot's mask (image and segment)
+        and mask logits (layer, image and query) are found.
+      used: bool [S], whether a slot has a valid segment with a matched query.
     """
 
     layer: jax.Array
@@ -48,13 +50,13 @@ def matched_mask_losses(
 
     Args:
       mask_logits: [L, B, N, h, w]; the gradient is with respect to these alone.
-      segments: masks [B, M, H, W].
+      segments: with masks [B, M, H, W].
       assignment: [L, B, M].
-      focal_alpha: see `mask.focal_loss`.
-      focal_gamma: see `mask.focal_loss`.
+      focal_alpha: weight of the pixels inside a segment; those outside get 1 - alpha.
+      focal_gamma: exponent of the focal loss's modulating factor.
 
     Returns:
-      float32 [L] each.
+      The focal and the dice sums, float32 [L] each.
     """
     return _forward(mask_logits, segments, assignment, focal_alpha, focal_gamma)[0]
 
@@ -70,7 +72,7 @@ def _forward(
     size = segments.masks.shape[-2:]
     slots = _slots(segments, assignment)
     lot = min(max(_FEWEST_SLOTS, 2 * images), len(slots.used))
-    # The last lot may be a part of one: what fills it up is not in use.
+    # Fills up the last lot; the slots added are not in use.
     slots = jax.tree.map(lambda x: jnp.pad(x, (0, -len(x) % lot)), slots)
 
     def losses(logits: jax.Array, masks: jax.Array, known: jax.Array) -> tuple:
@@ -108,7 +110,7 @@ def _forward(
     )
     lots = -(-slots.used.sum() // lot)
     sums, gradients = jax.lax.fori_loop(0, lots, compare, start)
-    # Of the logits the backward pass needs their shape and dtype, not the data.
+    # The backward pass needs the logits' shape and dtype but not their data, hence an empty slice.
     return tuple(sums), (gradients, slots, mask_logits[..., :0])
 
 
@@ -136,7 +138,7 @@ def _slots(segments: Segments, assignment: Assignment) -> _Slots:
 
 
 def upsample(mask_logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear resize with half-pixel centres, torch's `align_corners=False`.
+    """Bilinear resize with half-pixel centres, as torch's with `align_corners=False`.
 
     Args:
       mask_logits: [..., h, w].

@@ -1,10 +1,10 @@
 """RC²L's losses on unlabelled images (Eqs. 5-10) and the consistency baseline (Table 3, row 1).
 
-Every loss takes one decoder layer of the student on the strong views, the pseudo segments of those
-views at the mask grid, and, where it is of single queries, the matching between them. It returns a
-`Mean`: the sum over segments and the number of segments. Dividing, over all devices, is the train
-step's. Only `segments.known` pixels count: not those that no pseudo segment covers, unless
-`pseudo.uncovered` says that these are negative.
+Every loss takes what one decoder layer of the student predicts on the strong views, the pseudo
+segments of those views on the mask grid and, except for SMC, the matching between the two. It
+returns a `Mean`: a sum over segments and their number, which `objective.weighted_total` divides
+over all devices. Only `segments.known` pixels count in masks. Pixels that no pseudo segment covers
+are among them only with `pseudo.uncovered = "negative"`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rc2l_jax.method.losses.mask import dice_loss, focal_loss, probability_logit
 from rc2l_jax.method.losses.supervised import class_targets, weighted_class_loss
 from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
 
-DENOMINATORS = ("with_positive", "paper")  # see `_contrast`
+DENOMINATORS = ("with_positive", "paper")  # see `region_mask_contrast`
 UNIONS = ("normalized", "semantic", "max")  # see `semantic_union`
 
 # Keeps square roots and divisions away from zero where a mask or a feature vanishes.
 _EPSILON = 1e-6
 
-# In full float32: accelerators multiply float32 matrices in fewer bits by default, and similarities
-# are divided by a temperature next.
+# Products in full float32. By default accelerators multiply float32 matrices with fewer bits, and
+# the division of similarities by a temperature would enlarge that error.
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -37,22 +37,23 @@ def region_mask_contrast(
     temperature: float,
     denominator: str,
 ) -> Mean:
-    """RMC, Eq. 5: each pseudo mask is closest to the mask of the query matched to it.
+    """RMC, Eq. 5: a pseudo mask is to be closer to its matched query's mask than to the others.
 
     Args:
       mask_logits: [B, N, h, w].
-      segments: pseudo segments, masks [B, M, h, w].
+      segments: pseudo segments, with masks [B, M, h, w].
       assignment: [B, M].
       temperature: tau_m.
-      denominator: "paper" leaves the positive pair out, as Eq. 5 is printed: it falls to
-        -1 / tau_m, and pulls a pair that agrees as hard as one that does not; "with_positive" has
-        it in (InfoNCE), and is at least 0.
+      denominator: "paper" leaves the positive pair out of the denominator, as Eq. 5 is printed. The
+        loss can then fall to -1 / tau_m, and it pulls pairs that agree as hard as those that do
+        not. "with_positive" includes the positive pair (InfoNCE); the loss is at least 0.
     """
     known = segments.known[:, None].astype(jnp.float32)
     student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known  # [B, M, h, w]
     target = _target_masks(segments) * known
     # d(m^s_j, m^t_i) = 2 |m_j n m_i| / (|m_j| + |m_i|), for all pairs: [B, j, i]. The paper prints
-    # a union for the sum; Dice has the sum, here of soft masks, which have a gradient.
+    # a union in place of the sum; the Dice coefficient has the sum. The student's masks are soft
+    # here, so that they have a gradient.
     shared = _einsum("bjhw,bihw->bji", student, target)
     size = student.sum((2, 3))[:, :, None] + target.sum((2, 3))[:, None, :]
     similarity = 2.0 * shared / jnp.maximum(size, _EPSILON)
@@ -68,15 +69,17 @@ def region_feature_contrast(
     temperature: float,
     denominator: str,
 ) -> Mean:
-    """RFC, Eqs. 6-8: the same on features averaged under the student's and the pseudo masks.
+    """RFC, Eqs. 6-8: as RMC, with features averaged under the masks in place of the masks.
 
     Args:
       mask_logits: [B, N, h, w].
-      pixel_features: F^s [B, h, w, C], the student's, for both sides (the paper, below Eq. 7).
-      segments: pseudo segments, masks [B, M, h, w].
+      pixel_features: F^s [B, h, w, C], the student's. They are averaged under the pseudo masks as
+        well as under the student's (the paper, below Eq. 7).
+      segments: pseudo segments, with masks [B, M, h, w].
       assignment: [B, M].
       temperature: tau_f.
-      denominator: as in `region_mask_contrast`; of cosines, "paper" falls to -2 / tau_f.
+      denominator: "with_positive" or "paper", as in `region_mask_contrast`. Cosines reach -1, so
+        with "paper" the loss can fall to -2 / tau_f.
     """
     known = segments.known[:, None].astype(jnp.float32)
     student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known
@@ -99,14 +102,15 @@ def region_class_consistency(
     Args:
       class_logits: [B, N, K+1].
       mask_logits: [B, N, h, w].
-      segments: pseudo segments, masks [B, M, h, w].
+      segments: pseudo segments, with masks [B, M, h, w].
       assignment: [B, M].
-      no_object_weight: of queries without a segment, which are pushed to no-object as in Eq. 1;
-        0 is Eq. 9 as printed. Such a query counts by the share of its mask that lies on known
-        pixels: what the teacher left open is no evidence of no object.
+      no_object_weight: weight of queries without a segment, which learn no-object as in Eq. 1; 0 is
+        Eq. 9 as printed. It is multiplied by the share of the query's mask that lies on known
+        pixels: where the teacher left pixels open there may be an object.
 
     Returns:
-      Sum and weight: with `no_object_weight` 0 the weight is the number of matched segments.
+      Sum of weighted cross-entropies, and sum of weights. With `no_object_weight` 0 the latter is
+      the number of matched segments.
     """
     num_queries, num_classes = class_logits.shape[1], class_logits.shape[2] - 1
     targets = class_targets(segments, assignment, num_queries, num_classes)
@@ -118,17 +122,20 @@ def region_class_consistency(
 def semantic_union(
     class_logits: jax.Array, mask_logits: jax.Array, classes: jax.Array, union: str
 ) -> jax.Array:
-    """Union({m_i}, c) of Eq. 10: what the student as a whole says about a class.
+    """Union({m_i}, c) of Eq. 10: one mask of a class, from all of the student's queries.
 
     Args:
       class_logits: [B, N, K+1].
       mask_logits: [B, N, h, w].
-      classes: int32 [B, M].
-      union: "semantic": sum_i p_i(c) m_i, MaskFormer's semantic inference, at most 1;
-        "normalized": the same, divided by the sum over all classes where that exceeds 1. Where
-        "semantic" reaches 1 its gradient ends, and a pixel that is confidently of a wrong class
-        is not corrected; here the classes go on competing for it;
-        "max": the largest mask among the queries whose best class is c (0 if there is none).
+      classes: int32 [B, M], the class c of each slot.
+      union: how masks are joined:
+        "semantic": sum_i p_i(c) m_i as in MaskFormer's semantic inference, clipped at 1. Where it
+        is clipped it has no gradient, so that a pixel that is confidently of a wrong class is not
+        corrected.
+        "normalized": the same sum, divided by the sum over all classes where that exceeds 1. So
+        the classes always compete for a pixel.
+        "max": the largest mask among the queries whose most probable class is c; 0 if there is
+        none.
 
     Returns:
       Probabilities [B, M, h, w].
@@ -163,9 +170,9 @@ def semantic_mask_consistency(
     Args:
       class_logits: [B, N, K+1].
       mask_logits: [B, N, h, w].
-      semantic: pseudo segments after `merge_same_class`: one a class present.
-      union: see `semantic_union`.
-      mask_loss: weights and focal parameters of L_mask, see `_mask_loss`.
+      semantic: pseudo segments after `segments.merge_same_class`: one for each class present.
+      union: how the student's masks of a class are joined, see `semantic_union`.
+      mask_loss: weights and focal parameters of L_mask, the keyword arguments of `_mask_loss`.
     """
     classes = jnp.where(semantic.valid, semantic.classes, 0)
     logits = probability_logits(semantic_union(class_logits, mask_logits, classes, union))
@@ -183,9 +190,9 @@ def mask_consistency(
 
     Args:
       mask_logits: [B, N, h, w].
-      segments: pseudo segments, masks [B, M, h, w].
+      segments: pseudo segments, with masks [B, M, h, w].
       assignment: [B, M].
-      mask_loss: weights and focal parameters of L_mask, see `_mask_loss`.
+      mask_loss: weights and focal parameters of L_mask, the keyword arguments of `_mask_loss`.
     """
     loss = _mask_loss(gather_queries(mask_logits, assignment), segments, **mask_loss)
     active = _active(segments, assignment)
@@ -207,7 +214,7 @@ def _mask_loss(
     focal_alpha: float,
     focal_gamma: float,
 ) -> jax.Array:
-    """L_mask of mask logits [B, M, h, w] against each slot's mask: float32 [B, M]."""
+    """L_mask between mask logits [B, M, h, w] and each slot's mask: float32 [B, M]."""
     known, target = segments.known[:, None], _target_masks(segments)
     focal = focal_loss(logits, target, known, alpha=focal_alpha, gamma=focal_gamma)
     return focal_weight * focal + dice_weight * dice_loss(logits, target, known)
@@ -220,22 +227,25 @@ def _contrast(
     temperature: float,
     denominator: str,
 ) -> Mean:
-    """-log of the positive pair's share among the pairs with the image's matched queries.
+    """The contrastive loss of Eqs. 5 and 8, from the similarities of all pairs.
+
+    A segment's positive pair is that with its own matched query, its negative pairs are those with
+    the image's other matched queries. The loss of a segment without negative pairs is 0.
 
     Args:
       similarity: [B, j (matched query of slot j), i (pseudo segment)].
-      segments: for validity.
-      assignment: for which slots are matched.
-      temperature: tau.
-      denominator: "paper" or "with_positive".
+      segments: supplies which slots hold a segment.
+      assignment: supplies which slots are matched.
+      temperature: tau, by which similarities are divided.
+      denominator: "with_positive" if the denominator includes the positive pair, "paper" if not.
     """
     active = _active(segments, assignment)
     slots = similarity.shape[-1]
     logits = similarity / temperature
     other = active[:, :, None] & ~jnp.eye(slots, dtype=bool)  # [B, j, i]
-    has_negative = active & other.any(1)  # [B, i]; a single segment has nothing to contrast with
-    # Where there is nothing to sum, sum over everything instead and drop the result below: the
-    # gradient of logsumexp over an empty set is NaN.
+    has_negative = active & other.any(1)  # [B, i]
+    # Without a negative, sum over everything instead and drop the result below: the gradient of
+    # logsumexp over an empty set is NaN.
     negatives = jnp.where(has_negative[:, None, :], other, True)
     positive = jnp.diagonal(logits, axis1=1, axis2=2)
     loss = jax.nn.logsumexp(logits, axis=1, where=negatives) - positive
@@ -254,7 +264,7 @@ def _count(segments: Segments) -> jax.Array:
 
 
 def _target_masks(segments: Segments) -> jax.Array:
-    """Masks as float32 [B, M, h, w], zero in empty slots whatever those hold."""
+    """Masks as float32 [B, M, h, w], zero in empty slots, whatever those hold."""
     return jnp.where(segments.valid[:, :, None, None], segments.masks, 0).astype(jnp.float32)
 
 

@@ -1,9 +1,9 @@
 """The supervised loss of every decoder layer (Eq. 1), as MaskFormer defines it.
 
-Sources: Eq. 1 of the RC²L paper; `mask_former/modeling/criterion.py`. Every term is a
-(sum, count) pair: sums and counts are added over devices and hosts before the one division, so a
-batch split over devices gives the loss of the whole batch. (MaskFormer takes the class term's mean
-on each device and averages the means.)
+Sources: Eq. 1 of the RC²L paper; `mask_former/modeling/criterion.py`. Every term is a pair (sum,
+count). `objective.weighted_total` divides after adding up both over devices and hosts, so that a
+batch split over devices gives the loss of the whole batch. (MaskFormer divides the class term on
+each device and averages the results.)
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def supervised_loss(
       segments: ground truth with masks [B, M, H, W].
       assignment: [L, B, M], from `matching.assign`.
       no_object_weight: weight in the class term of queries that have no segment.
-      focal_alpha: see `mask.focal_loss`.
-      focal_gamma: see `mask.focal_loss`.
+      focal_alpha: weight of the pixels inside a segment; those outside get 1 - alpha.
+      focal_gamma: exponent of the focal loss's modulating factor.
 
     Returns:
-      float32 [L] each:
+      (sum, count) of each term, float32 [L] both:
       "class": sum of weighted cross-entropies, sum of weights.
-      "focal", "dice": sum over matched pairs, number of segments. As in MaskFormer the number
-        counts segments, not pairs; they differ only where an image has more segments than queries
-        or its costs were not finite.
+      "focal", "dice": sum over matched pairs, number of segments. As in MaskFormer the number is
+        that of segments, not of pairs. The two differ only where an image has more segments than
+        queries, or where its costs were not finite.
     """
 
     def class_term(logits: jax.Array, assignment: Assignment) -> Mean:
@@ -69,7 +69,7 @@ def class_targets(
       num_classes: K.
 
     Returns:
-      int32 [B, N]: the matched segment's class, K (no-object) without one.
+      int32 [B, N]: the class of the segment matched to a query, or K (no-object) without one.
     """
     used = assignment.matched & segments.valid
     given = (assignment.query[..., None] == jnp.arange(num_queries)) & used[..., None]  # [B, M, N]
@@ -80,13 +80,13 @@ def class_targets(
 def weighted_class_loss(
     class_logits: jax.Array, targets: jax.Array, no_object_weight: jax.Array | float
 ) -> Mean:
-    """Cross-entropy whose mean is weighted, as `torch.nn.CrossEntropyLoss(weight)` takes it.
+    """Cross-entropy for a weighted mean, as `torch.nn.CrossEntropyLoss(weight)` computes it.
 
     Args:
       class_logits: [..., N, K+1].
       targets: int32 [..., N], K for no-object.
-      no_object_weight: weight of queries whose target is no-object, one for all or one each
-        [..., N]; all others have 1. With 0 they take no part.
+      no_object_weight: weight of queries whose target is no-object, a number for all or [..., N]
+        with one for each; 0 leaves them out. The weight of all other queries is 1.
 
     Returns:
       float32 scalars: sum of weight x cross-entropy, sum of weights.
