@@ -3,7 +3,7 @@
     python main.py --config=configs/ablations/voc_aug_quarter_smc.py \
         --workdir=runs/voc_aug_quarter_smc
 
-Hardware: 4 V100 in the paper. Time: 160,000 steps are 44 hours for every second that a step takes.
+Hardware: 4 V100 in the paper. Time: 160,000 steps take 44 hours at one second a step.
 Score: mIoU 76.58 in the paper (all four losses: 79.71); not measured here.
 """
 
@@ -14,7 +14,7 @@ from configs import voc_aug_quarter
 
 def get_config() -> ConfigDict:
     config = voc_aug_quarter.get_config()
-    # [D] without the baseline's consistency of matched masks, which Eq. 2 does not have.
+    # [D] The baseline's consistency of matched masks stays off, as it is not part of Eq. 2.
     config.unsup.rcc_weight = 0.0
     config.unsup.rmc_weight = 0.0
     config.unsup.rfc_weight = 0.0

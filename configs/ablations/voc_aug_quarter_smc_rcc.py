@@ -3,7 +3,7 @@
     python main.py --config=configs/ablations/voc_aug_quarter_smc_rcc.py \
         --workdir=runs/voc_aug_quarter_smc_rcc
 
-Hardware: 4 V100 in the paper. Time: 160,000 steps are 44 hours for every second that a step takes.
+Hardware: 4 V100 in the paper. Time: 160,000 steps take 44 hours at one second a step.
 Score: mIoU 77.89 in the paper (all four losses: 79.71); not measured here.
 """
 

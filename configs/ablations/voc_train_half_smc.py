@@ -3,7 +3,7 @@
     python main.py --config=configs/ablations/voc_train_half_smc.py \
         --workdir=runs/voc_train_half_smc
 
-Hardware: 4 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
+Hardware: 4 V100 in the paper. Time: 120,000 steps take 33 hours at one second a step.
 Score: mIoU 73.26 in the paper (all four losses: 77.06); not measured here.
 """
 
@@ -14,7 +14,7 @@ from configs import voc_train_half
 
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
-    # [D] without the baseline's consistency of matched masks, which Eq. 2 does not have.
+    # [D] The baseline's consistency of matched masks stays off, as it is not part of Eq. 2.
     config.unsup.rcc_weight = 0.0
     config.unsup.rmc_weight = 0.0
     config.unsup.rfc_weight = 0.0

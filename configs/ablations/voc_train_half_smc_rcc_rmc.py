@@ -3,7 +3,7 @@
     python main.py --config=configs/ablations/voc_train_half_smc_rcc_rmc.py \
         --workdir=runs/voc_train_half_smc_rcc_rmc
 
-Hardware: 4 V100 in the paper. Time: 120,000 steps are 33 hours for every second that a step takes.
+Hardware: 4 V100 in the paper. Time: 120,000 steps take 33 hours at one second a step.
 Score: mIoU 76.85 in the paper (all four losses: 77.06); not measured here.
 """
 

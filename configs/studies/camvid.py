@@ -5,9 +5,10 @@
     python studies/study.py --study=$STUDY --output=runs/camvid --tables=partitions --jobs=2
     python studies/study.py --study=$STUDY --output=runs/camvid --report
 
-A cell is METHOD-PARTITION-SEED. The seed draws the labelled images, the same for every method, and
-the initial parameters and the order. All cells have the network, steps and learning rate of
-`configs/camvid_eighth.py`; `--config.data.dir=DIR` says where CamVid is.
+A cell is METHOD-PARTITION-SEED. The seed decides which images are labelled (the same for every
+method), the initial parameters and the order of the images. Apart from what METHOD changes, a cell
+has the network, steps and learning rate of `configs/camvid_eighth.py`. `--config.data.dir=DIR` says
+where CamVid is.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ TERMS = ("smc", "rcc", "rmc", "rfc")
 
 
 def without(*terms: str) -> dict[str, float]:
-    """Overrides that leave losses out."""
+    """Overrides that leave out some of the four losses."""
     return {f"unsup.{term}_weight": 0.0 for term in terms}
 
 
@@ -30,7 +31,7 @@ COMPARED: dict[str, dict[str, Any]] = {
     "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
     "rc2l": {},
 }
-# Where the paper is silent.
+# Other choices where the paper is silent or can be read in several ways.
 READINGS: dict[str, dict[str, Any]] = {
     "union_semantic": {"unsup.union": "semantic"},
     "union_max": {"unsup.union": "max"},
@@ -39,10 +40,10 @@ READINGS: dict[str, dict[str, Any]] = {
     "query_segments_unmerged": {"pseudo.source": "query", "pseudo.merge_same_class": False},
     "threshold_0.5": {"pseudo.pixel_threshold": 0.5},
     "threshold_0.9": {"pseudo.pixel_threshold": 0.9},
-    # What becomes of uncovered pixels, where there are some.
+    # Uncovered pixels as negatives, for settings that leave pixels uncovered.
     "query_segments_negative": {"pseudo.source": "query", "pseudo.uncovered": "negative"},
     "threshold_0.9_negative": {"pseudo.pixel_threshold": 0.9, "pseudo.uncovered": "negative"},
-    # L_mask of Eq. 10 as large as that of Eq. 1.
+    # L_mask in Eq. 10 with the weights that it has in Eq. 1.
     "mask_loss_20": {"unsup.focal_weight": 20.0, "unsup.dice_weight": 1.0},
     "no_alignment": {"pseudo.class_alignment": 0.0},
     "no_burn_in": {"unsup_start_step": 0},
@@ -52,7 +53,7 @@ READINGS: dict[str, dict[str, Any]] = {
     "tau_0.1": {"unsup.rmc_temperature": 0.1, "unsup.rfc_temperature": 0.1},
     "tau_1": {"unsup.rmc_temperature": 1.0, "unsup.rfc_temperature": 1.0},
 }
-# Half the learning rate and twice that, for each method alike.
+# Half and twice the usual learning rate, for each of the compared methods.
 LEARNING_RATES = {"lr_0.5": {"learning_rate": 1e-3}, "lr_2": {"learning_rate": 4e-3}}
 QUERIES = {f"queries_{n}": {"model.num_queries": n} for n in (12, 32)}
 METHODS: dict[str, dict[str, Any]] = {
@@ -74,7 +75,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def row(*methods: str, partition: str = "eighth", seeds: int = 1) -> list[str]:
-    """Cells of methods on one partition."""
+    """The cells of some methods on one partition."""
     return [f"{method}-{partition}-{seed}" for seed in range(seeds) for method in methods]
 
 

@@ -5,8 +5,8 @@
     python studies/study.py --study=$STUDY --output=runs/camvid_longer --jobs=2
     python studies/study.py --study=$STUDY --output=runs/camvid_longer --report
 
-With 46 labelled images the supervised run has learnt all it will by step 3,000, and RC²L still
-rises at step 6,000, where the cells of `camvid.py` end. All else is as there.
+With 46 labelled images the supervised run no longer improves after step 3,000, but RC²L still does
+at step 6,000, where the cells of `camvid.py` end. Everything else is as in `camvid.py`.
 """
 
 from ml_collections import ConfigDict
