@@ -82,7 +82,7 @@ class PeerDataset(torch.utils.data.Dataset):
 
 
 def jitter(image: Image.Image) -> Image.Image:
-    """UniMatch's `ColorJitter(0.5, 0.5, 0.5, 0.25)`."""
+    """Changes colours as UniMatch's `ColorJitter(0.5, 0.5, 0.5, 0.25)` does."""
     kinds = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for kind in random.sample(kinds, 3):
         image = kind(image).enhance(random.uniform(0.5, 1.5))

@@ -31,8 +31,8 @@ sys.path.insert(0, str(ROOT))
 
 BATCH = 16
 TURNS = 2
-WARM_UP = 4  # batches, besides those that were made ahead
-NEEDS = {80: "H100 step of 80 ms", 52: "H100 step of 52 ms"}  # of 16 + 16 images
+WARM_UP = 4  # batches that are not timed, besides those of one round
+NEEDS = {80: "H100 step of 80 ms", 52: "H100 step of 52 ms"}  # for steps of 16 + 16 images
 SETS = {  # size, kind of the images, grain, crop
     "VOC-like": ((375, 500), "JPEG", 12.0, 512),
     "Cityscapes-like PNG": ((1024, 2048), "PNG", 2.0, 768),

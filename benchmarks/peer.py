@@ -69,7 +69,7 @@ def freeze_norms(peer: MaskFormerForInstanceSegmentation) -> MaskFormerForInstan
 
 
 class PeerStep:
-    """One training step of the peer, again and again on one batch."""
+    """The peer's training step, repeated on one batch."""
 
     def __init__(self, config: ConfigDict, batch: Batch, device: str, *, compiled: bool):
         """Builds student, teacher, optimiser and targets.
