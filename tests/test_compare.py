@@ -200,7 +200,7 @@ def test_a_comparison_writes_its_four_files_and_no_others(runs, tmp_path, capsys
     assert "| 20 | 0.100 / 0.200 | 0.100 / 0.200 |" in printed
     assert (output / "table.md").read_text() == printed
     assert {path.name for path in output.iterdir()} == set(compare_runs.FILES)
-    compare_runs.compare_runs(named, output, images=0)  # its own files it replaces
+    compare_runs.compare_runs(named, output, images=0)  # it replaces files of its own
 
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CompareError, match=r"notes\.txt.*: Not a directory"):

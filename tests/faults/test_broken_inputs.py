@@ -1,5 +1,7 @@
 """Hundreds of broken files: in preparation, and in a run whose files break later.
 
+Tests data/images.py and masks.py, and rc2l_jax/input_pipeline/bad_examples.py.
+
 The files are decoded in another process. So a decoder that crashes, or that does not end within
 `LIMIT` seconds, only fails its test, and the memory measured is that of these files alone.
 """

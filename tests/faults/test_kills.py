@@ -1,4 +1,7 @@
-"""SIGKILL at any moment loses at most the steps since the last checkpoint, and corrupts nothing."""
+"""SIGKILL at any moment loses at most the steps since the last checkpoint, and corrupts nothing.
+
+Tests rc2l_jax/run/checkpoints.py and rc2l_jax/training/loop.py in whole runs.
+"""
 
 from __future__ import annotations
 

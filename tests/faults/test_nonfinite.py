@@ -1,4 +1,7 @@
-"""A step that is not finite changes nothing and says why; too many of them end the run."""
+"""A step that is not finite changes nothing and says why; too many of them end the run.
+
+Tests rc2l_jax/method/train_step.py and rc2l_jax/training/alarms.py.
+"""
 
 from __future__ import annotations
 

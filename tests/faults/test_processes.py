@@ -1,4 +1,7 @@
-"""Several processes act as one: same numbers, same end, and checkpoints for any number of them."""
+"""Several processes act as one: same numbers, same end, and checkpoints for any number of them.
+
+Tests rc2l_jax/run/distributed.py in whole runs.
+"""
 
 from __future__ import annotations
 

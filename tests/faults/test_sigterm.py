@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C: a checkpoint after the current step, status 75, and then the same run."""
+"""SIGTERM and Ctrl-C: a checkpoint after the current step, status 75, and then the same run.
+
+Tests rc2l_jax/run/interruption.py in whole runs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Full and read-only disks, a directory that vanishes, and two jobs in one directory."""
+"""Full and read-only disks, a directory that vanishes, and two jobs in one directory.
+
+Tests rc2l_jax/run/storage.py, directory.py and stored_config.py in whole runs.
+"""
 
 from __future__ import annotations
 
