@@ -19,8 +19,8 @@ import torch
 from ml_collections import ConfigDict
 from PIL import Image
 from shared import shared
+from test_class_scores import MEAN, STD, torch_scores
 from test_data import folder_config, write_folder
-from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, random_variables
 from test_padding import randomized
 

@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 from shared import shared
+from test_class_scores import MEAN, STD, torch_scores
 from test_data import folder_config
 from test_evaluate import camvid_network, use_tiny_model
-from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
 
 from configs import base
