@@ -60,7 +60,7 @@ def in_a_process(case: str, **environment: str) -> Any:
       **environment: variables to add to the environment.
 
     Returns:
-      The last line that the process printed, which is JSON.
+      The last line that the process printed, parsed as JSON.
     """
     command = [sys.executable, *sys.argv, f"--case={case}"]
     answer = subprocess.run(

@@ -14,7 +14,7 @@ from configs import voc_train_half
 
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
-    config.unsup.consistency_weight = config.unsup.smc_weight  # [D] as large as the other mask loss
+    config.unsup.consistency_weight = config.unsup.smc_weight  # [D] the weight of SMC
     config.unsup.smc_weight = 0.0
     config.unsup.rcc_weight = 0.0
     config.unsup.rmc_weight = 0.0
