@@ -1,4 +1,4 @@
-"""What the benchmarks share: the device, processes of their own, times, tables."""
+"""What the benchmarks share: choosing a device, starting processes, timing, and tables."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def apply_settings(config: ConfigDict, settings: Sequence[str]) -> ConfigDict:
 
 
 def in_a_process(case: str, **environment: str) -> Any:
-    """Runs this very benchmark with --case in a process of its own.
+    """Runs this benchmark again, with --case, in a process of its own.
 
-    In one process two libraries' threads would stand in each other's way, and the largest memory
+    In a single process the threads of two libraries would disturb each other, and the peak memory
     of one case would hide that of the next.
 
     Args:
       case: what to measure.
-      **environment: variables of the process, beside the present ones.
+      **environment: variables to add to the environment.
 
     Returns:
-      What the process printed last, as JSON.
+      The last line that the process printed, parsed as JSON.
     """
     command = [sys.executable, *sys.argv, f"--case={case}"]
     answer = subprocess.run(
@@ -70,12 +70,12 @@ def in_a_process(case: str, **environment: str) -> Any:
 
 
 def choose_platform(device: str) -> None:
-    """Tells JAX its device; to be called before JAX is imported."""
+    """Tells JAX which device to use. Must be called before JAX is imported."""
     os.environ.setdefault("JAX_PLATFORMS", PLATFORMS[device])
 
 
 def device_name() -> str:
-    """What JAX computes on; a CPU by its model."""
+    """The name of the device that JAX computes on; for a CPU, its model."""
     import jax
 
     kind = jax.devices()[0].device_kind
@@ -83,7 +83,7 @@ def device_name() -> str:
 
 
 def processor() -> str:
-    """The CPU's model, where Linux tells it."""
+    """The CPU's model, as Linux tells it; elsewhere what Python knows of it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -98,7 +98,7 @@ def heading(device: str, *packages: str) -> str:
 
 
 def seconds(call: Callable[[], Any], rounds: int, warm_up: int = 1) -> list[float]:
-    """Times `call`, which returns when its work is done, after `warm_up` calls."""
+    """Seconds of each of `rounds` calls, after `warm_up` others. `call` must wait for its work."""
     times = []
     for _ in range(warm_up + rounds):
         start = time.perf_counter()
@@ -120,7 +120,7 @@ def mebibytes(size: int | None) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text in columns, the first flush left."""
+    """Text in columns: the first is aligned left, the others right."""
     lines = [columns, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Is a mode of main.py now; says so to whoever has the old command in a script."""
+"""Tells users of this former command that it has become a mode of main.py."""
 
 import sys
 

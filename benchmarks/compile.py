@@ -1,15 +1,15 @@
-"""Cold and warm start: how long a training or evaluation step is compiled, and how often.
+"""Cold and warm start: how long a training or evaluation step compiles, and how often.
 
     python benchmarks/compile.py --full                 # a GPU: configs/voc_train_half.py
     python benchmarks/compile.py --device=cpu           # the quickstart's model, configs/shapes.py
     python benchmarks/compile.py --config=configs/camvid_eighth.py --matchers host
     python benchmarks/compile.py --device=cpu --evaluation
 
-For each matcher, or for the evaluation, which matches nothing, a process takes three steps on
-generated images with an empty compilation cache, and a second one with the cache that the first
-left. Times are JAX's own, of all it traces, lowers and compiles or reads from the cache in the
-first step; "first step" is all of that and the step. Ends with an error if a later step
-compiles anything. Runs without TensorFlow.
+For each matcher (or once for the evaluation, which needs no matcher) one process takes three steps
+on generated images with an empty compilation cache, and a second process does the same with the
+cache that the first one left. JAX itself reports the times of tracing, lowering, and compiling (or
+reading from the cache) during the first step; "first step" is the time of the whole step. It is an
+error if a later step compiles anything. Runs without TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks import bench
 STEPS = 3
 EVALUATION = "evaluation"
 CONFIG, FULL_CONFIG = "configs/shapes.py", "configs/voc_train_half.py"
-# JAX's events, by the table's columns.
+# JAX's events -> the table's columns.
 DURATIONS = {
     "/jax/core/compile/jaxpr_trace_duration": "trace",
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def cold_and_warm(case: str) -> list[dict[str, Any]]:
-    """Two processes, one after the other, with one compilation cache that is empty at first.
+    """Results of two processes, one after the other; the second has the first one's cache.
 
     Args:
       case: a matcher, or `EVALUATION`.
@@ -73,7 +73,7 @@ def cold_and_warm(case: str) -> list[dict[str, Any]]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Takes the steps of this process, and says what the first and the later ones compiled."""
+    """Takes the steps; returns the first one's times, and the number of compilations by step."""
     import jax
 
     take_step = evaluation_step(arguments) if arguments.evaluation else training_step(arguments)
@@ -82,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     def on_duration(event: str, seconds: float, **_: Any) -> None:
         if name := DURATIONS.get(event):
-            # Tracing the step includes tracing the functions that it calls.
+            # The longest trace is the step's, which includes those of the functions that it calls.
             spent[name] = max(spent[name], seconds) if name == "trace" else spent[name] + seconds
             number[name] += 1
 
@@ -108,7 +108,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def training_step(arguments: argparse.Namespace) -> Callable[[], Any]:
-    """What takes the next training step of a config's model, on generated images."""
+    """A function that takes the next training step of the config's model, on generated images."""
     import jax
 
     from benchmarks.generated import generated_batch
@@ -131,7 +131,7 @@ def training_step(arguments: argparse.Namespace) -> Callable[[], Any]:
 
 
 def evaluation_step(arguments: argparse.Namespace) -> Callable[[], Any]:
-    """What evaluates one network of a config's model on a batch of generated images."""
+    """A function that evaluates the config's untrained model on a batch of generated images."""
     import jax
 
     from benchmarks.generated import generated_eval_batch

@@ -1,9 +1,9 @@
-"""How long, and with how much memory, a full-size checkpoint is taken in and written out.
+"""Time and memory of reading a full-size checkpoint, and of writing it out again.
 
     python benchmarks/convert_checkpoint.py
 
-transformers writes a random ResNet-101 MaskFormer (100 queries, 171 classes, as for COCO-Stuff);
-then a process of its own reads it into `configs/voc_train_half.py`, and writes it out again.
+transformers writes a random ResNet-101 MaskFormer (100 queries, 171 classes, as for COCO-Stuff).
+Then a new process reads it into the model of `configs/voc_train_half.py`, and writes that out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write_checkpoint(folder: Path) -> None:
 
 
 def convert(folder: Path) -> dict[str, float]:
-    """Reads, writes and measures this process."""
+    """Reads the checkpoint and writes it out; returns seconds, and peak memory in GiB."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -3,7 +3,7 @@
     python benchmarks/full_size_step.py
 
 `configs/voc_train_half.py` (ResNet-101, 512 x 512, 50 queries) with 1 labelled and 1 unlabelled
-generated image and random weights: that it compiles, that the step is finite, and what it takes.
+generated image and random weights. Shows that the step compiles and is finite, and what it costs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def main() -> None:
     config = voc_train_half.get_config()
     config.batch_size = config.unlabeled_batch_size = 1
     config.cutmix.probability = 0.0  # one image has no partner
-    config.pseudo.score_threshold = config.pseudo.mask_threshold = 0.0  # an untrained teacher
+    # An untrained teacher passes no threshold: without thresholds, there are pseudo segments.
+    config.pseudo.score_threshold = config.pseudo.mask_threshold = 0.0
     model, optimizer, state = create_train_state(config)
     trained = sum(x.size for x in jax.tree.leaves(state.params))
     frozen = sum(x.size for x in jax.tree.leaves(state.batch_stats))

@@ -9,9 +9,9 @@ from rc2l_jax.structs import Batch, EvalBatch, EvalView
 
 
 def generated_batch(size: int, labeled: int = 1, unlabeled: int = 1) -> Batch:
-    """Drawn images for one device, [1, B, ...]; the unlabelled ones with their labels.
+    """A batch of drawn images for one device, [1, B, ...]; the unlabelled images have labels, too.
 
-    A few drawings repeated: what they show changes no step's cost.
+    A few drawings are repeated, as a step's cost does not depend on what they show.
     """
     drawn = [drawing.draw(0, "train", i, size) for i in range(min(labeled + unlabeled, 4))]
 
@@ -33,7 +33,7 @@ def generated_batch(size: int, labeled: int = 1, unlabeled: int = 1) -> Batch:
 
 
 def generated_eval_batch(size: int, images: int) -> EvalBatch:
-    """Drawn images and their labels to evaluate on, for one device, at one scale: [1, B, ...]."""
+    """A batch of drawn images to evaluate on, for one device and at one scale: [1, B, ...]."""
     drawn = generated_batch(size, images, 0)
     sizes = np.full((1, images, 2), size, np.int32)
     return EvalBatch(

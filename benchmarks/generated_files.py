@@ -1,4 +1,4 @@
-"""Generated photos and masks, as files of about the size and cost of real ones."""
+"""Generated photos and masks, as files about as large, and as slow to read, as real ones."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def write_folder(root: Path, count: int, size: tuple[int, int], kind: str, grain
 
     Args:
       root: the folder, which is made.
-      count: images.
+      count: number of training images.
       size: height and width.
-      kind: of the images; masks are PNG.
-      grain: see `picture`.
+      kind: "JPEG" or "PNG", of the images; masks are PNG.
+      grain: standard deviation of the images' grain, in grey levels.
     """
     for part in ("images", "labels"):
         for split in ("train", "val"):

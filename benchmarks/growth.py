@@ -4,9 +4,8 @@
     python benchmarks/growth.py --device=cpu     # ResNet-18, float32, small
     python benchmarks/growth.py --device=cpu --only crop options
 
-A case differs from the first of its table in one thing; options are set as in a config. Memory is
-what XLA plans (arguments + outputs + temporaries - what is aliased). Each case in a process of its
-own. Runs without TensorFlow.
+The cases of a table differ in one thing only. Memory is what XLA plans: arguments + outputs +
+temporaries - what is aliased. Each case runs in a process of its own, without TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,7 +25,13 @@ from benchmarks import bench
 
 
 class Case(NamedTuple):
-    """One step: crop, labelled and as many unlabelled images, config values."""
+    """One training step to measure.
+
+    Attributes:
+      crop: side of the crop, in pixels.
+      images: number of labelled images, and of unlabelled ones.
+      settings: config values, as KEY=VALUE.
+    """
 
     crop: int
     images: int
@@ -34,12 +39,12 @@ class Case(NamedTuple):
 
 
 def cases(device: str) -> dict[str, dict[str, Case]]:
-    """Tables of cases, each by the text of its row."""
+    """Title of a table -> text of a row -> case."""
     crop, images, batches, crops = {
         "cpu": (128, 2, (1, 2, 4, 8), (128, 256, 512)),
         "cuda": (512, 16, (1, 2, 4, 8, 16), (256, 384, 512, 768, 1024)),
     }[device]
-    few = 2 if device == "cpu" else 4  # labelled images at the crops, so that the largest fits
+    few = 2 if device == "cpu" else 4  # images in the table of crops, so that the largest crop fits
 
     def values(key: str, xs: Iterable[Any]) -> dict[str, Case]:
         return {f"{x}": Case(crop, images, (f"{key}={x}",)) for x in xs}
@@ -59,7 +64,7 @@ def cases(device: str) -> dict[str, dict[str, Case]]:
 
 
 def main() -> None:
-    """Prints a table a quantity."""
+    """Prints one table for each quantity."""
     command_line = bench.parser(__doc__)
     command_line.add_argument("--only", nargs="*", help="tables, by the first word of their name")
     command_line.add_argument("--rounds", type=int, default=5)
@@ -83,7 +88,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, case: Case) -> dict[str, Any]:
-    """One case: {"device", "planned" and "temp" in bytes, "compile" in seconds, "seconds"}."""
+    """Measures a case: {"device", "planned" and "temp" in bytes, "compile" and "seconds"}."""
     import jax
 
     from benchmarks.generated import generated_batch
@@ -121,7 +126,7 @@ def measure(arguments: argparse.Namespace, case: Case) -> dict[str, Any]:
 
 
 def show(arguments: argparse.Namespace, quantity: str, rows: dict[str, dict[str, Any]]) -> None:
-    """Prints one table, with times and temporaries over those of its first row."""
+    """Prints one table; times and temporaries also as ratios to those of the first row."""
     first = next(iter(rows.values()))
     print(bench.heading(first["device"], "jax"))
     print(f"training step, {arguments.backbone}; ms: median (fastest) of {arguments.rounds} rounds")

@@ -1,9 +1,10 @@
 """The peer's training input: PyTorch's DataLoader over files that Pillow reads and augments.
 
-As MaskFormer's, UniMatch's and most repositories of the field do it: open, resize the short edge
-(bilinear; masks by nearest neighbour), pad, crop and flip; then a batch of uint8. The geometry is
-drawn as ours is. Optionally colour, as repositories that augment it on the host do with
-torchvision's `ColorJitter` (what it does to Pillow's images: enhancers, and hue through HSV).
+It does what MaskFormer, UniMatch and most repositories of the field do: open, resize the short edge
+(bilinear; masks by nearest neighbour), pad, crop and flip; then a batch of uint8. Scales, places
+and flips are drawn as ours are. Optionally it also changes colours, for repositories that do so on
+the host with torchvision's `ColorJitter` (of which this is the work on Pillow's images: enhancers,
+and hue through HSV).
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class PeerDataset(torch.utils.data.Dataset):
 
 
 def jitter(image: Image.Image) -> Image.Image:
-    """UniMatch's `ColorJitter(0.5, 0.5, 0.5, 0.25)`."""
+    """Changes colours as UniMatch's `ColorJitter(0.5, 0.5, 0.5, 0.25)` does."""
     kinds = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for kind in random.sample(kinds, 3):
         image = kind(image).enhance(random.uniform(0.5, 1.5))

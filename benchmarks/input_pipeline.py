@@ -1,12 +1,12 @@
-"""The training input on the host, beside PyTorch's DataLoader doing the same with Pillow.
+"""Speed of the training input on the host, beside PyTorch's DataLoader with Pillow.
 
     python benchmarks/input_pipeline.py              # generated files like VOC's, Cityscapes'
     python benchmarks/input_pipeline.py --dir=DIR    # your own: docs/data.md
 
-From records (ours) or files (the peer's, see `benchmarks/input_peer.py`) to uint8 batches; one side
-after the other, each in a process of its own that may use one core, or two. We change colours on
-the device, so the fair comparison is the peer's without colour; with it, it has a row of its own.
-Medians; nothing is left behind.
+Measured is the way from records (ours) or files (the peer's, `benchmarks/input_peer.py`) to uint8
+batches. The sides take turns, each in a process of its own that may use one core or two. We change
+colours on the device, so the fair comparison is with a peer that does not change them; a row of
+its own shows the peer that does. The table has medians. Temporary files are deleted at the end.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ sys.path.insert(0, str(ROOT))
 
 BATCH = 16
 TURNS = 2
-WARM_UP = 4  # batches, besides those that were made ahead
-NEEDS = {80: "H100 step of 80 ms", 52: "H100 step of 52 ms"}  # of 16 + 16 images
+WARM_UP = 4  # batches that are not timed, besides those of one round
+NEEDS = {80: "H100 step of 80 ms", 52: "H100 step of 52 ms"}  # for steps of 16 + 16 images
 SETS = {  # size, kind of the images, grain, crop
     "VOC-like": ((375, 500), "JPEG", 12.0, 512),
     "Cityscapes-like PNG": ((1024, 2048), "PNG", 2.0, 768),
@@ -46,11 +46,12 @@ class Row:
 
     Attributes:
       files: the data set's title.
-      root: where it lies.
+      root: the data set's folder.
       crop: side of the crop.
-      cores: that a side may use.
-      labels: masks are read, too; else ours has one labelled image in 16, the fewest it can.
-      jitter: the peer changes colours.
+      cores: how many cores a side may use.
+      labels: whether masks are read. If not, ours still reads one in 16 images with its mask, the
+        fewest that it can.
+      jitter: whether the peer changes colours.
     """
 
     files: str
@@ -116,7 +117,7 @@ def list_rows(arguments: argparse.Namespace, folder: Path) -> list[Row]:
 
 
 def run_sides(row: Row, folder: str) -> dict[str, dict]:
-    """Both sides' `measure`, in turns: what else the machine does meanwhile hits both."""
+    """What `measure` returns for each side; they take turns, so that other load affects both."""
     results: dict[str, dict] = {}
     for side in ("ours", "peer") * TURNS:
         result = run(side, row, folder)
@@ -133,8 +134,8 @@ def run(side: str, row: Row, folder: str) -> dict:
 
 
 def measure(arguments: argparse.Namespace, row: Row) -> dict:
-    """One side's seconds an image in each round: {"versions", "seconds"}."""
-    if hasattr(os, "sched_setaffinity"):  # before the libraries count the cores
+    """Measures one side: {"versions", "seconds": for an image, in each round}."""
+    if hasattr(os, "sched_setaffinity"):  # before the libraries start their threads
         os.sched_setaffinity(0, all_cores()[-row.cores :])
     make = our_batches if arguments.side == "ours" else peer_batches
     versions, stream = make(row, arguments)
@@ -151,7 +152,7 @@ def measure(arguments: argparse.Namespace, row: Row) -> dict:
 
 
 def make_config(row: Row, records: str):
-    """A run on the row's files."""
+    """The config of a run on the row's files."""
     from configs import base
     from data.folder.folder_dataset_builder import CLASSES, read_classes
 
@@ -178,7 +179,7 @@ def our_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator]
 
 
 def peer_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator]:
-    """Versions, and the peer's batches, of one worker a core."""
+    """Versions, and the peer's batches, made by one worker for each core."""
     import PIL
     import torch
 
@@ -199,7 +200,7 @@ def all_cores() -> list[int]:
 
 
 def show_row(row: Row, results: list[dict]) -> None:
-    """Prints the newest row, before the first one the table's head."""
+    """Prints the newest row, and before the first row the table's head."""
     result = results[-1]
     if len(results) == 1:
         versions = ", ".join(side["versions"] for side in result.values())
@@ -213,7 +214,7 @@ def show_row(row: Row, results: list[dict]) -> None:
 
 
 def show_needs(row: Row, result: dict) -> None:
-    """Prints what a GPU needs beside what 16 cores would give."""
+    """Prints how many images a second 16 cores would give, and how many GPUs need."""
     rate = 1 / statistics.median(result["ours"]["seconds"])
     print(f"\n16 cores at that rate, {row.title()}: {16 * rate:.0f} images/s")
     for milliseconds, name in NEEDS.items():

@@ -1,14 +1,15 @@
-"""Matching alone: cost matrices and assignment of all decoder layers, beside the peer's.
+"""Speed of matching alone, beside the peer's: cost matrices and assignment of all decoder layers.
 
     python benchmarks/matching.py                 # a GPU: mask grid 128 x 128
     python benchmarks/matching.py --device=cpu    # mask grid 64 x 64
 
-Ours: `objective.match_all`, which makes all cost matrices and solves them in one call, with scipy
-in a host callback ("host") or with optax ("device"). The peer: transformers'
-`MaskFormerHungarianMatcher`, layer by layer and in it image by image, as its loss calls it, on the
-same predictions and masks; it is given the valid segments only, ours all slots. One after the
-other, each in a process of its own. Ratios are of both parts with "host", by the fastest round; the
-last line's is of VOC's case: 21 slots, 3 of them valid. Runs without TensorFlow.
+Ours is `objective.match_all`, which makes all cost matrices and solves them in one call, with scipy
+in a host callback ("host") or with optax ("device"). The peer is transformers'
+`MaskFormerHungarianMatcher`, called once a layer as its loss calls it; it solves image by image.
+Both get the same predictions and masks, but the peer only the valid segments, and ours all slots.
+Each side runs in a process of its own, without TensorFlow. A ratio is the fastest round of ours
+(costs and assignment, with "host") over the peer's. The last line has that of a typical image of
+VOC: 21 slots, 3 of them valid.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks import bench
 
 GRIDS = {"cpu": 64, "cuda": 128}
 LAYERS, IMAGES, QUERIES, CLASSES = 6, 32, 50, 21
-# Segment slots, and how many of them are valid: all, and what an image of VOC shows.
+# (segment slots, how many of them are valid): all of them, and 3 as in a typical image of VOC.
 TYPICAL = (21, 3)
 CASES = ((21, 21), (50, 50), TYPICAL, (50, 3))
 MATCHERS = ("host", "device")
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def inputs(slots: int, valid: int, images: int, grid: int) -> dict[str, np.ndarray]:
-    """Random predictions of an untrained network's spread, and blocks as segments.
+    """Random predictions with the spread of an untrained network's; the segments are blocks.
 
     Returns:
       "class_logits" [L, B, N, K+1], "mask_logits" [L, B, N, h, w], "classes" [B, M],
@@ -71,13 +72,13 @@ def inputs(slots: int, valid: int, images: int, grid: int) -> dict[str, np.ndarr
 
 
 def measure_ours(arguments: argparse.Namespace) -> dict[str, Any]:
-    """{"device", "cases": seconds by what was timed}."""
+    """Times ours: {"device", "cases": [{what was timed: seconds of each round}]}."""
     cases = [ours(inputs(*case, arguments.images, arguments.grid), arguments) for case in CASES]
     return {"device": bench.device_name(), "cases": cases}
 
 
 def ours(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """One case: cost matrices, assignment by matcher, and both by matcher."""
+    """Times one case: cost matrices; then assignment, and both together, with each matcher."""
     import jax
 
     from configs import base
@@ -91,7 +92,7 @@ def ours(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[s
     predictions = Predictions(
         class_logits=arrays["class_logits"],
         mask_logits=arrays["mask_logits"],
-        pixel_features=valid,  # which matching never reads
+        pixel_features=valid,  # any array will do: matching does not read it
     )
     segments = Segments(classes, masks, valid, score=valid, known=masks.any(1))
 
@@ -138,7 +139,7 @@ def layer_costs(predictions: Any, segments: Any, config: Any) -> Any:
 
 
 def measure_peer(arguments: argparse.Namespace) -> dict[str, Any]:
-    """{"cases": {"both": seconds}}."""
+    """Times the peer: {"cases": [{"both": seconds of each round}]}."""
     import torch
     from transformers.models.maskformer.modeling_maskformer import MaskFormerHungarianMatcher
 
@@ -153,7 +154,7 @@ def measure_peer(arguments: argparse.Namespace) -> dict[str, Any]:
         masks = [torch.from_numpy(x[:valid]).float().to(device) for x in arrays["masks"]]
         classes = [torch.from_numpy(x[:valid]).long().to(device) for x in arrays["classes"]]
 
-        # Each call ends on the host, with its image's costs there: nothing is left to wait for.
+        # A call ends with scipy on the host, so no work of the device is left to wait for.
         def call() -> Any:
             return [matcher(*layer, masks, classes) for layer in zip(*logits)]  # noqa: B023
 

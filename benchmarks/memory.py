@@ -1,15 +1,15 @@
-"""Memory: of a whole training step, and of the region losses beside a pixel-contrast loss.
+"""Memory of a whole training step, and of the region losses beside a pixel-contrast loss.
 
     python benchmarks/memory.py                      # a GPU: crops of 512 and 768, and a run each
     python benchmarks/memory.py --device=cpu         # crops of 64 and 128, compiled only
     python benchmarks/memory.py --part=step --cases 512:16+16:bfloat16 --set unsup.union=semantic
     python benchmarks/memory.py --part=losses --grids 64 128
 
-The step (ResNet-101 of `configs/voc_train_half.py`): what XLA plans, arguments + outputs +
-temporaries - what is aliased; and on a GPU the largest use in a run of two steps. The losses: RCC,
-SMC, RMC and RFC together, and an InfoNCE loss from pixel to pixel, each with its gradient; the
-ratio is to the sampled pixel loss's time, by the fastest round on the largest grid. Each case in a
-process of its own. Runs without TensorFlow.
+For the step (ResNet-101 of `configs/voc_train_half.py`) it prints what XLA plans: arguments +
+outputs + temporaries - what is aliased; on a GPU also the largest use in a run of two steps. The
+losses are RCC, SMC, RMC and RFC together, and an InfoNCE loss from pixel to pixel, each with its
+gradient. The ratio is our losses' time over the sampled pixel loss's: fastest rounds, largest grid.
+Each case runs in a process of its own, without TensorFlow.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ STEP_CASES = {
 }
 GRIDS = (64, 128, 192, 256)
 LOSSES = ("region", "sampled", "dense")
-# Above so many bytes of planned temporaries a loss is planned only, and not run.
+# A loss whose planned temporaries take more bytes than this is compiled, but not run.
 LARGEST = {"cpu": 6 * 2**30, "cuda": 60 * 2**30}
 
 
 def main() -> None:
-    """Prints a table a part."""
+    """Prints one table for each part."""
     command_line = bench.parser(__doc__)
     command_line.add_argument("--part", choices=("step", "losses", "both"), default="both")
     command_line.add_argument("--cases", nargs="*", metavar="CROP:LABELED+UNLABELED:DTYPE")
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def measure_step(arguments: argparse.Namespace, case: str) -> dict[str, Any]:
-    """Plans of one case, in bytes, and its largest use in a run (None on a CPU)."""
+    """What XLA plans for one case, in bytes, and the largest use in a run (None on a CPU)."""
     import jax
 
     from benchmarks.generated import generated_batch
@@ -127,7 +127,7 @@ def show_steps(arguments: argparse.Namespace) -> None:
 
 
 def measure_loss(arguments: argparse.Namespace, case: str) -> dict[str, Any]:
-    """One loss and its gradient on one grid: planned temporaries, and seconds if it is run."""
+    """One loss with its gradient on one grid: planned temporaries, and seconds if it is run."""
     import jax
 
     from benchmarks import region_cost
@@ -185,7 +185,7 @@ def show_losses(arguments: argparse.Namespace) -> None:
 
 
 def exponent(points: list[tuple[int, float]]) -> str:
-    """b of "cost ~ pixels^b" between the smallest and the largest grid."""
+    """The exponent in "cost ~ pixels^b", between the first and the last grid, as text."""
     if len(points) < 2:
         return "-"
     (small, low), (large, high) = points[0], points[-1]

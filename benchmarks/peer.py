@@ -1,9 +1,9 @@
-"""The peer's training step: transformers' MaskFormer in PyTorch, doing the work of one of ours.
+"""The peer's training step: transformers' MaskFormer in PyTorch, with most of the work of ours.
 
-Its own model, matcher and loss (deep supervision through `use_auxiliary_loss`) on all images of a
-step, a teacher forward on the unlabelled ones, gradient clipping, AdamW, and EMA by
-`torch._foreach`. It has none of RC²L's other losses, of CutMix and of colour augmentation: that
-work is ours alone.
+It runs its own model, matcher and loss (deep supervision through `use_auxiliary_loss`) on all
+images of a step, a forward pass of a teacher on the unlabelled ones, gradient clipping, AdamW, and
+EMA by `torch._foreach`. RC²L's other losses, CutMix and colour augmentation are left out: only our
+step does that work.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def build_peer(config: ConfigDict) -> MaskFormerForInstanceSegmentation:
 
 
 def freeze_norms(peer: MaskFormerForInstanceSegmentation) -> MaskFormerForInstanceSegmentation:
-    """Batch norms as constants, as in both trainings."""
+    """Makes the batch norms constant, as our step has them."""
     for module in peer.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval().requires_grad_(False)
@@ -69,21 +69,21 @@ def freeze_norms(peer: MaskFormerForInstanceSegmentation) -> MaskFormerForInstan
 
 
 class PeerStep:
-    """One training step of the peer, again and again on one batch."""
+    """The peer's training step, repeated on one batch."""
 
     def __init__(self, config: ConfigDict, batch: Batch, device: str, *, compiled: bool):
         """Builds student, teacher, optimiser and targets.
 
         Args:
-          config: see `configs/base.py`; bfloat16 means autocast.
-          batch: of one device, [1, B, ...]. The unlabelled images' segments are their labels.
+          config: the run's, as for our step; with `dtype = "bfloat16"` the peer uses autocast.
+          batch: of one device, [1, B, ...]. Labels of unlabelled images serve as pseudo segments.
           device: "cpu" or "cuda".
           compiled: run the networks through `torch.compile`.
         """
         self._config, self._device = config, device
         self.student = build_peer(config).to(device)
         self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
-        self.teacher.config.use_auxiliary_loss = False  # only the last layer's prediction
+        self.teacher.config.use_auxiliary_loss = False  # only the last layer's prediction is used
         trained = [p for p in self.student.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             trained,

@@ -3,7 +3,7 @@
     python benchmarks/predict_memory.py --output=runs/predict_memory --device=cpu
     python benchmarks/predict_memory.py --output=runs/predict_memory --device=cpu --probabilities
 
-Draws the photos, exports a network that nobody trained, and runs the command line on them. Linux.
+Draws the photos, exports an untrained network, and runs main.py on them. Needs Linux.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/prepare_voc.py
 
-Makes both official archives (1.2 GB) in a temporary folder, runs `main.py --mode=prepare` on them
-in a process of its own, and once more killed (SIGKILL) half way and started again.
+Writes replicas of both official archives (1.2 GB) to a temporary folder, and measures the process
+`main.py --mode=prepare`: once to the end, again with nothing left to do; and from the beginning,
+killed (SIGKILL) half way and started again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.generated_files import encode, picture, regions
 ROOT = Path(__file__).parents[1]
 COUNTS = {"train": 1_464, "val": 1_449, "aug": 9_118}
 SIZE = (375, 500)  # height and width of most images of VOC
-VARIANTS = 64  # different pictures; all files differ by a few bytes after the picture's end
+VARIANTS = 64  # number of different pictures; bytes after a picture's end make all files differ
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def write_archives(folder: Path) -> int:
 
 
 def voc_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
-    """The files of VOC2012 at their size."""
+    """The files of VOC2012, with images and masks of the usual size."""
     images = [encode(picture(i, SIZE), "JPEG") for i in range(VARIANTS)]
     masks = [replicas.palette_png(regions(i, SIZE)) for i in range(VARIANTS)]
     for split in ("train", "val"):
@@ -97,7 +98,7 @@ def voc_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
 
 
 def sbd_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
-    """The files of SBD at their size."""
+    """The files of SBD, with masks of the usual size."""
     masks = [replicas.sbd_mat(regions(i, SIZE) % 255) for i in range(VARIANTS)]
     for i, name in enumerate(ids["aug"]):
         yield f"cls/{name}.mat", masks[i % VARIANTS]

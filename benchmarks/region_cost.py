@@ -27,8 +27,8 @@ def problem(name: str, side: int) -> tuple[Callable[[Values], jax.Array], Values
       side: h and w.
 
     Returns:
-      The loss of the values {"class_logits" [1, N, K+1], "mask_logits" [1, N, h, w], "features"
-      [1, h, w, C]}, and the values. The segments are 4 x 4 blocks of the grid, in all slots.
+      The loss, as a function of the values {"class_logits" [1, N, K+1], "mask_logits" [1, N, h, w],
+      "features" [1, h, w, C]}, and the values. The grid has 8 x 8 blocks, each in one segment.
     """
     rng = np.random.default_rng(0)
     values = {
@@ -36,7 +36,7 @@ def problem(name: str, side: int) -> tuple[Callable[[Values], jax.Array], Values
         "mask_logits": rng.standard_normal((1, QUERIES, side, side), np.float32),
         "features": rng.standard_normal((1, side, side, CHANNELS), np.float32),
     }
-    # Every slot has a block, and no block two slots.
+    # Every slot has some of the blocks, and every block belongs to one slot.
     owner = np.resize(rng.permutation(SLOTS), (8, 8)).repeat(side // 8, 0).repeat(side // 8, 1)
     if name == "region":
         return lambda values: region_losses(values, owner), values
@@ -47,10 +47,10 @@ def problem(name: str, side: int) -> tuple[Callable[[Values], jax.Array], Values
 
 
 def region_losses(values: Values, owner: np.ndarray) -> jax.Array:
-    """RCC + SMC + RMC + RFC of one layer, as the training step sums them up.
+    """RCC + SMC + RMC + RFC of one layer, without their weights.
 
     Args:
-      values: see `problem`.
+      values: class logits, mask logits and features, as `problem` returns them.
       owner: [h, w], slot of each pixel.
     """
     segments = Segments(

@@ -3,8 +3,8 @@
     python benchmarks/resident_memory.py --output=runs/memory     # the quickstart, 2,000 steps
     python benchmarks/resident_memory.py --output=runs/steps -- --config.eval_every_steps=2000
 
-The second leaves evaluations and their pictures out. Reads the process's memory from Linux's /proc
-at each progress line. A run directory that is not new is refused.
+The second command has no evaluations and pictures before the end. At each progress line the memory
+of the run is read from Linux's /proc. A run directory that exists already is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STEP = re.compile(r" step (\d+)/\d+ ")
 
 
 def main() -> None:
-    """Prints memory beside steps, and how much a thousand steps add after the warm-up."""
+    """Prints memory by step, and how much a thousand steps add after the warm-up."""
     command_line = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     command_line.add_argument("--output", type=Path, required=True, help="run directory to make")
     command_line.add_argument("--steps", type=int, default=2_000)
@@ -64,7 +64,7 @@ def measure(arguments: argparse.Namespace) -> list[tuple[int, float]]:
 
 
 def resident_mib(pid: int) -> float:
-    """What of a process is in memory."""
+    """Resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
 

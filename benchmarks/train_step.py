@@ -3,9 +3,10 @@
     python benchmarks/train_step.py                   # a GPU: 512 x 512, 16 + 16, bfloat16
     python benchmarks/train_step.py --device=cpu      # 256 x 256, 1 + 1, float32
 
-Ours: all of a step of `configs/voc_train_half.py` (colour, teacher, CutMix, student on both halves,
-matching, all losses, AdamW, EMA). The peer's: see `benchmarks/peer.py`. One after the other, each
-in a process of its own, on generated images; medians. Runs without TensorFlow.
+Ours is a whole step of `configs/voc_train_half.py`: colour, teacher, CutMix, student on labelled
+and unlabelled images, matching, all losses, AdamW, EMA. `benchmarks/peer.py` says what the peer's
+step does. Each side runs in a process of its own, on generated images and without TensorFlow; the
+table has medians.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import bench
 
-# By device: crop, labelled, unlabelled, dtype, rounds.
+# Device -> crop, labelled images, unlabelled images, dtype, rounds.
 DEFAULTS = {"cpu": (256, 1, 1, "float32", 9), "cuda": (512, 16, 16, "bfloat16", 20)}
 SIDES = ("ours", "peer")
 WARM_UP = 2  # rounds, after the first step
 
 
 def parse() -> argparse.Namespace:
-    """The command line, with defaults of the device."""
+    """The command line; defaults depend on the device."""
     parser = bench.parser(__doc__)
     parser.add_argument("--crop", type=int)
     parser.add_argument("--labeled", type=int)
@@ -59,7 +60,10 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One side's steps: {"device", "seconds", "memory" in bytes or None, "first"}."""
+    """Times one side: {"device", "seconds" of each step, "memory" in bytes or None, "first"}.
+
+    "first" is the time in seconds until the end of the first step, setting up included.
+    """
     bench.choose_platform(arguments.device)
     config = make_config(arguments)
     start = time.perf_counter()
@@ -85,7 +89,7 @@ def make_config(arguments: argparse.Namespace):
     config.model.num_queries = arguments.queries
     config.max_segments = min(config.max_segments, arguments.queries)
     config.unsup_weight = config.unsup_weight if arguments.unlabeled else 0.0
-    # An untrained teacher is sure of nothing: without thresholds the losses have their full work.
+    # An untrained teacher passes no threshold: without thresholds the losses have work to do.
     config.pseudo.score_threshold = config.pseudo.mask_threshold = 0.0
     if arguments.unlabeled == 1:
         config.cutmix.probability = 0.0  # one image has no partner
@@ -93,7 +97,7 @@ def make_config(arguments: argparse.Namespace):
 
 
 class Ours:
-    """Our step, again and again on one batch."""
+    """Our training step, repeated on one batch."""
 
     def __init__(self, config):
         """Builds state, step and batch."""

@@ -1,4 +1,4 @@
-"""`config.data.name` -> an open data set."""
+"""Opens the data set that `config.data.name` names."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ class Builder:
     """A kind of data set.
 
     Attributes:
-      listing: of what lies where `config.data` says.
-      unions: see `Ids`.
-      needs_files: whether it is read from files, so that prepared records can do without them.
-      downloaded: whether files were downloaded, which are used where `data.dir` is empty.
+      listing: given `config.data`, lists the classes, and the examples' files.
+      unions: name of a union -> the splits that it joins.
+      needs_files: whether the examples come from files. If so, prepared records alone are enough
+        when `data.dir` is empty.
+      downloaded: given `config.data`, whether the files have been downloaded. If so, they are used
+        when `data.dir` is empty.
     """
 
     listing: Callable[[ConfigDict], Listing]
@@ -54,16 +56,16 @@ BUILDERS = {
 
 
 def open_dataset(data: ConfigDict) -> Dataset:
-    """Opens the data set that `config.data` describes. Its splits are prepared when first read.
+    """Opens the data set that `config.data` describes. Each split is prepared when first read.
 
-    A prepared copy of a split is used again only if the files have not changed. With an empty
-    `data.dir` prepared copies are enough: the files need not be there any more.
+    A prepared copy of a split is used again as long as the files have not changed. If `data.dir` is
+    empty, prepared copies are enough: the files themselves may be gone.
 
     Args:
       data: `config.data`.
 
     Raises:
-      DataError: an unknown name, files that cannot be used, or another number of classes than
+      DataError: the name is unknown, files cannot be used, or the number of classes is not
         `num_classes`.
     """
     if data.name not in BUILDERS:
@@ -91,7 +93,7 @@ def open_dataset(data: ConfigDict) -> Dataset:
 
 
 def _other_number(data: ConfigDict, number: int, classes_file: str) -> DataError:
-    """What to say where the data set has another number of classes than the config."""
+    """The error for a data set whose number of classes is not the config's."""
     if classes_file:
         return DataError(
             f"{classes_file} names {number} classes and config.data.num_classes is "
@@ -104,7 +106,7 @@ def _other_number(data: ConfigDict, number: int, classes_file: str) -> DataError
 
 
 def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> Dataset:
-    """The data set with splits that are prepared from files as they are now."""
+    """Adds splits to the data set; each is prepared from its files when it is first read."""
 
     def opener(name: str, split: Split) -> Callable[[], records.Records]:
         def open_split() -> records.Records:
@@ -126,7 +128,7 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
 
 
 def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[Path]]) -> Dataset:
-    """The data set as it was prepared."""
+    """The data set from its prepared copies alone, without the files."""
     opened = {s: records.open_records(paths[0]) for s, paths in copies.items() if len(paths) == 1}
     only = f"{data.prepared_dir} holds only {', '.join(opened)} of it; set config.data.dir."
     absent = {name: only for union, parts in builder.unions.items() for name in (union, *parts)}

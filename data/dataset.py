@@ -15,8 +15,8 @@ class Dataset:
     Attributes:
       name: as in `config.data.name`.
       class_names: K names; the id of a class is its position.
-      ids: of every split, prepared or not.
-      notes: what a user should know about the files, and need not mend.
+      ids: of the examples of every split, prepared or not.
+      notes: facts about the files that a user should know, but need not correct.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Dataset:
         openers: Mapping[str, Callable[[], Records]],
         notes: Sequence[str] = (),
     ):
-        """A data set whose splits `openers` open, each when it is first needed."""
+        """Creates a data set. The opener of a split is called when the split is first read."""
         self.name = name
         self.class_names = tuple(class_names)
         self.ids = ids
@@ -41,7 +41,13 @@ class Dataset:
         openers: Mapping[str, Callable[[], Records]],
         notes: Sequence[str] = (),
     ) -> Dataset:
-        """The data set with more splits: their examples' ids, what opens them, notes on them."""
+        """Returns a data set with more splits.
+
+        Args:
+          names: split -> ids of its examples.
+          openers: split -> what opens its records.
+          notes: facts about the splits' files that a user should know.
+        """
         ids = dataclasses.replace(self.ids, splits={**self.ids.splits, **names})
         openers = {**self._openers, **openers}
         return Dataset(self.name, self.class_names, ids, openers, (*self.notes, *notes))
@@ -69,7 +75,7 @@ class Dataset:
         """Reads records.
 
         Args:
-          keys: of the records, in any order, repeats allowed.
+          keys: which records to read, in any order; repeats are allowed.
           labels: whether to read the masks.
 
         Returns:

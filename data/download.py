@@ -19,9 +19,9 @@ class Archive:
     """A file that its makers publish.
 
     Attributes:
-      name: the file's.
-      urls: where it can be had; tried in turn.
-      md5: its checksum.
+      name: of the file.
+      urls: addresses of the file, tried in turn.
+      md5: checksum of the file, in hexadecimal digits.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Archive:
 def download(archive: Archive, folder: Path) -> Path:
     """Downloads a file into a folder, with a progress bar, and checks it.
 
-    A file that is already there is used as it is: it was checked when it came.
+    A file that is already in the folder is not checked again: that was done when it was downloaded.
 
     Raises:
-      DataError: it cannot be had; the message says where to get it and where to put it.
+      DataError: no address works; the message says where to get the file and where to put it.
     """
     target = folder / archive.name
     if target.is_file():
         return target
-    partial = folder / f"partial-{os.getpid()}"  # what is half there is never taken for the file
+    partial = folder / f"partial-{os.getpid()}"  # so that half a file is never taken for the whole
     errors = []
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
@@ -50,7 +50,7 @@ def download(archive: Archive, folder: Path) -> Path:
             try:
                 os.replace(_fetch(archive, url, partial), target)
                 return target
-            except Exception as error:  # Keras raises plain ones
+            except Exception as error:  # Keras raises plain `Exception`s
                 errors.append(f"{url}: {str(error).strip() or type(error).__name__}")
     except OSError as error:
         errors.append(str(error))

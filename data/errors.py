@@ -28,7 +28,7 @@ class DataError(ValueError):
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and a sign that there are more."""
+    """The first five names, and "..." if there are more."""
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 

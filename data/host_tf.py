@@ -3,10 +3,11 @@
 import os
 import re
 
-# What goes wrong is raised as well; logged, it would stand between our own messages. JAX sets 1.
+# TensorFlow also raises the errors that it logs, so the log would only clutter our own messages.
+# Level 1 is not the user's choice: JAX sets it.
 if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# Decoding and resizing make no use of it; on some CPUs it announces itself, whatever the log level.
+# Decoding and resizing do not use oneDNN, and on some CPUs it prints a notice at any log level.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import tensorflow as tf
@@ -17,19 +18,20 @@ tf.config.set_visible_devices([], "GPU")
 __all__ = ["reason", "tf"]
 
 
-# What stands around a message: names of ops, of tf.data's iterators, an assertion's values.
+# What to cut from a message: names of ops and of tf.data's iterators, the values of an assertion.
 _AROUND = (
     (r"\{\{.*?\}\}\s*", ""),
     (r"\s*\[Op:\w*\].*", ""),
     (r"^Error in user-defined function .*? with iterator: \S+: ", ""),
     (r"^assertion failed: \[(.*?)\].*", r"\1"),
-    (r"\. One of JPEG, .* required\.?$", ""),  # more kinds than data sets may hold
+    (r"\. One of JPEG, .* required\.?$", ""),  # lists formats that data sets may not hold
 )
 
 
 def reason(error: tf.errors.OpError) -> str:
-    """What a TensorFlow error says, in one line and without where in the graph it was."""
-    # In a graph tracebacks come before the message, and the way to the op behind it, all indented.
+    """A TensorFlow error's message in one line, without its place in the graph."""
+    # In a graph, indented lines surround the message: tracebacks before it, the path to the op
+    # after it.
     lines = [line for line in str(error.message).splitlines() if line and not line[0].isspace()]
     text = lines[-1] if lines else type(error).__name__
     for pattern, replacement in _AROUND:

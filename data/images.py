@@ -1,4 +1,4 @@
-"""What can be said of an encoded image before a decoder takes time and memory for it."""
+"""Decodes images, and first refuses those that claim more than the file or memory can hold."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import numpy as np
 
 from data.host_tf import reason, tf
 
-# TensorFlow's limit for JPEG; its one for PNG, four times as much, takes 2 GiB a thread.
+# TensorFlow's limit for JPEG. Its limit for PNG is four times as high: 2 GiB a thread.
 MAX_PIXELS = 2**29 // 3
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_JPEG_PIXELS_A_BYTE = 8 * 64  # a block of 64 pixels takes one bit at the least
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers that lead a JPEG's size
+_JPEG_PIXELS_A_BYTE = 8 * 64  # each block of 64 pixels takes at least one bit
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of a JPEG's size
 
 
 class ImageError(ValueError):
-    """An image that cannot be decoded; the message says why, and does not name it."""
+    """An image that cannot be decoded. The message says why, but not which image it is."""
 
 
 def decode(image: bytes) -> np.ndarray:
     """Pixels uint8 [H, W, 3] of an image that training can decode.
 
     Raises:
-      ImageError: it cannot.
+      ImageError: training cannot decode the image.
     """
     check_claims(image)
     try:
-        # The decoder training uses: what passes here cannot fail there.
+        # Training uses the same decoder, so an image that passes here cannot fail there.
         decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
         raise ImageError(reason(error)) from error
@@ -39,13 +39,13 @@ def is_jpeg(image: bytes) -> bool:
 
 
 def check_claims(image: bytes) -> None:
-    """Refuses a PNG or JPEG that claims more than its bytes can hold, or more than memory should.
+    """Refuses a PNG or JPEG that claims more pixels than its bytes, or our memory, can hold.
 
-    One flipped bit is enough for that. libpng takes all the memory that a chunk claims to need, up
-    to 2 GiB, before it looks for its content, and libjpeg fills what is missing with grey.
+    One flipped bit is enough for such a claim. libpng allocates all that a chunk claims to need, up
+    to 2 GiB, before it reads the content; libjpeg fills missing pixels with grey.
 
     Raises:
-      ImageError: it does.
+      ImageError: the image claims too much, or a chunk of a PNG is cut off.
     """
     pixels_a_byte, (height, width) = MAX_PIXELS, (0, 0)
     if image.startswith(_PNG):
@@ -62,25 +62,25 @@ def check_claims(image: bytes) -> None:
 
 
 def _check_chunks(image: bytes) -> None:
-    """PNG: chunks of length (4 bytes), name (4), content and checksum (4), the last one IEND."""
+    """Refuses a PNG that ends within a chunk: length (4 bytes), name (4), content, checksum (4)."""
     start = len(_PNG)
     while start < len(image):
         length, name = int.from_bytes(image[start : start + 4], "big"), image[start + 4 : start + 8]
         start += 12 + length
-        if name == b"IEND":  # what comes behind it is not read
+        if name == b"IEND":  # the last chunk; decoders do not read on
             return
     if start > len(image):
         raise ImageError("it ends within one of its parts")
 
 
 def _jpeg_size(image: bytes) -> tuple[int, int]:
-    """What a JPEG's header says; (0, 0) if it has none, which the decoder will find, too."""
+    """Height and width in a JPEG's header; (0, 0) if there is none, which the decoder refuses."""
     start = 2
     while start + 9 <= len(image) and image[start] == 0xFF:
         marker = image[start + 1]
         if marker in _FRAMES:
             height, width = image[start + 5 : start + 7], image[start + 7 : start + 9]
             return int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        # A marker may follow any number of fill bytes; of others the length comes next.
+        # 0xFF as a marker is a fill byte. After any other marker comes its segment's length.
         start += 1 if marker == 0xFF else 2 + int.from_bytes(image[start + 2 : start + 4], "big")
     return 0, 0

@@ -14,7 +14,7 @@ from data.trees import FolderTree, Tree
 ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
 SPLIT_NAME = re.compile(r"[\w-]+")
 _LAYOUT = "expected images/{split}/NAME.jpg (or .png) and labels/{split}/NAME.png"
-# Images that training's decoder does not know, or (.jfif) that nobody takes for a .jpg.
+# Formats that a data set may not hold. They are refused, so that no image is skipped in silence.
 _UNREAD = (
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".tif", ".tiff", ".webp",
 )  # fmt: skip
@@ -26,11 +26,12 @@ def read_splits(root: Path, num_classes: int, required: Sequence[str] = ()) -> d
     Args:
       root: the folder that holds `images` and `labels`.
       num_classes: K.
-      required: splits that must be there; without them any folder below `images` is one, and
-        images that lie in no folder make the split "all".
+      required: the splits to read, all of which must be there. If empty, every folder in `images`
+        is a split, and images directly in `images` make the split "all".
 
     Raises:
-      DataError: folders are missing or empty, or two images would have one id.
+      DataError: a folder is missing or empty, or its name cannot be a split's; an image has a
+        format that training cannot read; or two images would have one id.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set config.data.dir to the data set's folder.")
@@ -67,7 +68,8 @@ def read_unlabeled(root: Path) -> Split:
     """Lists every image below a folder; none has a mask.
 
     Raises:
-      DataError: there is no such folder, or no image in it, or one that training cannot read.
+      DataError: the folder is missing or holds no image, an image has a format that training
+        cannot read, or two images would have one id.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; correct config.data.unlabeled_dir.")
@@ -96,7 +98,7 @@ def read_unlabeled(root: Path) -> Split:
 def _labelled_split(
     root: Path, images: Tree, labels: Tree, names: Sequence[str], num_classes: int, split: str
 ) -> Split:
-    """A split of the images `names`; ids leave out its folder and the suffix."""
+    """The split of the images `names`. An id is a name without the split's folder and suffix."""
     folder = "" if split == ONE_SPLIT else split
     inside = f"{folder}/" if folder else ""
     masks = {_mask_key(name): name for name in labels.names if name.startswith(inside)}
@@ -118,7 +120,7 @@ def _labelled_split(
         sources.append(tree_source(example, (images, name), mask, num_classes, missing=missing))
         stamped += [(images, name), mask]
     stray = sorted(masks[key] for key in masks.keys() - set(files.values()))
-    if not folder:  # the others belong to other splits
+    if not folder:  # masks in folders belong to other splits
         stray = [name for name in stray if "/" not in name]
     notes = _stray_note(labels, stray, folder)
     fingerprint = fingerprint_of(stamped, str(num_classes))
@@ -126,7 +128,7 @@ def _labelled_split(
 
 
 def _by_id(images: Tree, names: Sequence[str], inside: str) -> dict[str, str]:
-    """Each example's id and its image: the name without a folder and its suffix.
+    """Example id -> name of its image. The id is that name without `inside` and the suffix.
 
     Raises:
       DataError: two images would have one id.
@@ -147,7 +149,7 @@ def _by_id(images: Tree, names: Sequence[str], inside: str) -> dict[str, str]:
 
 
 def _stray_note(labels: Tree, names: Sequence[str], folder: str) -> tuple[str, ...]:
-    """What to say of masks that no image of a split has: nothing, or one note."""
+    """At most one note: on masks that belong to no image of the split."""
     names = [name for name in names if name.lower().endswith((*IMAGE_SUFFIXES, *_UNREAD))]
     if not names:
         return ()
@@ -159,7 +161,7 @@ def _stray_note(labels: Tree, names: Sequence[str], folder: str) -> tuple[str, .
 
 
 def _unread(tree: Tree) -> list[str]:
-    """What to say of images that would be left out: nothing, or one problem."""
+    """At most one problem: images whose format a data set may not hold."""
     names = [name for name in tree.names if name.lower().endswith(_UNREAD)]
     if not names:
         return []
@@ -170,7 +172,7 @@ def _unread(tree: Tree) -> list[str]:
 
 
 def _mask_key(name: str) -> str:
-    """A mask's name, with its suffix in small letters."""
+    """A mask's name, with its suffix in lower case."""
     stem, dot, suffix = name.rpartition(".")
     return stem + dot + suffix.lower()
 

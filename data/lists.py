@@ -1,11 +1,11 @@
-"""Reads files that list examples, in the formats in which they are published.
+"""Reads files that list examples, in the formats in which such lists are published.
 
-A line holds an id, an image's path, or an image's path followed by its mask's (CPS and UniMatch
-publish theirs so), parted by a tab or spaces. Of a path only as much of the end counts as the data
-set's ids have, without the suffix: `leftImg8bit/train/jena/jena_000078_000019_leftImg8bit.png` and
+A line holds an id, an image's path, or an image's path and its mask's path with a tab or spaces
+between them, as CPS and UniMatch publish them. A path names the example whose id is the end of the
+path, without the suffix: `leftImg8bit/train/jena/jena_000078_000019_leftImg8bit.png` and
 `/images/train/jena_000078_000019.png` both name `jena_000078_000019`. Windows line ends, blank
-lines, a byte order mark and a missing last newline are fine. Ids are looked up in all splits;
-`split/id` names the split, too.
+lines, a byte order mark and a missing last newline are fine. An id is looked up in all splits;
+`split/id` looks in one split only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def read(
       (split, position in it) of each.
 
     Raises:
-      DataError: the file cannot be read, lists nothing, or names what is unknown or not unique.
+      DataError: the file cannot be read or is empty; or an entry is unknown, names several
+        examples, or names the same example as another entry.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -79,7 +80,7 @@ def read(
 
 
 def _places(ids: Mapping[str, Sequence[str]]) -> tuple[Places, Places]:
-    """Where each id is, and where each id's last part is."""
+    """Places by id and by split/id, and places by what follows an id's last slash."""
     exact: Places = {}
     loose: Places = {}
     for split, names in ids.items():
@@ -101,11 +102,11 @@ def _find(line: str, exact: Places, loose: Places) -> list[tuple[str, int]]:
 
 
 def _candidates(line: str) -> Iterator[str]:
-    """What on a line may be an id, the longest first."""
+    """Texts on a line that may be an id, the longest first."""
     pair = _PAIR.fullmatch(line)
     first = pair["image"] if pair else line.split("\t")[0].strip()
     texts = [first]
-    if not first.lower().endswith(IMAGE_SUFFIXES):  # an id may hold spaces, or something follow it
+    if not first.lower().endswith(IMAGE_SUFFIXES):  # a space may be part of the id, or end it
         texts.append(line.split()[0])
     for text in texts:
         parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part != "/"]

@@ -1,4 +1,4 @@
-"""Checks class ids and brings them into the one form that is stored."""
+"""Reads masks, checks their class ids, and encodes them in the one form that records hold."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image, UnidentifiedImageError
 from data.images import MAX_PIXELS
 from data.label_values import VOID
 
-# Pillow's modes of PNG files without colours.
+# Pillow's modes of PNG files that hold numbers, but not 8-bit ids -> what is wrong with them.
 _ALMOST_IDS = {
     "I": "16 bits a pixel",
     "I;16": "16 bits a pixel",
     "LA": "a second channel, for transparency",
 }
-_BIT_DEPTH = 24  # where a PNG file says how many bits a pixel has
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; MAX_PIXELS is ours, and says what to do
+_BIT_DEPTH = 24  # position of the byte in a PNG file that says how many bits a pixel has
+Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off: ours, MAX_PIXELS, tells users what to do
 
 
 class MaskError(ValueError):
@@ -26,26 +26,26 @@ class MaskError(ValueError):
 
 
 def read_ids(content: bytes, where: str) -> np.ndarray:
-    """Reads a mask's file; palette images give their indices.
+    """Reads a mask's file; of an image with a palette it returns the indices.
 
     Args:
-      content: of the file.
+      content: the file's bytes.
       where: the file, for messages.
 
     Returns:
       uint8 [H, W].
 
     Raises:
-      MaskError: not an image of ids.
+      MaskError: the file is not an image of ids.
     """
     try:
-        # PNG alone: a JPEG changes ids, and Pillow would start other programs for some formats.
+        # Only PNG: JPEG changes ids, and for some formats Pillow would start other programs.
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            _check_form(image, content, where)  # before any memory is taken for pixels
+            _check_form(image, content, where)  # before memory is allocated for pixels
             return np.asarray(image)
     except MaskError:
         raise
-    except Exception as error:  # Pillow raises whatever damaged bytes lead to
+    except Exception as error:  # damaged bytes make Pillow raise any kind of error
         unknown = isinstance(error, UnidentifiedImageError)
         raise MaskError(
             f"{where}: cannot be read as an image ({'not a PNG' if unknown else error}); "
@@ -84,11 +84,11 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
     Args:
       ids: uint8 [H, W].
       where: the file, for messages.
-      size: height and width of the image it belongs to.
+      size: height and width of the mask's image.
       num_classes: K; ids 0..K-1 and 255 are allowed.
 
     Raises:
-      MaskError: another size, or other ids.
+      MaskError: the mask's size is not the image's, or an id is not allowed.
     """
     if ids.shape != size:
         rotated = ids.shape == size[::-1]
@@ -112,8 +112,10 @@ def stored(
     """Reads, checks and encodes a mask.
 
     Args:
-      read: gives the ids, uint8 [H, W].
-      where, size, num_classes: see `check_ids`.
+      read: returns the ids, uint8 [H, W]; may raise `MaskError`.
+      where: the file, for messages.
+      size: height and width of the mask's image.
+      num_classes: K; ids 0..K-1 and 255 are allowed.
 
     Returns:
       (PNG with one channel, "") or (b"", what is wrong with the mask and how to mend it).
@@ -127,7 +129,7 @@ def stored(
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """uint8 [H, W] or [H, W, 3] as a PNG; fast rather than small."""
+    """Encodes uint8 [H, W] or [H, W, 3] as a PNG, compressed fast rather than well."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Photos that are stored turned or mirrored, which only their EXIF data say."""
+"""Turns photos upright that are stored turned or mirrored, as only their EXIF data say."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from data.masks import encode_png
 
 UPRIGHT = 1
 SWAPPED = (5, 6, 7, 8)  # these swap height and width
-_OTHERS = range(2, 9)  # values without a meaning turn nothing
-_FORMATS = ("JPEG", "PNG", "WEBP")  # those of training's decoder that can have EXIF data
-_QUALITY = 95  # of a JPEG that is written again: nothing that can be seen is lost
+_OTHERS = range(2, 9)  # any value outside of EXIF's 1 to 8 counts as upright
+_FORMATS = ("JPEG", "PNG", "WEBP")  # what training can decode and EXIF data can be in
+_QUALITY = 95  # of a JPEG that is written again; the loss cannot be seen
 
 
 def orientation_of(image: bytes) -> int:
-    """EXIF's orientation of an encoded image, 1 to 8; `UPRIGHT` where it has none."""
+    """EXIF's orientation of an encoded image, 1 to 8; `UPRIGHT` if it has none."""
     try:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as opened:
             return _read(opened)
-    except Exception:  # of any kind, if EXIF is damaged; the decoder of training does not read it
+    except Exception:  # damaged EXIF data raise any error; training's decoder does not read them
         return UPRIGHT
 
 
 def orientation_of_file(image: Image.Image, path: Path) -> int:
-    """The same of an open file of any format."""
-    # For a PNG without EXIF data Pillow decodes all of it, to look behind the pixels.
+    """EXIF's orientation of an open image of any format; `path` is its file."""
+    # Pillow would decode a whole PNG to find out whether EXIF data follow the pixels.
     if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
         return UPRIGHT
     try:
         return _read(image)
-    except Exception:  # damaged EXIF data, of which the pixels know nothing
+    except Exception:  # damaged EXIF data do not affect the pixels
         return UPRIGHT
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Brings pixels [H, W, 3] as they are stored to how they are displayed."""
+    """Turns pixels [H, W, 3] from how they are stored to how they are displayed."""
     if orientation in SWAPPED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -50,11 +50,11 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def encode_again(pixels: np.ndarray, image: bytes) -> bytes:
-    """Encodes pixels uint8 [H, W, 3] that come from `image`: a JPEG stays one, and small."""
+    """Encodes pixels uint8 [H, W, 3]: as a JPEG if `image` is one, so that it stays small."""
     if not is_jpeg(image):
         return encode_png(pixels)
     buffer = io.BytesIO()
-    # Colours at full resolution: the decoder has interpolated them, and they would be halved again.
+    # No subsampling: the image may have lost half of its colours' resolution already.
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
 

@@ -1,7 +1,8 @@
 """Writes the prepared records of one split (`data.records`).
 
-Shards are written by several threads and each is renamed when it is whole: a preparation that was
-interrupted goes on where it was. (TFDS's own builders begin anew, and write everything twice.)
+Several threads write shards, and each shard is renamed when it is complete. So a preparation that
+was interrupted continues where it stopped. (TFDS's own builders start again from the beginning, and
+write everything twice.)
 """
 
 from __future__ import annotations
@@ -50,28 +51,30 @@ def prepare(
     origin: str = "",
     root: str = "",
 ) -> None:
-    """Writes the records of a split, or goes on where an interrupted preparation was.
+    """Writes the records of a split, or continues an interrupted preparation.
 
-    Nothing half-prepared is ever found at `path`: the records are written beside it and the folder
-    is renamed at the end. If an image is bad, nothing stays.
+    Nothing half-prepared is ever at `path`: the records are written beside it, and the folder is
+    renamed at the end. If an image cannot be used, everything written is deleted.
 
     Args:
-      path: see `records.records_path`; if it exists, another process was first.
+      path: folder to write, as `records.records_path` gives it. If it exists, another process was
+        first, and nothing is done.
       name: of the data set.
       title: of the progress bar.
       class_names: K names.
       sources: the split's examples.
-      origin, root: see `records.Records`.
+      origin: what the records are made from, as the user gave it.
+      root: the folder that holds the files; "" if there are none.
 
     Raises:
       DataError: the folder cannot be written, or images cannot be read; all of them are named.
     """
-    # In a folder of its own, and never deleted: a lock file that another process may still be
-    # waiting for would lock nothing.
+    # The lock file is outside of the folder that it locks, and is never deleted: if a process
+    # deleted it while another one waits for it, a third one could make and take a new one.
     lock = Path(tempfile.gettempdir()) / f"prepare-{digest(str(path))}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):  # of several processes one prepares, and the others wait
+        with FileLock(lock):  # one process prepares, the others wait
             if not path.exists():
                 _prepare(path, name, title, class_names, sources, origin, root)
     except OSError as error:
@@ -83,7 +86,7 @@ def prepare(
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            path.parent.rmdir()  # only if empty: an error left nothing to keep
+            path.parent.rmdir()  # does nothing unless an error left the folder empty
 
 
 def _prepare(
@@ -113,7 +116,7 @@ def _write_shards(
     starts = range(0, len(sources), _SHARD_SIZE)
     parts = [sources[start : start + _SHARD_SIZE] for start in starts]
     files = [work / _shard_name(name, index, len(parts)) for index in range(len(parts))]
-    stop = threading.Event()  # set on an error: the other threads end, too
+    stop = threading.Event()  # set on an error, to end the other threads
     with (
         tqdm(total=len(sources), desc=title, unit=" images", delay=1, mininterval=1) as progress,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
@@ -133,7 +136,7 @@ def _write_shards(
 def _write_shard(
     file: Path, sources: Sequence[Source], *, root: str, progress: tqdm, stop: threading.Event
 ) -> tuple[list[Example], list[str]]:
-    """Writes one shard, unless it is there; returns its examples and what is wrong with others."""
+    """Writes one shard unless it exists; returns its examples, and problems of unusable images."""
     known = file.with_name(f"{file.name}.json")
     if known.is_file() and file.is_file():
         examples = [Example(*row) for row in json.loads(known.read_text(encoding="utf-8"))]
@@ -197,7 +200,7 @@ def _write_metadata(
     made_from: Mapping[str, str],
 ) -> None:
     """Turns a folder of whole shards into a TFDS data set."""
-    for file in (*work.glob("*.json"), *work.glob("*.partial")):  # partial: of killed processes
+    for file in (*work.glob("*.json"), *work.glob("*.partial")):  # killed processes leave .partial
         file.unlink()
     size = sum(file.stat().st_size for file in work.iterdir())
     split = tfds.core.SplitInfo(

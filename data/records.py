@@ -1,10 +1,10 @@
-"""Prepared records of one split: what they are, where they lie, and random access to them.
+"""Prepared records of one split: their form, their place, and random access to them.
 
-A split's records are a TFDS data set in ArrayRecord files, so that example i is read directly:
-`image` (encoded bytes, as they came; a photo that is stored turned is made upright), `label` (PNG,
-one channel), `id`. What must be known about an example without reading it lies beside them in
-examples.json, with files named relative to the data set's folder, which may be moved or copied.
-`data.preparation` writes them.
+A split's records are a TFDS data set in ArrayRecord files, so that any example is read directly. A
+record holds `image` (the file's bytes, encoded again only if the photo was stored turned), `label`
+(PNG, one channel) and `id`. Beside the records lies examples.json, with what must be known about
+an example without reading it. It names files relative to the data set's folder, so that this folder
+may be moved or copied. `data.preparation` writes all of this.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import tensorflow_datasets as tfds
 
 from data.errors import DataError
 
-VERSION = "2.2.0"  # of the records' form; another one is prepared anew
-TFDS_SPLIT = "examples"  # the only one of each data set
+VERSION = "2.2.0"  # of the records' form; records of another version are prepared anew
+TFDS_SPLIT = "examples"  # the one split of each TFDS data set
 EXAMPLES = "examples.json"
 
 
@@ -36,9 +36,9 @@ class Example:
       id: its name, unique in the split.
       height, width: of the image as it is displayed, in pixels.
       label_error: why its mask cannot be used, with the file and the remedy; "" if it can. It
-        matters only to splits whose masks are read.
-      digest: of the image's encoded bytes as they came: equal for copies of one file.
-      label_digest: of the mask, as it is stored.
+        matters only if the split's masks are read.
+      digest: of the image file's bytes; equal for copies of one file.
+      label_digest: of the mask as it is stored.
     """
 
     id: str
@@ -54,11 +54,11 @@ class Records:
     """The prepared records of one split.
 
     Attributes:
-      path: where they lie.
+      path: their folder.
       class_names: K names.
       examples: in the order of the records.
-      origin: what they were made from, as the user gave it: splits with different ones do not
-        belong together.
+      origin: what they were made from, as the user gave it. Splits with different origins do not
+        belong to one data set.
       root: the folder that held the files when they were prepared; "" if there were none.
     """
 
@@ -72,15 +72,15 @@ class Records:
         """Reads records: {"image", "label", "id"} each, encoded.
 
         Raises:
-          DataError: they are damaged.
+          DataError: the records are damaged.
         """
         try:
             return self._source.__getitems__(list(indices))
         except MemoryError:
             raise
-        except Exception:  # ArrayRecord, protobuf and TFDS each have their own
+        except Exception:  # ArrayRecord, protobuf and TFDS each raise their own kind
             pass
-        try:  # once more: what a network's disk failed at for a moment is not damaged
+        try:  # once more: a network disk may have failed for a moment only
             return self._source.__getitems__(list(indices))
         except Exception as error:
             raise _damaged(self.path, error) from error
@@ -93,7 +93,7 @@ class Records:
 
 
 def records_path(prepared_dir: str, name: str, split: str, fingerprint: str) -> Path:
-    """Where a split's records lie; `fingerprint` must change whenever their content would."""
+    """The folder of a split's records; `fingerprint` must change whenever their content would."""
     root = Path(prepared_dir).expanduser().absolute()
     return root / name / f"{split}-{fingerprint}" / VERSION
 
@@ -108,7 +108,7 @@ def prepared_paths(prepared_dir: str, name: str) -> dict[str, list[Path]]:
 
 
 def earlier_copies(current: Records) -> list[Path]:
-    """Folders of other prepared copies of the same split of the same files, as they were before."""
+    """Folders of copies of this split that were prepared from an earlier state of its files."""
     folder, name = current.path.parent, current.path.parent.name
     split = name.rpartition("-")[0]
     copies = {}
@@ -116,7 +116,7 @@ def earlier_copies(current: Records) -> list[Path]:
         version, copy = file.parent, file.parent.parent
         if version == current.path or copy.name.rpartition("-")[0] != split:
             continue
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # of a damaged file
             if current.root and json.loads(file.read_text("utf-8")).get("root") == current.root:
                 copies[version if copy == folder else copy] = None
     return list(copies)
@@ -126,11 +126,12 @@ def open_records(path: Path, root: str = "") -> Records:
     """Opens prepared records.
 
     Args:
-      path: see `records_path`.
-      root: the folder that holds the files now; without it messages name them relative to it.
+      path: their folder.
+      root: the folder that holds the files now. Messages name files below it; if it is "", they
+        name files without their folder's path.
 
     Raises:
-      DataError: they are damaged.
+      DataError: examples.json is missing or damaged.
     """
     try:
         known = json.loads((path / EXAMPLES).read_text(encoding="utf-8"))
@@ -142,7 +143,7 @@ def open_records(path: Path, root: str = "") -> Records:
 
 
 def _named_below(root: str, example: Example) -> Example:
-    """The example with its error naming a file of today's `root`; one elsewhere keeps its path."""
+    """The example, with the file in its error named below `root`; an absolute path is kept."""
     if not example.label_error:
         return example
     return dataclasses.replace(example, label_error=os.path.join(root, example.label_error))

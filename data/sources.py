@@ -1,4 +1,4 @@
-"""What a data set's builder gives: its examples before they are prepared."""
+"""What the builder of a data set returns: its examples before they are prepared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.trees import Tree
 
 Size = tuple[int, int]  # height and width
 Label = Callable[[Size], tuple[bytes, str]]
-File = tuple[Tree, str]  # and the file's name in the tree
+File = tuple[Tree, str]  # a tree, and a file's name in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Source:
     Attributes:
       id: its name, unique in the split.
       where: the image's file, for messages.
-      read: gives the encoded image, and its label: a function of the image's size that gives
+      read: returns the encoded image, and a function that makes the label for the image's size:
         (PNG of ids, "") or (b"", why there is none).
     """
 
@@ -36,9 +36,9 @@ class Split:
 
     Attributes:
       sources: in the order of the records.
-      fingerprint: gives a text that changes whenever an image, a mask or their reading does.
+      fingerprint: returns a text that changes whenever an image, a mask or how they are read does.
       root: the folder that holds all of its files; "" if there are none.
-      notes: what a user should know about its files, and need not mend.
+      notes: facts about its files that a user should know, but need not correct.
     """
 
     sources: tuple[Source, ...]
@@ -49,14 +49,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """A data set as it lies on the disk, nothing read but names.
+    """A data set as it is on disk; no image or mask has been read yet.
 
     Attributes:
       class_names: K names; the id of a class is its position.
       splits: by name; no example is in two of them.
       absent: name of a split that users may ask for -> why it is not there, and how to get it.
-      classes_file: where users write the classes' names; "" if nobody does.
-      notes: what a user should know about the classes, and need not mend.
+      classes_file: the file in which the user names the classes; "" if there is none.
+      notes: facts about the classes that a user should know, but need not correct.
     """
 
     class_names: tuple[str, ...]
@@ -78,9 +78,9 @@ def tree_source(
     """An example whose image and mask are files of trees.
 
     Args:
-      example_id: see `Source`.
-      image: the tree and the file's name.
-      mask: likewise; None if there is no mask.
+      example_id: its name, unique in the split.
+      image: the image's tree, and its name there.
+      mask: the mask's tree, and its name there; None if there is no mask.
       num_classes: K.
       missing: what to say if there is no mask: which file, and how to mend it.
       read: (content, where) -> ids uint8 [H, W]; may raise `masks.MaskError`.
@@ -102,6 +102,6 @@ def tree_source(
 
 
 def fingerprint_of(files: Iterable[File | None], *extra: str) -> Callable[[], str]:
-    """A `Split.fingerprint` of the files' names, sizes and times."""
+    """A `Split.fingerprint` of the files' names, sizes and times of change, and of `extra`."""
     listed = [file for file in files if file is not None]
     return lambda: digest(*extra, *(tree.stamp(name) for tree, name in listed))

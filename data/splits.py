@@ -2,13 +2,13 @@
 
     train              every example of the data set's split "train"
     train#46@0         46 examples of it, drawn with seed 0
-    train#rest46@0     all the others of it
+    train#rest46@0     all other examples of it
     lists/half.txt     the examples named in a file, one a line
     train+extra        several of these together
 
-Drawn examples are those with the smallest SHA-256 of "seed/id": the same on every platform and
-library version, and train#46@0 contains train#23@0. What the lines of a file may hold: see
-`data.lists`.
+The drawn examples are those with the smallest SHA-256 of "seed/id". So they are the same on every
+platform and with every library version, and train#46@0 contains train#23@0. `data.lists` says what
+a line of a file may hold.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ class Subsets:
     overlap: tuple[Key, ...]
 
     def named(self) -> dict[str, tuple[Key, ...]]:
-        """What the three texts named, overlap included: {"labeled", "unlabeled", "evaluation"}."""
+        """What the split texts name, with the overlap: {"labeled", "unlabeled", "evaluation"}."""
         unlabeled = tuple(sorted((*self.unlabeled, *self.overlap)))
         return {"labeled": self.labeled, "unlabeled": unlabeled, "evaluation": self.evaluation}
 
 
 def bases(*texts: str) -> list[str]:
-    """The splits that split texts name, or draw from, each as often; list files among them."""
+    """The splits that split texts name or draw from, with repeats; list files are among them."""
     parts = (part.partition("#")[0].strip() for text in texts for part in text.split("+"))
     return [part for part in parts if part]
 
@@ -88,7 +88,7 @@ def resolve(text: str, ids: Ids, key: str) -> tuple[Key, ...]:
     """The examples a split text names, in the order of the records.
 
     Args:
-      text: see the module's docstring.
+      text: a split text, in one of the forms that the module's docstring lists.
       ids: of the data set.
       key: the config key that holds `text`, for messages.
 
@@ -120,7 +120,7 @@ def _file(text: str) -> Path | None:
     try:
         file = Path(text).expanduser()
         return file if text and file.is_file() else None
-    except (OSError, RuntimeError):  # too long for a name; no such user
+    except (OSError, RuntimeError):  # too long for a file's name; ~user that does not exist
         return None
 
 
@@ -166,8 +166,8 @@ def resolve_all(
       num_labeled: how many examples `labeled` must name; 0 for any number.
 
     Raises:
-      DataError: see `resolve`; also if a training example is evaluated on, if no unlabelled
-        example is left besides the labelled ones, or if `labeled` names another number of them.
+      DataError: a text cannot be resolved (see `resolve`), a training example is evaluated on, all
+        unlabelled examples are labelled ones, or `labeled` does not name `num_labeled` examples.
     """
     labeled_keys = resolve(labeled, ids, _PREFIX + "labeled_split")
     eval_keys = resolve(evaluation, ids, _PREFIX + "eval_split")
@@ -182,12 +182,12 @@ def resolve_all(
 
 
 def separate(subsets: Subsets, identity: Callable[[Key], object], ids: Ids) -> Subsets:
-    """Takes labelled examples out of the unlabelled ones, and refuses evaluation examples in both.
+    """Removes labelled examples from the unlabelled ones, and refuses to train on evaluation's.
 
     Args:
-      subsets: of a run.
-      identity: two examples for which it gives the same are the same: the key itself, or the
-        content's digest.
+      subsets: the examples of a run.
+      identity: by what examples are compared: it returns the key itself, or the content's digest.
+        Examples for which it returns the same count as the same.
       ids: of the data set.
 
     Raises:

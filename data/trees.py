@@ -38,13 +38,13 @@ class Tree(Protocol):
 
 
 class FolderTree:
-    """The files below a folder, symbolic links followed; hidden ones are left out.
+    """The files below a folder, without hidden ones. Symbolic links are followed.
 
-    A link to a folder that it lies in is not followed: it would lead round for ever.
+    A link to a folder above itself is not followed: that would never end.
     """
 
     def __init__(self, root: Path, folders: Sequence[str] = ("",)):
-        """Lists the files of the given folders below `root`, in whole depth.
+        """Lists the files in the given folders below `root`, however deep.
 
         Raises:
           DataError: there is no such folder.
@@ -61,11 +61,15 @@ class FolderTree:
         self.names = tuple(sorted(names))
 
     def read(self, name: str) -> bytes:
-        """See `Tree`."""
+        """The content of a file."""
         return (self._root / name).read_bytes()
 
     def stamp(self, name: str) -> str:
-        """See `Tree`."""
+        """Text that changes whenever the file does.
+
+        Raises:
+          DataError: the file cannot be opened, or is a pipe or a device.
+        """
         try:
             found = (self._root / name).stat()
         except OSError as error:
@@ -73,24 +77,24 @@ class FolderTree:
                 f"{self._root / name}: cannot be opened ({error.strerror}); restore the file, or "
                 "remove the link."
             ) from error
-        if not stat.S_ISREG(found.st_mode):  # to read a pipe is to wait for ever
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe might wait for ever
             raise DataError(f"{self._root / name}: is a pipe or a device, not a file; remove it.")
         return f"{name} {found.st_size} {found.st_mtime_ns}"
 
     def where(self, name: str) -> str:
-        """See `Tree`."""
+        """The file's path."""
         return str(self._root / name)
 
 
 def _warn_of(error: OSError) -> None:
-    """Names a folder that cannot be listed; what is not there is nobody's mistake here."""
+    """Warns of a folder that cannot be listed; whether a missing one matters, others decide."""
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         text = f"warning: {error.filename} is left out: cannot be listed ({error.strerror})"
         print(text, file=sys.stderr)
 
 
 def _is_searched(folder: str, name: str) -> bool:
-    """Whether a folder inside `folder` is neither hidden nor a link to one that it lies in."""
+    """Whether to search the folder `name` in `folder`: not if hidden, or a link to one above."""
     if name.startswith("."):
         return False
     path = Path(folder, name)
@@ -110,28 +114,32 @@ class _Archive:
         return f"{self._path.name} {stat.st_size} {stat.st_mtime_ns}"
 
     def stamp(self, name: str) -> str:
-        """See `Tree`: that of the whole archive."""
+        """Text that changes whenever the archive does."""
         return f"{self._stamp} {name}"
 
     def where(self, name: str) -> str:
-        """See `Tree`."""
+        """The archive's path and the file's name in it."""
         return f"{self._path}:{name}"
 
 
 class TarTree(_Archive):
-    """The files of an uncompressed tar archive, read where they lie in it."""
+    """The files of an uncompressed tar archive, which are read without unpacking it."""
 
     def __init__(self, path: Path):
         """Reads the archive's directory.
 
         Raises:
-          DataError: it cannot be read to its end.
+          DataError: the archive cannot be read to its end.
         """
         self._places = _tar_places(path, path.stat().st_size, path.stat().st_mtime_ns)
         super().__init__(path, self._places)
 
     def read(self, name: str) -> bytes:
-        """See `Tree`."""
+        """The content of a file.
+
+        Raises:
+          DataError: the archive is cut off.
+        """
         offset, size = self._places[name]
         with self._path.open("rb") as file:
             file.seek(offset)
@@ -141,9 +149,9 @@ class TarTree(_Archive):
         return content
 
 
-@functools.lru_cache(maxsize=8)  # a run opens its data set again for each evaluation
+@functools.lru_cache(maxsize=8)  # a process may open the same data set several times
 def _tar_places(path: Path, size: int, time: int) -> dict[str, tuple[int, int]]:
-    """Where the files of an archive, known by size and time, begin in it, and how long they are."""
+    """Name -> (offset, length) in bytes; `size` and `time` tell the cache of a changed archive."""
     del size, time
     try:
         with tarfile.open(path, "r:") as archive:
@@ -160,7 +168,7 @@ class ZipTree(_Archive):
         """Reads the archive's directory.
 
         Raises:
-          DataError: it cannot be read.
+          DataError: the archive cannot be read.
         """
         try:
             self._archive = zipfile.ZipFile(path)
@@ -169,7 +177,11 @@ class ZipTree(_Archive):
         super().__init__(path, (n for n in self._archive.namelist() if not n.endswith("/")))
 
     def read(self, name: str) -> bytes:
-        """See `Tree`."""
+        """The content of a file.
+
+        Raises:
+          DataError: the archive is damaged.
+        """
         try:
             return self._archive.read(name)
         except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
@@ -177,25 +189,25 @@ class ZipTree(_Archive):
 
 
 class SubTree:
-    """The part of a tree below a folder, under names without that folder."""
+    """The files of a tree below one folder, with names relative to that folder."""
 
     def __init__(self, tree: Tree, folder: str):
-        """Below `folder`; "" is the whole tree."""
+        """Takes the files below `folder`; "" stands for the whole tree."""
         self._tree, self._prefix = tree, f"{folder}/" if folder else ""
         self.names = tuple(
             name[len(self._prefix) :] for name in tree.names if name.startswith(self._prefix)
         )
 
     def read(self, name: str) -> bytes:
-        """See `Tree`."""
+        """The content of a file."""
         return self._tree.read(self._prefix + name)
 
     def stamp(self, name: str) -> str:
-        """See `Tree`."""
+        """Text that changes whenever the file does."""
         return self._tree.stamp(self._prefix + name)
 
     def where(self, name: str) -> str:
-        """See `Tree`."""
+        """How to name the file to a person."""
         return self._tree.where(self._prefix + name)
 
 
@@ -204,11 +216,11 @@ def repack(archive: Path, target: Path, wanted: Callable[[str], bool]) -> None:
 
     Args:
       archive: .tar.gz or .tgz.
-      target: what to write; replaced as a whole at the end, so that it is never half there.
+      target: file to write; it appears, or is replaced, when all is copied.
       wanted: whether to copy the file of this name.
 
     Raises:
-      DataError: the archive is damaged or cut off.
+      DataError: the archive is damaged or cut off, or the target cannot be written.
     """
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)

@@ -16,14 +16,15 @@ AnyPath = TypeVar("AnyPath", Path, epath.Path)
 
 @contextlib.contextmanager
 def whole_file(path: AnyPath, *, one_writer: bool = False) -> Iterator[AnyPath]:
-    """Yields the path to write; when that is done it becomes `path`, with its folder.
+    """Yields a path to write to, which is renamed to `path` at the end; makes its folder.
 
-    A reader sees the former file or the new one, never half of it.
+    A reader sees the former file or the new one, never half of a file.
 
     Args:
       path: of the file; local, or in a bucket (`gs://`).
-      one_writer: no other process writes this file at the same time. Then what a killed process
-        left is written over by the next one; otherwise every process has a name of its own.
+      one_writer: that no other process writes this file at the same time. Then the yielded name is
+        always the same, so that the next process overwrites what a killed one left. Otherwise
+        every process has a name of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path, one_writer=one_writer)
@@ -32,7 +33,7 @@ def whole_file(path: AnyPath, *, one_writer: bool = False) -> Iterator[AnyPath]:
 
 
 def partial_name(path: AnyPath, *, one_writer: bool = False) -> AnyPath:
-    """What a file is called until it is whole; see `whole_file`."""
+    """The name that `whole_file` gives a file until it is complete."""
     writer = "" if one_writer else f".{socket.gethostname()}-{os.getpid()}"
     return path.with_name(f"{path.name}{writer}.partial")
 

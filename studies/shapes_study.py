@@ -3,10 +3,11 @@
     python studies/shapes_study.py --output=runs/shapes_study
     python studies/shapes_study.py --output=runs/shapes_study --table
 
-Every row is `configs/shapes.py` with the overrides below. A seed decides the labelled images, the
-initial parameters and the order; all rows of a seed have the same labelled images, steps and
-learning rate. Finished (row, seed) pairs are kept in results.jsonl and not run again; --rows splits
-the work over several processes. --table prints what is there, as Markdown.
+Every row is `configs/shapes.py` with the overrides below. A seed decides which images are labelled,
+the initial parameters and the order. All rows of a seed have the same steps and learning rate, and
+(except "supervised, all labels") the same labelled images. Finished (row, seed) pairs are kept in
+results.jsonl and not run again, so --rows can split the work over several processes. --table prints
+the results so far, as Markdown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-# Before JAX: they keep TensorFlow off the accelerator.
+# Imported before JAX, because these modules keep TensorFlow off the accelerator.
 from rc2l_jax.input_pipeline import eval_batches, train_batches
 
 # isort: split
@@ -54,7 +55,7 @@ NO_TERMS = dict.fromkeys(WEIGHTS, 0.0)
 
 
 def of_paper(*keys: str) -> dict[str, Any]:
-    """Values of the configs of the paper's tables."""
+    """Values of some keys in `configs/paper.py`, the base of the configs of the paper's tables."""
     values = dotted(paper.get_config())
     return {key: values[key] for key in keys}
 
@@ -78,7 +79,7 @@ PSEUDO = ("pseudo/accuracy", "pseudo/pixel_accuracy", "pseudo/coverage")
 
 
 def main() -> None:
-    """Runs the rows that are asked for and not done yet, or prints the table."""
+    """Runs the rows that are asked for and not finished yet, or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="directory of results.jsonl")
     parser.add_argument("--rows", default="", help="comma-separated numbers; all by default")
@@ -121,7 +122,7 @@ def run_row(name: str, seeds: list[int], path: Path) -> None:
         batches = train_batches.train_batches(config, data, 0, 1)
         for step, batch in zip(range(1, config.num_steps + 1), batches):
             if step % config.eval_every_steps == 1:
-                total = None  # report the means of the last part of the run
+                total = None  # so that the means are those of the run's last part
             state, metrics = step_fn(state, batch)
             total = accumulate(total, metrics)
         result = {

@@ -1,16 +1,19 @@
-"""Runs a study's cells, each a run directory, and makes its tables and figures from what is there.
+"""Runs the cells of a study, each in a run directory, and makes tables and figures of them.
 
     python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --jobs=2
     python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --tables=terms
     python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --report
     python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --figures
 
-A study is a config file whose `get_config(cell)` takes the name of a cell, METHOD-PARTITION-SEED,
-with `TABLES`, the cells of each table. A cell that was stopped goes on where it was, a finished one
-is not run again, and one that several tables show is run once. Flags after -- go to main.py:
-`-- --config.data.dir=DIR`. Ctrl-C stops all cells, each with a checkpoint; so does a cell that was
-told to stop. The exit status is then 75, and the same command goes on. --report prints Markdown,
-and is a study's only output; --figures writes pictures to OUTPUT/figures.
+A study is a config file with two more things: `get_config(cell)` takes the name of a cell,
+METHOD-PARTITION-SEED, and `TABLES` lists the cells of each table. A cell that was stopped continues
+where it stopped, a finished one is not run again, and a cell of several tables is run once. Flags
+after -- go to main.py: `-- --config.data.dir=DIR`.
+
+Ctrl-C stops all cells, each with a checkpoint. A cell that is told to stop by somebody else stops
+the others, too. In both cases the exit status is 75, and the same command continues. --report
+prints the finished cells' tables as Markdown, and nothing else to standard output; --figures writes
+pictures to OUTPUT/figures.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ def main() -> None:
     missing = [name for name in names if not finished(output / name, arguments.flags)]
     for line in shortened(study, [name for name in names if name not in missing], output):
         print(line, file=sys.stderr)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, but nohup's wish is kept
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C, unless ignored (nohup does so)
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     run_all(arguments.study, missing, output, arguments.jobs, arguments.flags)
@@ -94,7 +97,7 @@ def load(path: Path) -> ModuleType:
 
 
 def report(arguments: argparse.Namespace, study: ModuleType, names: study_report.Tables) -> None:
-    """Prints or draws what is finished."""
+    """Prints or draws the tables of the finished cells."""
     output = arguments.output
     tables = study_report.read_tables(names, output)
     if not tables:
@@ -115,7 +118,7 @@ def report(arguments: argparse.Namespace, study: ModuleType, names: study_report
 
 
 def finished(workdir: Path, flags: list[str]) -> bool:
-    """Whether a cell has all steps of its own config, and those that the flags ask for."""
+    """Whether a cell has done all steps of its own config, and as many as the flags ask for."""
     cell, prefix = study_report.read_cell(workdir), "--config.num_steps="
     asked = [flag.removeprefix(prefix) for flag in flags if flag.startswith(prefix)]
     steps = int(asked[-1]) if asked and asked[-1].isdigit() else 0
@@ -123,7 +126,7 @@ def finished(workdir: Path, flags: list[str]) -> bool:
 
 
 def shortened(study: ModuleType, names: list[str], output: Path) -> list[str]:
-    """A line for each finished cell that has other steps than the study's file says."""
+    """A line for each finished cell whose number of steps is not that of the study's file."""
     lines = []
     for name in names:
         steps = study_report.read_cell(output / name).config["num_steps"]
@@ -135,21 +138,21 @@ def shortened(study: ModuleType, names: list[str], output: Path) -> list[str]:
 
 
 class Processes:
-    """The processes of the cells that run now; once stopped, none is started any more."""
+    """The processes of the cells that run now. After `stop` it starts no more of them."""
 
     def __init__(self) -> None:
-        """Holds none."""
+        """Starts without processes."""
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self.stopped = False
 
     def run(self, command: list[str], log: Path) -> int:
-        """Runs a command to its end; returns its status, and `STOPPED` if it was not started."""
+        """Runs a command to its end; returns its status, or `STOPPED` if it was not started."""
         with log.open("a") as file:
             with self._lock:
                 if self.stopped:
                     return STOPPED
-                # In a session of its own a terminal's Ctrl-C does not reach it beside our SIGTERM.
+                # A session of its own, so that it gets our SIGTERM and not the terminal's Ctrl-C.
                 process = subprocess.Popen(
                     command, stdout=file, stderr=file, start_new_session=True
                 )
@@ -160,7 +163,7 @@ class Processes:
         return status
 
     def stop(self, *, kill: bool = False) -> None:
-        """Tells all of them to stop where they can go on later, or ends them at once."""
+        """Tells all processes to stop with a checkpoint, or kills them at once."""
         with self._lock:
             self.stopped = True
             for process in self._running:
@@ -174,9 +177,9 @@ def run_all(study: Path, cells: list[str], output: Path, jobs: int, flags: list[
     waiting, failed, processes = iter(cells), [], Processes()
 
     def work(share: set[int]) -> None:
-        if share:  # of this thread; the processes that it starts inherit it
+        if share:  # sets this thread's cores, which the processes that it starts inherit
             os.sched_setaffinity(0, share)
-        for cell in waiting:  # which the threads share
+        for cell in waiting:  # all threads take cells from this one iterator
             if processes.stopped:
                 return
             status = run_cell(processes, study, cell, output / cell, flags)
@@ -199,7 +202,7 @@ def run_all(study: Path, cells: list[str], output: Path, jobs: int, flags: list[
 
 
 def wait_for(workers: list[concurrent.futures.Future], processes: Processes) -> None:
-    """Waits for all; Ctrl-C stops what runs, and a second one does not wait for checkpoints."""
+    """Waits for all workers. Ctrl-C stops the cells; a second one kills them at once."""
     interrupts = 0
     while True:
         try:
@@ -211,7 +214,7 @@ def wait_for(workers: list[concurrent.futures.Future], processes: Processes) -> 
 
 
 def run_cell(processes: Processes, study: Path, cell: str, workdir: Path, flags: list[str]) -> int:
-    """Trains one cell with main.py; what it prints is added to WORKDIR.log."""
+    """Trains one cell with main.py, whose output is appended to WORKDIR.log."""
     workdir.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "main.py"), f"--config={study}:{cell}"]
     command += [f"--workdir={workdir}", *flags]
@@ -220,7 +223,7 @@ def run_cell(processes: Processes, study: Path, cell: str, workdir: Path, flags:
     last = read_evaluations(workdir)[-1:] if not status else []
     for line in last:
         said = describe({n: {"miou": line[f"{n}_miou"]} for n in ("student", "teacher")})
-    # In one write: `print` ends the line with another, and cells that end together would mix.
+    # One write. `print` writes the line's end separately, which would mix lines of several cells.
     sys.stdout.write(f"{cell}: {said}\n")
     sys.stdout.flush()
     return status

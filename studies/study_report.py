@@ -1,4 +1,4 @@
-"""What a study's finished cells say: tables in Markdown, and figures; `study.py` runs the cells."""
+"""Tables in Markdown, and figures, of a study's finished cells; `study.py` runs the cells."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Cell:
     """A finished run.
 
     Attributes:
-      method, partition, seed: its name.
-      evaluations: see `report.read_evaluations`; the last one is the result.
-      config: what its config.json holds.
+      method, partition, seed: the parts of its name.
+      evaluations: the lines of its evaluations.jsonl, as `rc2l_jax.reports.history` reads them; the
+        last one is the result.
+      config: the content of its config.json.
     """
 
     method: str
@@ -52,7 +53,7 @@ Baselines = Mapping[tuple[str, str], Cell]  # by partition and seed
 
 
 def read_cell(workdir: Path) -> Cell | None:
-    """Reads a cell's run directory; None if it has not all steps of its own config.json yet."""
+    """Reads a cell's run directory; None unless it has done all steps of its own config.json."""
     evaluations, path = read_evaluations(workdir), workdir / "config.json"
     if not evaluations or not path.is_file():
         return None
@@ -63,12 +64,12 @@ def read_cell(workdir: Path) -> Cell | None:
 
 
 def names_of(tables: Tables) -> list[str]:
-    """The cells of tables, each once."""
+    """The names of all cells in the tables, each once."""
     return list(dict.fromkeys(name for names in tables.values() for name in names))
 
 
 def read_tables(tables: Tables, output: Path) -> dict[str, list[Cell]]:
-    """The finished cells of each table; tables without one are left out."""
+    """The finished cells of each table; a table without finished cells is left out."""
     found = {name: read_cell(output / name) for name in names_of(tables)}
     cells = {table: [found[n] for n in names if found[n]] for table, names in tables.items()}
     return {table: kept for table, kept in cells.items() if kept}
@@ -96,7 +97,7 @@ def report(tables: Mapping[str, list[Cell]], baselines: Baselines) -> str:
 
 
 def methods_table(cells: list[Cell], baselines: Baselines) -> str:
-    """A row a method: scores, the gain over the baseline of the same seed, the pseudo labels."""
+    """One row for each method: scores, gain over the baseline of the same seed, pseudo labels."""
     lines = [["", "seeds", "student", "teacher", "gain", *PSEUDO]]
     for method, group in by_method(cells).items():
         scores = [spread([c.last[f"{n}_miou"] for c in group]) for n in ("student", "teacher")]
@@ -106,7 +107,7 @@ def methods_table(cells: list[Cell], baselines: Baselines) -> str:
 
 
 def partitions_table(cells: list[Cell], baselines: Baselines) -> str:
-    """A row a method, a column a partition: the teacher's mIoU, and the gain over the baseline."""
+    """Rows are methods, columns partitions: the teacher's mIoU, and its gain over the baseline."""
     partitions = partitions_of(cells)
     lines = [["", *partitions]]
     for method, runs in by_method(cells).items():
@@ -122,14 +123,14 @@ def partitions_table(cells: list[Cell], baselines: Baselines) -> str:
 
 
 def most_run(cells: list[Cell]) -> list[Cell]:
-    """The cells of the partition that most of them are of."""
+    """The cells of the partition that has the most of them."""
     partitions = [cell.partition for cell in cells]
     most = max(partitions, key=partitions.count)
     return [cell for cell in cells if cell.partition == most]
 
 
 def seeds_table(cells: list[Cell], baselines: Baselines) -> str:
-    """A row a method and one for its gain, a column a seed: the teacher's mIoU; of a partition."""
+    """Rows are methods and their gains, columns seeds: the teacher's mIoU on one partition."""
     seeds = sorted({cell.seed for cell in cells}, key=int)
     lines = [["", *(f"seed {seed}" for seed in seeds), "mean"]]
     for method, runs in by_method(cells).items():
@@ -143,7 +144,7 @@ def seeds_table(cells: list[Cell], baselines: Baselines) -> str:
 
 
 def classes_table(cells: list[Cell]) -> str:
-    """A row a class, a column a method: the teacher's IoU; cells of one partition."""
+    """Rows are classes, columns methods: the teacher's IoU on one partition."""
     methods = by_method(cells)
     lines = [["", *methods]]
     for name in next(iter(methods.values()))[0].last["teacher_iou"]:
@@ -153,7 +154,7 @@ def classes_table(cells: list[Cell]) -> str:
 
 
 def by_method(cells: list[Cell]) -> dict[str, list[Cell]]:
-    """Cells grouped, in order."""
+    """The cells of each method; methods and cells keep their order."""
     methods = dict.fromkeys(cell.method for cell in cells)
     return {method: [c for c in cells if c.method == method] for method in methods}
 
@@ -171,7 +172,7 @@ def gain(cells: list[Cell], baselines: Baselines) -> str:
 
 
 def gains_of(cell: Cell, baselines: Baselines) -> dict[int, float]:
-    """The same, at each step that both were evaluated at."""
+    """Step -> the teacher's mIoU minus the baseline's, at steps with an evaluation of both."""
     baseline = baselines.get((cell.partition, cell.seed))
     before = miou_of(baseline) if baseline else {}
     pairs = {step: (miou, before.get(step)) for step, miou in miou_of(cell).items()}
@@ -186,16 +187,16 @@ def miou_of(cell: Cell) -> dict[int, float | None]:
 def write_figures(
     folder: Path, study: str, tables: Mapping[str, list[Cell]], baselines: Baselines
 ) -> list[Path]:
-    """Draws each table: mIoU over labels, if there are several numbers of them, and over steps.
+    """Draws each table: mIoU over steps, mIoU over labels if their number varies, pseudo labels.
 
     Args:
       folder: to write PNG files to.
-      study: its name.
-      tables: see `read_tables`.
-      baselines: see `read_baselines`.
+      study: the study's name, for titles.
+      tables: the finished cells of each table.
+      baselines: the finished supervised cells, by partition and seed.
 
     Returns:
-      The files.
+      The paths of the files.
     """
     paths = []
     for name, cells in tables.items():
@@ -206,10 +207,10 @@ def write_figures(
 
 
 def pictures_of(cells: list[Cell], baselines: Baselines, title: str) -> dict[str, np.ndarray]:
-    """A table's pictures, uint8 [H, W, 3], by the ends of their files' names."""
+    """The pictures of one table: end of the file's name -> uint8 [H, W, 3]."""
     from rc2l_jax.reports import seed_curves  # tables alone need no matplotlib
 
-    cells = sorted(cells, key=labels_of)  # stable
+    cells = sorted(cells, key=labels_of)  # a stable sort: methods keep their order
     partitions = {p: [c for c in cells if c.partition == p] for p in partitions_of(cells)}
     several = len(partitions) > 1
     miou = {
@@ -230,7 +231,7 @@ def pictures_of(cells: list[Cell], baselines: Baselines, title: str) -> dict[str
 
 
 def over_seeds(cells: list[Cell]) -> str:
-    """What a line of these cells is the mean of, as a title has it."""
+    """For a title: of how many seeds a line of these cells is the mean."""
     counts = collections.Counter((cell.method, cell.partition) for cell in cells).values()
     least, most = min(counts), max(counts)
     if most == 1:
@@ -239,7 +240,7 @@ def over_seeds(cells: list[Cell]) -> str:
 
 
 def over_labels(cells: list[Cell]) -> dict[str, list[dict[int, float | None]]]:
-    """{method: {number of labelled images: the teacher's mIoU} of each seed}."""
+    """{method: [{number of labelled images: the teacher's mIoU} for each seed]}."""
     methods: dict[str, dict[str, dict[int, float | None]]] = {}
     for cell in cells:
         run = methods.setdefault(cell.method, {}).setdefault(cell.seed, {})
@@ -255,12 +256,12 @@ def labels_of(cell: Cell) -> int:
 def series(
     cells: list[Cell], of: Callable[[Cell], dict[int, float | None]]
 ) -> dict[str, list[dict[int, float | None]]]:
-    """{method: {step: number} of each of its runs}."""
+    """{method: [{step: number} for each of its runs]}; `of` gives a run's numbers."""
     return {method: [of(cell) for cell in group] for method, group in by_method(cells).items()}
 
 
 def pseudo_panels(cells: list[Cell], baselines: Baselines) -> dict[str, Any]:
-    """How good the pseudo labels are, and beside it the gain; of runs that have pseudo labels."""
+    """Quality of the pseudo labels, and gain in mIoU, of the runs that have pseudo labels."""
 
     def metric(cell: Cell, key: str) -> dict[int, float | None]:
         return {line["step"]: line["metrics"].get(key) for line in cell.evaluations}
@@ -279,7 +280,7 @@ def pseudo_panels(cells: list[Cell], baselines: Baselines) -> dict[str, Any]:
 
 
 def spread(values: list[float | None]) -> str:
-    """Mean ± standard deviation of what is known; "" of none."""
+    """Mean ± standard deviation of the values that are not None; "" if there are none."""
     values = [value for value in values if value is not None]
     if len(values) < 2:
         return "".join(f"{value:.3f}" for value in values)
@@ -287,6 +288,6 @@ def spread(values: list[float | None]) -> str:
 
 
 def markdown(lines: list[list[str]]) -> str:
-    """A table; the first line is its head."""
+    """A Markdown table; the first line is its head."""
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([head, "|---" * len(lines[0]) + "|", *body])

@@ -1,4 +1,4 @@
-"""Settings that must be there before JAX starts, and what several test files share."""
+"""Settings that must be made before JAX starts, the order of files, and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Eight virtual devices, as a host of a pod has; a pmap over fewer uses the first ones.
-# Compilation, not running, is what the tests' tiny models cost: spare the expensive part of it.
+# Eight virtual devices, as a host of a pod has; a pmap over fewer devices uses the first ones.
+# The tests' tiny models cost time in compilation, not in running, so its expensive part is off.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
@@ -18,8 +18,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_llvm_disable_expensive_passes=true",
     ]
 )
-# What one worker or file compiled the others need not; workers inherit the folder. Each session
-# begins with an empty one, so that no test is right by what an earlier version compiled.
+# All workers and files share what is compiled, as workers inherit the folder. Each session begins
+# with an empty folder, so that no test passes because of what an earlier version compiled.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rc2l_jax_compiled_")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
@@ -29,29 +29,29 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import pytest
 
-# Of these a file takes minutes: begun last, they would leave the other workers with nothing to do.
+# Each of these files takes minutes. If one began last, the other workers would have nothing to do.
 _FIRST = ("faults", "test_end_to_end.py", "test_notebooks.py", "test_two_processes.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes come first, the others as they are."""
+    """Sorts the files that start processes to the front; the others keep their order."""
     items.sort(key=lambda item: not any(name in item.path.parts for name in _FIRST))
 
 
 def pytest_unconfigure() -> None:
-    """The last process to end removes what was compiled."""
+    """Removes what was compiled, when the process that started the workers ends."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_what_a_file_compiled():
-    """What a file compiles is used in it alone, and would fill the memory by the last file."""
+    """Frees what a file compiled: no other file uses it, and together it would fill the memory."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
 def one_device_to_configs(monkeypatch):
-    """Configs are validated for one device, as on a user's machine; pmap still has all eight."""
+    """Makes configs be validated for one device, as on a user's machine; pmap has all eight."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)

@@ -1,7 +1,7 @@
-"""Tiny replicas of the official data sets: their archives, inner paths, file formats and counts.
+"""Tiny replicas of the official data sets, with their archives, inner paths and file formats.
 
-An image shows noise of its own, a mask the classes that `class_of` gives; images are a few pixels
-wide, so that all 12,031 of VOC take seconds.
+Every image is different noise. A mask shows class 0, void, and the class that `class_of` gives.
+Images are a few pixels wide, so that all 12,031 of VOC are written in seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def mask_of(example: str, num_classes: int) -> np.ndarray:
 
 
 def image_of(example: str) -> bytes:
-    """A JPEG file that no other example has."""
+    """A JPEG file of noise, different for every example."""
     rng = np.random.default_rng(list(example.encode()))
     return encode(rng.integers(0, 256, (*SIZE, 3), np.uint8), "JPEG")
 
@@ -50,7 +50,7 @@ def encode(array: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def palette_png(ids: np.ndarray) -> bytes:
-    """As VOC's masks are: indices with a palette."""
+    """A PNG file of indices with a palette, as VOC's masks are."""
     image = Image.fromarray(ids, "P")
     image.putpalette([value for i in range(256) for value in (i * 37 % 256, 255 - i, i)])
     buffer = io.BytesIO()
@@ -59,7 +59,7 @@ def palette_png(ids: np.ndarray) -> bytes:
 
 
 def sbd_mat(ids: np.ndarray) -> bytes:
-    """As SBD's cls/*.mat are: GTcls, a struct of Boundaries, Segmentation, CategoriesPresent."""
+    """A .mat file as SBD's cls/*.mat: GTcls, with Boundaries, Segmentation, CategoriesPresent."""
     boundaries = np.empty((20, 1), object)
     for i in range(20):
         boundaries[i, 0] = scipy.sparse.csc_matrix(ids.shape)
@@ -83,7 +83,7 @@ def voc_ids(count: dict[str, int]) -> dict[str, list[str]]:
 
 
 def voc_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
-    """The files of VOC2012, under names from JPEGImages on."""
+    """The files of VOC2012: name below that folder, and content."""
     for split in ("train", "val"):
         yield f"ImageSets/Segmentation/{split}.txt", "".join(f"{n}\n" for n in ids[split]).encode()
     for example in sorted(n for names in ids.values() for n in names):
@@ -94,7 +94,7 @@ def voc_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
 
 
 def sbd_files(ids: dict[str, list[str]]) -> Iterator[tuple[str, bytes]]:
-    """The files of benchmark_RELEASE/dataset: SBD has masks of VOC's train and val images, too."""
+    """The files of benchmark_RELEASE/dataset; SBD has masks of some train and val images, too."""
     mats = [sbd_mat(class_mask(shown) % 255) for shown in range(21)]  # SBD has no void
     for example in sorted((*ids["train"][::2], *ids["val"][::2], *ids["aug"])):
         yield f"cls/{example}.mat", mats[class_of(example, 21)]
@@ -112,7 +112,7 @@ def cityscapes_ids(count: dict[str, int]) -> dict[str, list[str]]:
 
 
 def label_ids_of(example: str) -> np.ndarray:
-    """gtFine_labelIds: all of the ids 0..33, shifted from example to example."""
+    """An example's gtFine_labelIds: the ids 0..33 in a row, beginning at another one each time."""
     return (
         ((np.arange(SIZE[0] * SIZE[1]) + sum(example.encode())) % 34).astype(np.uint8).reshape(SIZE)
     )
@@ -152,7 +152,7 @@ def write_folder(root: Path, files: Iterable[tuple[str, bytes]]) -> Path:
 
 
 def write_tar(path: Path, files: Iterable[tuple[str, bytes]], prefix: str) -> Path:
-    """A tar archive, compressed if it is called .tgz; with entries for its folders."""
+    """A tar archive with an entry for its folder `prefix`; compressed if `path` ends in .tgz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as archive:
         folder = tarfile.TarInfo(prefix)

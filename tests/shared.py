@@ -1,4 +1,4 @@
-"""Data sets and lists that lie beside the repository, where somebody put them."""
+"""Data sets and published lists that may lie beside the repository, in ../shared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHARED = Path(__file__).parents[2] / "shared"
 
 
 def shared(name: str) -> Path:
-    """A folder of ../shared. A test that asks for one that is not there is skipped."""
+    """The path of a folder in ../shared; skips the test if the folder is not there."""
     folder = _SHARED / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")

@@ -1,4 +1,4 @@
-"""Examples that break while a run trains: input_pipeline/bad_examples.py and what uses it."""
+"""rc2l_jax/input_pipeline/bad_examples.py: examples that break while a run trains."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def config(prepared):
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """Spoils records from here on: ({index: new content, or None for one that cannot be read})."""
+    """A function that spoils records: ({index: new content, or None if reading it shall fail})."""
     read = Records.read
 
     def change(broken, field="image"):
@@ -58,7 +58,7 @@ def take(config, count, start=0, devices=1, **processes):
 
 
 def seen(batches) -> list[bytes]:
-    """The views, in order."""
+    """The bytes of the views, in order."""
     return [view.tobytes() for batch in batches for view in batch.image[0]]
 
 
@@ -74,7 +74,7 @@ def test_the_epochs_next_example_takes_the_place_of_a_bad_one(config, spoil, cap
     first, second = order.keys_at(np.array([2, 3]))
     spoil({first: content, second: content})
     skipped, bad = take(config, 6)
-    # In the first epoch the two follow one another: the one behind them is shown three times.
+    # In the first epoch the two follow one another, so the next example is shown three times.
     expected = [4 if i in (2, 3) else i for i in range(NUM_TRAIN)]
     assert seen(skipped)[:NUM_TRAIN] == [views[i] for i in expected]
     assert not {views[2], views[3]} & set(seen(skipped))
@@ -164,7 +164,7 @@ def test_evaluation_never_skips(config, spoil, content):
 
 
 def test_a_disk_that_changed_some_bytes(tmp_path):
-    """In real records: ArrayRecord's checksums notice, and one example is left out."""
+    """ArrayRecord's checksums notice a flipped bit in real records, and one example is left out."""
     root = write_folder(tmp_path / "data", num_train=8, size=(24, 32))
     config = folder_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight, config.on_bad_example = 0.0, "skip"

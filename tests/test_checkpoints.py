@@ -1,4 +1,7 @@
-"""Checkpoints come back bit for bit, and a wrong one is refused in words."""
+"""rc2l_jax/run/checkpoints.py and stored_config.py, and `write_json` of run/storage.py.
+
+Checkpoints come back bit for bit; a wrong one is refused with a clear message.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from rc2l_jax.structs import TrainState
 
 
 def make_state(step: int = 0, width: int = 3, names: tuple[str, ...] = ("head",)) -> TrainState:
-    """A state with everything that real ones have: empty nodes, named tuples, a key."""
+    """A state with all kinds of nodes that real ones have: empty ones, named tuples, a key."""
 
     def make(seed):
         return {
@@ -101,7 +104,7 @@ def test_what_a_killed_save_left_is_removed_by_the_next_run_alone(tmp_path):
 def test_networks_alone_can_be_read(tmp_path):
     saved = make_state(3)
     save_all(tmp_path, [saved])
-    # Another optimiser: what is not asked for must not matter.
+    # The template has another optimiser, which must not matter, as its state is not read.
     template = make_state(0).replace(opt_state=())
     with Checkpoints(tmp_path) as checkpoints:
         step, networks, _ = checkpoints.restore_networks(template)
@@ -166,7 +169,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     assert "checkpoints/3 cannot be read" in str(error.value)
 
 
-# What a run says of its images, see `check.describe_subsets`.
+# What a run keeps of its images, as `rc2l_jax.input_pipeline.subsets.describe_subsets` returns it.
 USED = {
     "labeled": {"split": "train#4@0", "examples": 4, "checksum": "a1", "published": ""},
     "evaluation": {"split": "val", "examples": 9, "checksum": "b1", "published": "VOC val"},

@@ -1,4 +1,4 @@
-"""Cityscapes from replicas of the official files: both kinds of ids, folders and zip files."""
+"""data/cityscapes_semseg/, on replicas of the official files: both kinds of ids, folders, zips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rc2l_jax.input_pipeline.subsets import open_subsets
 
 COUNTS = {"train": 8, "val": 5, "train_extra": 6}
 IDS = replicas.cityscapes_ids(COUNTS)
-# cityscapesScripts' labels.py: id -> trainId, as a table of its own.
+# id -> trainId in cityscapesScripts' labels.py, written down a second time.
 TRAIN_IDS = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12,
     26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18,

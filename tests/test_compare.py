@@ -1,4 +1,4 @@
-"""Runs beside each other: the masks their evaluation counts, on the images asked for."""
+"""rc2l_jax/evaluation/compare.py and compare_runs.py: pictures and tables of several runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASSES = 11
 
 
 def run_directory(folder, name: str, **overrides):
-    """A run directory as training leaves it, of a network that never was trained."""
+    """A run directory as training leaves it, but of an untrained network."""
     config = folder_config(folder / "files", folder / "prepared", eval_short_edge=32)
     data = config.data.copy_and_resolve_references()
     config.update(tiny.config(**overrides))
@@ -62,7 +62,7 @@ def line(step: int, student: float, teacher: float | None) -> dict:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two run directories, of networks of other sizes."""
+    """Two run directories; their networks differ in size."""
     folder = tmp_path_factory.mktemp("compare")
     write_folder(folder / "files", num_val=5)
     return [
@@ -72,7 +72,7 @@ def runs(tmp_path_factory):
 
 
 def counted(masks: compare.Masks, config) -> np.ndarray:
-    """The confusion matrix of masks, counted by hand."""
+    """The confusion matrix of masks, counted pixel by pixel."""
     counts = np.zeros((CLASSES, CLASSES), np.int64)
     for example in compare.split_examples(config, open_split(config)):
         known = example.label != VOID
@@ -94,7 +94,7 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
         everything.append(masks)
     assert any((everything[0][i] != everything[1][i]).any() for i in range(5))
 
-    # The first two examples; then those where the runs differ most, by counting.
+    # The grid shows the first two examples, or those on which the runs differ most.
     first = compare.comparison_grid(opened, 2)
     examples = {x.position: x for x in compare.split_examples(config, open_split(config))}
     one, other = everything
@@ -200,7 +200,7 @@ def test_a_comparison_writes_its_four_files_and_no_others(runs, tmp_path, capsys
     assert "| 20 | 0.100 / 0.200 | 0.100 / 0.200 |" in printed
     assert (output / "table.md").read_text() == printed
     assert {path.name for path in output.iterdir()} == set(compare_runs.FILES)
-    compare_runs.compare_runs(named, output, images=0)  # its own files it replaces
+    compare_runs.compare_runs(named, output, images=0)  # it replaces files of its own
 
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CompareError, match=r"notes\.txt.*: Not a directory"):

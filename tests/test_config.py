@@ -1,4 +1,4 @@
-"""Every config that cannot run is refused, with the key, the value and the remedy."""
+"""rc2l_jax/run/config.py: a config that cannot run is refused with key, value and remedy."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_defaults_run_once_a_data_set_is_named():
 def test_one_problem_is_reported_once_with_its_key(changes, words):
     found = problems(changed(changes))
     assert any(words in problem for problem in found), found
-    # An empty group lacks many keys; every other change is one problem.
+    # An empty group lacks many keys; every other case has exactly one problem.
     assert len(found) == 1 or "data" in changes
 
 
@@ -154,7 +154,7 @@ def test_all_problems_are_in_one_message():
 
 
 def test_every_number_of_the_base_config_is_checked():
-    """A weight or size that nobody bounds would be a typing error away from a silent run."""
+    """Without bounds on a weight or size, a run with a mistyped number would start in silence."""
     unbounded = {"seed", "data.shapes.seed"}
     for key, value in dotted(runnable()).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and key not in unbounded:

@@ -1,4 +1,4 @@
-"""Every experiment in configs/: its header, `--mode=check` on replicas, its model and a batch."""
+"""configs/: the header, `--mode=check` on replicas, the model and a batch of every experiment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILES = {
     for file in sorted((ROOT / "configs").rglob("*.py"))
     if file.stem not in BASES
 }
-# Tables 1 and 2: labelled images, mIoU of RC²L and of the supervised baseline.
+# Tables 1 and 2: (number of labelled images, mIoU of RC²L, mIoU of the supervised baseline).
 CELLS = {
     "voc_train_half": (732, 77.06, 67.67),
     "voc_train_quarter": (366, 72.24, 60.63),
@@ -43,7 +43,7 @@ COCO = {
     "voc_train_quarter", "voc_train_eighth", "voc_train_sixteenth", "voc_aug_sixteenth",
     "cityscapes_quarter", "cityscapes_eighth",
 }  # fmt: skip
-# Tables 3 to 5: (VOC Train 1/2, VOC Aug 1/4).
+# Tables 3 and 5: (mIoU on VOC Train 1/2, mIoU on VOC Aug 1/4). Table 4 is in the test.
 ABLATIONS = {
     "consistency": (69.37, 75.26),
     "smc": (73.26, 76.58),
@@ -64,7 +64,7 @@ def load(name):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Data set -> folder, and where records are prepared. As many images as officially."""
+    """Data set -> its replica, with the official number of images; "prepared" -> the records."""
     root = tmp_path_factory.mktemp("data")
     voc = replicas.voc_ids({"train": 1464, "val": 1449, "aug": 9118})
     replicas.write_tar(
@@ -98,7 +98,7 @@ def data(tmp_path_factory):
 
 @functools.cache
 def model_shapes(described):
-    """Shapes of the variables of the model that a config (as JSON) describes."""
+    """Shapes of predictions and variables of the model that a config (as JSON) describes."""
     config = ml_collections.ConfigDict(json.loads(described))
     model = build_model(config)
     images = jax.ShapeDtypeStruct((1, config.data.crop_size, config.data.crop_size, 3), np.float32)

@@ -1,4 +1,4 @@
-"""models/convolution.py: values and gradients against torch."""
+"""rc2l_jax/models/convolution.py: values and gradients against torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 
 from rc2l_jax.models.convolution import Conv, convolve
 
-# (kernel, stride, dilation); sizes are odd and even.
+# (kernel, stride, dilation). Images have odd and even sizes.
 CASES = [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (3, 1, 4), (7, 2, 1), (3, 2, 2)]
-# Several images a chunk of the kernel's gradient, the last chunk not full; several chunks an image,
-# the last one with fewer rows; a row longer than a chunk.
+# The kernel's gradient is made chunk by chunk. The shapes are: several images in a chunk, and the
+# last chunk not full; several chunks in an image, and the last one with fewer rows; one row longer
+# than a chunk.
 SHAPES = [(3, 13, 16), (2, 39, 42), (1, 3, 700)]
 
 
@@ -49,7 +50,7 @@ def test_values_and_gradients_are_torchs(kernel, stride, dilation, shape):
 
 
 def test_other_devices_get_xlas_own_gradient():
-    """The products are for CPUs: what is lowered for a GPU holds convolutions only."""
+    """Matrix products replace convolutions on CPUs only: programs for a GPU have none."""
     gradient = jax.grad(lambda k, x: jnp.sin(convolve(x, k)).sum())
     shapes = jax.ShapeDtypeStruct((3, 3, 4, 4), "float32"), jax.ShapeDtypeStruct((2, 8, 8, 4), "f4")
     lowered = {

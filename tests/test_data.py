@@ -1,4 +1,4 @@
-"""data/: split texts, folder layout, masks, prepared records, drawn shapes, the check command."""
+"""data/ (layout.py, masks.py, catalog.py, shapes/) and rc2l_jax/training/check.py."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from rc2l_jax.training import check
 
 
 def folder_config(root, prepared, **data):
-    """A run on a folder with CamVid's layout."""
+    """The config of a run on a folder with CamVid's layout."""
     config = base.get_config()
     config.batch_size, config.unlabeled_batch_size, config.eval_batch_size = 2, 2, 2
     config.data.update(
@@ -29,7 +29,7 @@ def folder_config(root, prepared, **data):
 
 
 def write_folder(root, num_train=5, num_val=3, size=(24, 32)):
-    """A folder with CamVid's layout; example i of a split shows class i everywhere."""
+    """Writes a folder with CamVid's layout; mask i of a split is class i below a row of void."""
     rng = np.random.default_rng(0)
     for split, count in (("train", num_train), ("val", num_val)):
         (root / "images" / split).mkdir(parents=True)

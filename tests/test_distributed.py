@@ -1,4 +1,7 @@
-"""Processes that agree on where they go on; `tests/faults/test_processes.py` runs real ones."""
+"""rc2l_jax/run/distributed.py: processes agree on where to continue, here without real ones.
+
+`tests/faults/test_processes.py` runs real processes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ WORKDIR = epath.Path("/shared/run")
 
 
 class Store:
-    """The coordinator's key-value store, shared by the processes of a test."""
+    """Stands for the coordinator's key-value store, which all processes share."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -28,7 +31,10 @@ class Store:
 
 @pytest.fixture
 def meet(monkeypatch):
-    """Calls `check_same` as process 0 and then as process 1."""
+    """Calls `check_same` as process 0, then as process 1; returns how often the latter looked.
+
+    The arguments are what process 0 finds, and what process 1 finds at each look.
+    """
     monkeypatch.setattr(distributed, "_LATE_SECONDS", 3)
 
     def call(found: str, *late: str) -> int:

@@ -1,4 +1,4 @@
-"""README and the documents: what they name exists, and each fact has its place."""
+"""README.md, docs/ and the other documents: the files, links, modules and modes they name exist."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHANGELOG = ROOT / "CHANGELOG.md"  # names what is gone, too
+CHANGELOG = ROOT / "CHANGELOG.md"  # not tested, as it also names what is gone
 DOCUMENTS = sorted(
     {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"),
      *ROOT.glob("notebooks/*.ipynb")} - {CHANGELOG}
 )  # fmt: skip
-NOT_FILES = {"data/bad_examples"}  # of TensorBoard
+NOT_FILES = {"data/bad_examples"}  # the name of a curve in TensorBoard
 
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 
@@ -29,12 +29,12 @@ def text_of(path: Path) -> str:
 
 
 def prose(text: str) -> str:
-    """Without blocks of code."""
+    """The text without its blocks of code."""
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(path: Path) -> set[str]:
-    """What a link to one of a document's headings may end with, as GitHub names them."""
+    """The anchors of a document's headings, as GitHub names them."""
     headings = re.findall(r"^#+ (.+)$", prose(path.read_text()), re.MULTILINE)
     kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in kept}
@@ -46,7 +46,7 @@ def added_by_a_diff() -> set[str]:
 
 
 def spelled_out(path: str) -> Iterator[str]:
-    """`a_{b,c}.py` is `a_b.py` and `a_c.py`."""
+    """Expands braces: `a_{b,c}.py` gives `a_b.py` and `a_c.py`."""
     parts = [part.split(",") for part in re.split(r"[{}]", path)]
     return map("".join, itertools.product(*parts))
 
@@ -81,7 +81,7 @@ def test_files_that_are_named_exist(path):
 @document
 def test_modules_that_are_named_exist(path):
     for name in re.findall(r"\brc2l_jax(?:\.[a-z_]\w*)+", text_of(path)):
-        file = ROOT / name.replace(".", "/")  # of a module, or of something in one
+        file = ROOT / name.replace(".", "/")  # the name of a module, or of something in a module
         candidates = (file.with_suffix(".py"), file.parent.with_suffix(".py"), file / "__init__.py")
         assert any(candidate.is_file() for candidate in candidates), name
 

@@ -1,4 +1,4 @@
-"""`main.py` as a user runs it: train, be killed, go on, evaluate; and what it says of mistakes."""
+"""main.py as a user runs it: train, be killed, continue, evaluate, predict, export; mistakes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = RC2L | {
     "eval_every_steps": 12,
     "checkpoint_every_steps": 2,
     "keep_checkpoints": 10,
-    "model.norm": "batch",  # this and the width are what transformers can hold
+    "model.norm": "batch",  # with this norm and width, transformers can hold the network
     "model.pixel_dim": 32,
     "data.shapes.num_train": 12,
     "data.labeled_split": "train#4@0",
@@ -43,7 +43,7 @@ PICTURES = {"num_pictures": 2}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Forks runs, under a folder of this file."""
+    """Starts runs by forking, under a folder of this file's own."""
     started = Runs(tmp_path_factory.mktemp("end_to_end"))
     yield started
     started.close()
@@ -55,7 +55,7 @@ def scratch(runs) -> Path:
 
 
 def run(runs: Runs, workdir: Path, *arguments: str, **overrides: object) -> tuple[int, str]:
-    """Exit status and output."""
+    """Runs main.py to its end; returns exit status and output."""
     process = runs.start(workdir, *arguments, **SETTINGS | overrides)
     return process.wait(), process.output()
 

@@ -1,4 +1,7 @@
-"""mIoU agrees with a count by hand, for any batch size, padding and number of devices."""
+"""rc2l_jax/evaluation/evaluate.py, confusion.py and scores.py, and training/averages.py.
+
+mIoU is that of a count by hand, for any batch size, padding and number of devices.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ import torch
 from ml_collections import ConfigDict
 from PIL import Image
 from shared import shared
+from test_class_scores import MEAN, STD, torch_scores
 from test_data import folder_config, write_folder
-from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, random_variables
 from test_padding import randomized
 
@@ -36,7 +39,7 @@ NUM_CLASSES = 3
 
 
 class Painter(nn.Module):
-    """A network whose masks are linear in the image: one query a class, weights as parameters."""
+    """A network with one query for each class, whose mask logits are linear in the image."""
 
     num_classes: int = NUM_CLASSES
 
@@ -47,7 +50,7 @@ class Painter(nn.Module):
         *,
         train: bool,
         extent: object = None,
-        every_layer: bool = True,  # it has one layer
+        every_layer: bool = True,  # without effect, as there is one layer
     ) -> Predictions:
         assert not train
         weights = self.param("weights", nn.initializers.normal(1.0), (3, NUM_CLASSES))
@@ -64,7 +67,7 @@ def variables(seed: int) -> dict:
 
 
 def make_batch(seed: int, fill: bool = False) -> EvalBatch:
-    """Two examples of other sizes than their labels'; the second may only fill the batch."""
+    """Two examples with images smaller than their labels; with `fill`, the second only fills."""
     rng = np.random.default_rng(seed)
     sizes = np.array([[32, 20], [17, 32]], np.int32)
     label_sizes = np.array([[48, 30], [34, 64]], np.int32)
@@ -81,7 +84,7 @@ def make_batch(seed: int, fill: bool = False) -> EvalBatch:
 
 
 def confusion_by_hand(weights: dict, batch: EvalBatch) -> np.ndarray:
-    """Counts with torch and NumPy, example by example."""
+    """The confusion matrix, by torch and NumPy, example by example."""
     counts = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     (view,) = batch.views
     images = ((view.image[0] - MEAN) / STD).astype(np.float32)
@@ -120,7 +123,7 @@ def test_evaluate_counts_as_a_person_would():
     for name, weights in networks.items():
         expected = sum(confusion_by_hand(weights, batch) for batch in batches)
         assert counts[name].dtype == np.int64
-        # Rounding may tip a pixel whose two best classes tie to the last bit.
+        # Rounding may decide pixels whose two best classes tie up to the last bit.
         assert np.abs(counts[name] - expected).sum() <= 4
         assert counts[name].sum() == expected.sum()
     assert (counts["student"] != counts["teacher"]).any()
@@ -161,12 +164,12 @@ def use_tiny_model(config: ConfigDict) -> None:
     config.model.update(tiny_model, num_decoder_layers=1)
 
 
-# All of CamVid's validation images, against an evaluation that shares no code with ours but the
-# network: files read with Pillow, images one at a time, scores in torch, counts in NumPy.
+# All of CamVid's validation images, against an evaluation that shares only the network with ours:
+# Pillow reads the files, images come one at a time, torch makes scores, NumPy counts.
 
 
 def camvid_network(config: ConfigDict) -> dict:
-    """Random weights, scaled and centred so that several classes win somewhere."""
+    """Random weights, scaled and centred so that each of several classes wins at some pixels."""
     weights = randomized(random_variables(config))
     params, rng = weights["params"], np.random.default_rng(0)
     params["query_embed"] = rng.normal(0, 3, params["query_embed"].shape).astype(np.float32)
@@ -187,7 +190,7 @@ def camvid_network(config: ConfigDict) -> dict:
 
 
 def predicted_alone(run: Callable, pixels: np.ndarray, label_size: tuple[int, int]) -> np.ndarray:
-    """Class ids [Hl, Wl] of one image, uint8 [h, w, 3]."""
+    """Predicted class ids [Hl, Wl] of one image, uint8 [h, w, 3], without our evaluation."""
     h, w = pixels.shape[:2]
     image = np.pad((pixels - MEAN) / STD, ((0, -h % 32), (0, -w % 32), (0, 0)))
     out = run(image[None].astype(np.float32))
@@ -200,7 +203,7 @@ def predicted_alone(run: Callable, pixels: np.ndarray, label_size: tuple[int, in
 @pytest.fixture(scope="module")
 def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
     """Config, model, weights and the independent evaluation's confusion matrix."""
-    # 72 x 96, padded to 96 x 96: there is something to keep out.
+    # Images are 72 x 96 and are padded to 96 x 96, so that there is padding to keep out.
     prepared = tmp_path_factory.mktemp("prepared")
     config = folder_config(shared("camvid"), prepared, labeled_split="train", eval_short_edge=72)
     use_tiny_model(config)
@@ -218,8 +221,8 @@ def camvid(tmp_path_factory, tiny_backbones) -> types.SimpleNamespace:
             image = Image.open(shared("camvid") / "images" / "val" / f"{name}.jpg").resize(
                 (96, 72), _BILINEAR
             )
-            # TensorFlow and Pillow decode a JPEG and round what they resample differently, so the
-            # network is given the pipeline's pixels, which must be Pillow's but for that.
+            # TensorFlow and Pillow decode JPEG files, and round when they resample, differently. So
+            # the network gets the pipeline's pixels, which may differ from Pillow's by that only.
             (height, width) = batch.views[0].size.squeeze()
             pixels = batch.views[0].image.squeeze()[:height, :width]
             error = np.abs(pixels.astype(int) - np.asarray(image))
@@ -243,13 +246,13 @@ def iou_by_hand(confusion: np.ndarray) -> np.ndarray:
     return np.diag(confusion) / union
 
 
-# The last batch of 5 holds 1 example and 4 that fill it, that of 20 on 4 devices 1 and 19.
+# There are 101 images: the last batch of 5 has 1 example and 4 that fill it; that of 20, 1 and 19.
 @pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (5, 1), (20, 4)])
 def test_camvid_scores_are_those_of_an_independent_evaluation(camvid, batch_size, devices):
-    """The network runs in float64, so that which of two tied classes wins is not left to rounding.
+    """The network runs in float64, so that rounding does not decide between tied classes.
 
-    What is left of float32 in logits and scores moves 4 of 17 million pixels, 3e-7 of an IoU.
+    Logits and scores are still float32, which changes 4 of 17 million pixels: 3e-7 of an IoU.
     """
     with jax.enable_x64(True):
         found = evaluated(camvid, camvid.model, batch_size, devices)
@@ -261,7 +264,7 @@ def test_camvid_scores_are_those_of_an_independent_evaluation(camvid, batch_size
 
 @pytest.mark.slow
 def test_camvid_scores_in_float32_differ_by_ties_only(camvid):
-    """A pixel of a rare class is up to 3e-6 of its IoU; rounding moves 20 to 100 of 17 million."""
+    """Rounding changes 20 to 100 of 17 million pixels, each up to 3e-6 of a rare class's IoU."""
     found = evaluated(camvid, build_model(camvid.config), 5, 1)
     assert found.sum() == camvid.confusion.sum()
     assert np.abs(found - camvid.confusion).sum() <= 2e-5 * found.sum()

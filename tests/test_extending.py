@@ -28,12 +28,12 @@ def test_the_page_names_each_diff_and_repeats_none():
 
 
 def extended(tmp_path: Path, name: str) -> Path:
-    """A copy of the tree with a diff applied, as a reader of the page would."""
+    """A copy of the tree to which a diff is applied, as a reader of the page would do it."""
     tree = tmp_path / "tree"
     for folder in ("configs", "data", "rc2l_jax", "tests"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "main.py", tree)
-    # In a hook git would apply it to the repository that the hook is of.
+    # Called from a git hook, git would otherwise apply the diff to the hook's repository.
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     env["GIT_CEILING_DIRECTORIES"] = str(tmp_path)
     command = ["git", "apply", str(DIFFS / f"{name}.diff")]
@@ -53,7 +53,7 @@ def python(tree: Path, *arguments: str) -> str:
 
 
 def loveda(root: Path) -> np.ndarray:
-    """Writes 4 + 2 + 3 images as LoveDA lays them out; returns the mask that all of them have."""
+    """Writes 4 + 2 + 3 images in LoveDA's layout; returns the mask that all labelled ones have."""
     rng, mask = np.random.default_rng(0), np.arange(8, dtype=np.uint8).repeat(4)[None].repeat(32, 0)
     for split, count in (("Train", 4), ("Val", 2), ("Test", 3)):
         for number in range(count):

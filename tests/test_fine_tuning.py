@@ -1,4 +1,8 @@
-"""A run starts from the teacher of another one, of another number of classes and queries too."""
+"""A run starts from the teacher of another run, also with other numbers of classes and queries.
+
+Of rc2l_jax/run/restore.py it tests `teacher_of_run`, of rc2l_jax/weights/load.py
+`pretrained_state`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from rc2l_jax.weights.load import pretrained_state
 
 @pytest.fixture(scope="module")
 def former(tmp_path_factory):
-    """A run directory, and the teacher in it."""
+    """A run directory, and the parameters of its teacher."""
     workdir = tmp_path_factory.mktemp("former")
     _, _, state = create_train_state(tiny.config())
     teacher = jax.tree.map(lambda x: np.asarray(x) + 1, state.teacher_params)

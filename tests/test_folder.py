@@ -1,4 +1,4 @@
-"""`folder`: your own images, masks, classes and unlabelled images, as people have them."""
+"""data/folder/, layout.py, lists.py and orientation.py: users' own images as they come."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mask_of(seed, size=(20, 24)):
 
 @pytest.fixture
 def root(tmp_path):
-    """Nested folders, jpg and png, masks with and without a palette, the same name twice."""
+    """A data set of nested folders, JPEG and PNG, masks with and without palette, a name twice."""
     root = tmp_path / "mein Ordner"
     for seed, name in enumerate(IMAGES):
         write_image(root / "images" / name, seed)
@@ -199,7 +199,7 @@ def test_ids_without_a_name_and_names_that_void_does_not_need(root, tmp_path, ca
 
 
 def test_255_as_a_class_is_noticed(root, tmp_path):
-    """Binary masks as drawing programs write them: 0 and 255."""
+    """Drawing programs write binary masks as 0 and 255."""
     for name in IMAGES:
         mask = (root / "labels" / name).with_suffix(".png")
         mask.write_bytes(replicas.encode(np.where(mask_of(0) == 1, np.uint8(255), np.uint8(0))))
@@ -299,7 +299,7 @@ def test_a_check_tells_where_records_lie_and_which_are_of_no_use(root, tmp_path,
     check.check(config)
     printed = capsys.readouterr().out
     assert f"folder train: 3 examples in {first}" in printed and "earlier" not in printed
-    other = tmp_path / "other"  # its records are not those of an earlier state
+    other = tmp_path / "other"  # another folder: its records are no earlier state of this one's
     shutil.copytree(root, other)
     (other / "labels" / "train" / "a" / "1.png").write_bytes(replicas.encode(mask_of(1)))
     catalog.open_dataset(own_config(other, prepared).data).records("train")
@@ -407,7 +407,7 @@ def test_images_of_other_kinds_are_not_skipped_in_silence(root, tmp_path, suffix
     message = rf"photos: 1 image cannot be read in training: a\.{suffix}; convert"
     with pytest.raises(DataError, match=message):
         catalog.open_dataset(config.data)
-    write_image(photos / "b.jpg", 9)  # and not where some can be read, either
+    write_image(photos / "b.jpg", 9)  # it is an error also if other images can be read
     with pytest.raises(DataError, match=message):
         catalog.open_dataset(config.data)
     config.data.unlabeled_dir = ""
@@ -445,7 +445,7 @@ def test_a_pipe_is_named_and_never_waited_for(root, tmp_path):
 
 
 def test_a_jpeg_called_png_is_no_mask(root, tmp_path):
-    """Its ids would be nearly right."""
+    """Read as a mask, its ids would be nearly right, and nobody would notice."""
     mask = root / "labels" / "train" / "a" / "1.png"
     mask.write_bytes(replicas.encode(mask_of(0), "JPEG"))
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")

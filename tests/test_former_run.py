@@ -1,8 +1,8 @@
-"""A run of an earlier version is read, scored alike, and goes on.
+"""A run of an earlier version can be read, has the same score, and continues.
 
-`former_run.zip` is the quickstart in small, as commit 5a502e2 left it after 700 steps: before the
-modules lay in folders. `expected.json` in it is what that commit went on to when the run was
-prolonged by two steps.
+`former_run.zip` is a small run of the quickstart after 700 steps, from commit 5a502e2, which had no
+folders of modules yet. Its `expected.json` has the results of the same commit when it made the run
+two steps longer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def python(*arguments: str) -> str:
-    """Runs Python with one device, as the run had; returns what it prints."""
+    """Runs Python with one device, as the former run had; returns what it prints."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
     command = [sys.executable, *arguments]
@@ -63,7 +63,7 @@ def results_of(run: Path) -> dict:
 
 def test_it_is_scored_to_the_last_bit_as_before(run):
     before = results_of(run)
-    assert 0.2 < before["teacher"]["miou"] < 0.9  # some classes are right, and not all
+    assert 0.2 < before["teacher"]["miou"] < 0.9  # some pixels are right, and some are wrong
     prepared = f"--config.data.prepared_dir={run.parent / 'prepared'}"
     python("main.py", f"--workdir={run}", "--mode=eval", prepared)
     assert results_of(run) == before

@@ -1,4 +1,8 @@
-"""Mask and supervised losses: hand-computed squares, Hugging Face's losses, poison, gradients."""
+"""rc2l_jax/method/losses/mask.py, matched.py and supervised.py.
+
+Compared with drawn squares computed by hand, and with Hugging Face's losses. What must not count is
+filled with NaN.
+"""
 
 import functools
 
@@ -17,7 +21,7 @@ FOCAL = {"alpha": 0.25, "gamma": 2.0}
 SUPERVISED = {"no_object_weight": 0.1, "focal_alpha": 0.25, "focal_gamma": 2.0}
 NUM_CLASSES = 5
 
-# Compiled: a fraction of the time of one operation after another.
+# Compiled, as that takes a fraction of the time of running operation by operation.
 supervised_layers = jax.jit(functools.partial(supervised.supervised_loss, **SUPERVISED))
 
 
@@ -37,7 +41,7 @@ def square(column):
 
 
 def sure(drawn):
-    """Logits of +-20 for a mask: sigmoid 1 and 0, cross-entropy of a wrong pixel 20."""
+    """Logits of +20 and -20 for a mask: sigmoid 1 and 0; a wrong pixel's cross-entropy is 20."""
     return np.where(drawn, 20.0, -20.0).astype(np.float32)
 
 
@@ -45,8 +49,8 @@ def everywhere(x):
     return np.ones(x.shape, bool)
 
 
-# Overlap of 16, 8 and 0 of 16 pixels. Dice: 1 - (2 x overlap + 1) / 33. Focal: a missed pixel costs
-# 0.25 x 20, a wrong one 0.75 x 20, over 64 pixels.
+# The squares share 16, 8 and 0 of 16 pixels. Dice is 1 - (2 x shared + 1) / 33. Focal is the mean
+# over 64 pixels, where a missed pixel costs 0.25 x 20 and a wrong one 0.75 x 20.
 @pytest.mark.parametrize(
     ("column", "dice", "focal"), [(0, 0.0, 0.0), (2, 16 / 33, 160 / 64), (4, 32 / 33, 320 / 64)]
 )
@@ -58,17 +62,17 @@ def test_drawn_squares(column, dice, focal):
 
 
 def test_focal_of_an_undecided_mask():
-    """Logit 0: ln 2 x 0.5^2 x alpha inside the square, 1 - alpha outside."""
+    """A pixel with logit 0 costs ln 2 x 0.5^2, times alpha inside the square, 1 - alpha outside."""
     expected = np.log(2) * 0.25 * (16 * 0.25 + 48 * 0.75) / 64
     got = mask.focal_loss(jnp.zeros((8, 8)), square(1), everywhere(square(1)), **FOCAL)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_unknown_pixels_count_neither_above_nor_below():
-    """Half overlap, but only columns 0-3 known: of the target's 8 pixels there none is missed."""
+    """The masks share half, but only columns 0-3 are known, where no target pixel is missed."""
     logits, target = sure(square(0)), square(2)
     known = np.broadcast_to(np.arange(8) < 4, (8, 8))
-    np.testing.assert_allclose(  # 8 of 32 known pixels are wrong
+    np.testing.assert_allclose(  # of 32 known pixels, 8 are predicted and not in the target
         mask.focal_loss(logits, target, known, **FOCAL), 8 * 0.75 * 20 / 32, rtol=1e-5
     )
     np.testing.assert_allclose(
@@ -127,7 +131,7 @@ def test_gradients_are_finite_at_any_logit(gamma):
         assert jnp.isfinite(value)
         assert jnp.isfinite(grad).all()
         wrong = grad[0, 0] if target else grad[0, -1]
-        assert abs(wrong) > 0.01  # a wrong pixel still learns, however sure
+        assert abs(wrong) > 0.01  # a wrong pixel still learns, however sure the prediction is
 
 
 def test_no_gradient_from_unknown_pixels_even_if_they_hold_nan():
@@ -193,7 +197,7 @@ def random_inputs(seed, counts, *, num_queries=8, slots=6, grid=(6, 8), size=(24
 
 
 def match(class_logits, mask_logits, segments):
-    """With nearest-downsampled targets: every 4th pixel, as torch's "nearest" takes them."""
+    """Matches on the mask grid: targets are every 4th pixel, as torch's "nearest" takes them."""
     small = segments.replace(
         masks=segments.masks[..., ::4, ::4], known=segments.known[..., ::4, ::4]
     )
@@ -222,7 +226,7 @@ def mean(pair):
 
 @pytest.mark.parametrize("counts", [[1, 1], [6, 3, 0, 1], [0, 5]])
 def test_supervised_loss_equals_hugging_face(counts):
-    """Matching and all terms. Without a process group the peer's mask count is the batch's, too."""
+    """Matching and all terms agree; in a single process the peer counts masks as we do."""
     class_logits, mask_logits, segments = random_inputs(4, counts)
     matcher = hf.MaskFormerHungarianMatcher(cost_class=1.0, cost_mask=20.0, cost_dice=1.0)
     criterion = hf.MaskFormerLoss(NUM_CLASSES, matcher, weight_dict={}, eos_coef=0.1)
@@ -240,7 +244,7 @@ def test_supervised_loss_equals_hugging_face(counts):
 
 
 def test_class_loss_by_hand():
-    """Queries 0 and 2 of four are matched; logits give probabilities 1/2, 1/4, 1/4."""
+    """Of four queries 0 and 2 are matched; every query has probabilities 1/2, 1/4 and 1/4."""
     logits = jnp.tile(jnp.log(jnp.array([0.5, 0.25, 0.25])), (1, 4, 1))
     segments = Segments(
         classes=jnp.array([[1, 7, 0]]),
@@ -251,7 +255,7 @@ def test_class_loss_by_hand():
     )
     assignment = Assignment(
         query=jnp.array([[2, 1, 0]]), matched=jnp.array([[True, True, True]])
-    )  # slot 1 claims a query but is invalid
+    )  # slot 1 has a query, but is invalid
     targets = supervised.class_targets(segments, assignment, num_queries=4, num_classes=2)
     np.testing.assert_array_equal(targets, [[0, 2, 1, 2]])
     total, count = supervised.weighted_class_loss(logits, targets, 0.1)
@@ -316,13 +320,13 @@ def test_images_without_targets_give_zero_masks_and_a_finite_class_loss():
 
 
 def test_terms_add_up_over_images_and_layers():
-    """Parts of a batch, and layers one by one, agree with the whole: values and gradients."""
+    """Parts of a batch, and single layers, have the values and gradients that the whole has."""
     num_layers = 3
     inputs = [random_inputs(8 + layer, [3, 0, 6, 1]) for layer in range(num_layers)]
     segments = inputs[0][2]
     logits = [jnp.stack([x[i] for x in inputs]) for i in (0, 1)]
     assignment = jax.vmap(lambda *x: match(*x, segments))(*logits)
-    scale = jnp.array([1.0, -2.0, 0.5])  # cotangents of the layers differ
+    scale = jnp.array([1.0, -2.0, 0.5])  # so that each layer has another cotangent
 
     def total(class_logits, mask_logits, segments, assignment):
         terms = supervised_layers(class_logits, mask_logits, segments, assignment)

@@ -1,4 +1,4 @@
-"""The command line: one clear line for each mistake, and modes that need no training."""
+"""main.py: one clear line for each mistake on the command line; modes that need no training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rc2l_jax.run.stored_config import write_run_config
 ROOT = Path(__file__).parents[1]
 SHAPES = "--config=configs/shapes.py"
 
-# Arguments, and what the one line on stderr says.
+# Name of a mistake -> (arguments, words in the one line on stderr).
 MISTAKES = {
     "no_config": ([], "--config is missing"),
     "no_file": (
@@ -118,7 +118,7 @@ MISTAKES = {
 
 @pytest.fixture
 def command_line(monkeypatch, tmp_path):
-    """Runs main.py's functions in this process, as `app.run` does, on flags nobody has parsed."""
+    """A function that runs main.py in this process, as `app.run` does; flags are reset after it."""
     monkeypatch.chdir(ROOT)
 
     def run(arguments: list[str]) -> None:
@@ -160,7 +160,7 @@ def test_a_mistake_leaves_no_traceback():
     assert result.stdout == ""
     *others, last = result.stderr.strip().splitlines()
     assert last.startswith("error: ") and words in last, result.stderr
-    # A new or busy machine makes libraries talk (a cache of fonts is built, say): seen once in CI.
+    # Other lines are allowed: on a new machine a library may say that it builds a cache of fonts.
     assert not any(x.startswith(("error: ", "Traceback", "  File")) for x in others), result.stderr
 
 

@@ -1,4 +1,4 @@
-"""docs/masks.md: its blocks make masks of what painting and labelling tools save."""
+"""docs/masks.md: its blocks of code make masks of the files that other tools save."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "masks.md"
 
 
 def run_block(number: int, **replaced: str) -> None:
-    """Executes one of the document's blocks here, with other constants."""
+    """Executes one of the document's blocks in this folder, with other values of its constants."""
     code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[number]
     for name, value in replaced.items():
         code, count = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value} ", code, flags=re.MULTILINE)
@@ -63,7 +63,7 @@ def square(low: float, high: float) -> list[list[float]]:
 
 
 def two_squares(background: int) -> list[list[int]]:
-    """A road of 4 x 4 pixels, and over its corner a tree."""
+    """The expected mask: a road of 4 x 4 pixels, and a tree over its corner."""
     expected = np.full((5, 6), background)
     expected[:4, :4] = 0
     expected[2:4, 2:4] = 1

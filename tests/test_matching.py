@@ -1,4 +1,4 @@
-"""Matching: costs against Hugging Face's matcher, assignments against scipy, no hang under pmap."""
+"""rc2l_jax/method/matching.py: costs as Hugging Face's, assignments as scipy's, no hang in pmap."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ WEIGHTS = {
     "focal_gamma": 2.0,
 }
 
-# Compiled: a fraction of the time of one operation after another.
+# Compiled, as that takes a fraction of the time of running operation by operation.
 matching_cost = jax.jit(matching.matching_cost)
 assign = jax.jit(matching.assign, static_argnames="matcher")
 
@@ -91,7 +91,7 @@ def test_cost_of_a_perfect_prediction_is_minus_one():
     mask_logits = jnp.where(segments.masks, 50.0, -50.0)
     cost = matching_cost(class_logits, mask_logits, segments, **WEIGHTS)
     np.testing.assert_allclose(jnp.diagonal(cost[0]), -1.0, atol=1e-5)
-    # The other's mask: pixels that differ cost 50 x alpha or 50 x (1 - alpha) each.
+    # With the other segment's mask, each pixel that differs costs 50 x alpha or 50 x (1 - alpha).
     assert cost[0, 0, 1] > 1.0
 
 
@@ -106,7 +106,7 @@ def test_void_pixels_do_not_enter_the_cost():
         **WEIGHTS,
     )
     np.testing.assert_array_equal(clean, poisoned)
-    # With only the left half known, the cost is that of the left half alone.
+    # If only the left half is known, the cost is the one of an image that ends there.
     half = segments.replace(known=np.broadcast_to(np.arange(12) < 6, segments.known.shape))
     cut = segments.replace(masks=segments.masks[..., :6], known=segments.known[..., :6])
     np.testing.assert_allclose(
@@ -210,7 +210,7 @@ def test_leading_axes_vmap_and_empty_batches(matcher):
 
 
 def test_costs_larger_than_one_callback_argument():
-    """300 x 200 costs are split over several arguments; the pieces must be put back in order."""
+    """300 x 200 costs are split into several arguments, which must be joined in order."""
     cost = np.random.default_rng(8).normal(size=(3, 300, 200)).astype(np.float32)
     valid = np.ones((3, 200), bool)
     assert cost[0].size > matching._PIECE_SIZE
@@ -255,7 +255,7 @@ print("finished")
 
 
 def test_callbacks_on_eight_devices_do_not_hang():
-    """Fails, by a stack dump after 240 s, if an argument of the callback reaches 100 KiB."""
+    """With an argument of 100 KiB or more the callback hangs; the program then dumps its stacks."""
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

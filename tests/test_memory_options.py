@@ -1,4 +1,7 @@
-"""Options that save memory and must not change what is learnt, beyond what they say."""
+"""`accumulate_steps`, `remat` and `optimizer_dtype`: they save memory and change no result.
+
+Only what each option says may change, such as rounding of a bfloat16 moment.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def test_accumulated_gradients_are_the_mean_of_the_parts():
     grads = jax.tree.map(mean, *(part[0] for part in parts))
     norm = optax.global_norm(grads)
     np.testing.assert_allclose(step["grad_norm"], norm, rtol=1e-3)
-    # Adam's first moment after one step: a tenth of the clipped gradient.
+    # After one step Adam's first moment is a tenth of the clipped gradient.
     clip = min(1.0, setup.config.grad_clip_norm / norm)
     (adam,) = (s for s in state.opt_state if isinstance(s, optax.ScaleByAdamState))
     for moment, gradient in zip(jax.tree.leaves(adam.mu), jax.tree.leaves(grads)):
@@ -135,6 +138,6 @@ def test_adams_first_moment_in_bfloat16():
         assert {x.dtype for x in jax.tree.leaves(moments[dtype].mu)} == {jnp.dtype(dtype)}
         assert {x.dtype for x in jax.tree.leaves(moments[dtype].nu)} == {jnp.dtype("float32")}
         moved[dtype] = jax.tree.map(lambda a, b: a - b, now, params)
-    # bfloat16 has 8 bits: the way gone is the same within a percent.
+    # bfloat16 has 8 bits of precision: parameters move by the same within a percent.
     for low, full in zip(*(jax.tree.leaves(moved[dtype]) for dtype in ("bfloat16", "float32"))):
         assert 0 < np.linalg.norm(low - full) < 0.01 * np.linalg.norm(full)

@@ -1,3 +1,4 @@
+# Tests rc2l_jax/models/: every layer against transformers, shapes, norms, dropout, precision.
 from collections.abc import Callable
 from functools import partial
 
@@ -78,7 +79,7 @@ def init_shapes(config: ConfigDict, height: int = 64, width: int = 64) -> dict:
 
 
 def random_variables(config: ConfigDict) -> dict:
-    """Variables as after initialisation, in size; drawn with NumPy, which compiles nothing."""
+    """Variables about as large as initial ones, but drawn with NumPy, which compiles nothing."""
     generator = np.random.default_rng(0)
 
     def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
@@ -92,7 +93,7 @@ def random_variables(config: ConfigDict) -> dict:
     return flax.traverse_util.unflatten_dict(drawn)
 
 
-# Against transformers.
+# Compared with transformers.
 
 
 def converted(peer: MaskFormerForInstanceSegmentation, config: ConfigDict) -> dict:
@@ -136,7 +137,7 @@ def peer_model(config: ConfigDict, device: str = "cpu") -> MaskFormerForInstance
 
 
 def randomize(peer: MaskFormerForInstanceSegmentation) -> None:
-    """Gives every array a value that matters: no zero biases, no unit variances."""
+    """Draws every array so that it matters: no bias is 0, no variance 1."""
     generator = torch.Generator().manual_seed(0)
     for key, tensor in peer.state_dict().items():
         if not tensor.is_floating_point():
@@ -154,9 +155,11 @@ def randomize(peer: MaskFormerForInstanceSegmentation) -> None:
 def peer_layers(
     peer: MaskFormerForInstanceSegmentation, pixels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Every layer's class logits and mask logits, and the pixel features. The peer's own auxiliary
-    outputs skip the final LayerNorm (or feed it back into the next layer), which the original does
-    not: so its layers are read directly."""
+    """Every layer's class logits and mask logits, and the pixel features.
+
+    The layers are read by hooks. The peer's own auxiliary outputs skip the final LayerNorm (or feed
+    it back into the next layer), which the original MaskFormer does not.
+    """
     decoder = peer.model.transformer_module.decoder
     outputs: list[torch.Tensor] = []
     hooks = [
@@ -170,7 +173,7 @@ def peer_layers(
     pixel_features = result.pixel_decoder_last_hidden_state
     masks = torch.einsum("lbnc,bchw->lbnhw", peer.mask_embedder(queries), pixel_features)
     classes = peer.class_predictor(queries)
-    # The hooks saw what the peer predicts from.
+    # The last layer that the hooks saw is the one from which the peer predicts.
     assert torch.allclose(classes[-1], result.class_queries_logits, atol=1e-5)
     assert torch.allclose(masks[-1], result.masks_queries_logits, atol=1e-5)
     return classes, masks, pixel_features
@@ -221,14 +224,14 @@ def test_every_layer_agrees_with_transformers(
         want = getattr(theirs, name)
         assert np.std(want) > 0.1, "the comparison would be vacuous"
         np.testing.assert_allclose(getattr(ours, name), want, atol=1e-4, rtol=0, err_msg=name)
-    # The layers are distinct, so comparing each of them means something.
+    # The layers differ, so that comparing each of them means something.
     assert np.abs(np.diff(theirs.class_logits, axis=0)).max() > 0.1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "size"), [("resnet50", (70, 102)), ("resnet101", (64, 96))])
 def test_default_sizes_agree_with_transformers(backbone: str, size: tuple[int, int]) -> None:
-    """The network of the paper and its little sister, semantic output included."""
+    """The paper's network and the same with ResNet-50, including the semantic output."""
     config = base.get_config()
     config.model.backbone = backbone
     peer = peer_model(config)
@@ -386,7 +389,7 @@ def test_sine_position_tells_rows_and_columns_apart() -> None:
     assert (code[:, :1, :8] == code[..., :8]).all()
     assert (code[:1, :, 8:] == code[..., 8:]).all()
     assert len(np.unique(code.reshape(15, 16), axis=0)) == 15
-    # The last row's fastest wave has come full circle.
+    # In the last row the fastest wave has gone through one whole period.
     np.testing.assert_allclose(code[-1, 0, :2], [0.0, 1.0], atol=1e-5)
 
 
@@ -412,7 +415,7 @@ def test_bfloat16_keeps_float32_parameters_and_outputs() -> None:
 
     half, recorded = recording(variables)
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
-    # Everything inside is bfloat16, apart from what feeds a softmax or is an output.
+    # Everything inside is bfloat16, except what feeds a softmax and what is an output.
     inside = flax.traverse_util.flatten_dict(recorded["intermediates"], sep="/")
     wide = {
         path
@@ -443,7 +446,8 @@ def test_training_reaches_every_kernel_and_drops_out() -> None:
 
     gradients, out = gradient(params, 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-    # Every kernel learns, but one: the queries' content, the first layer's values, is zero.
+    # Every kernel learns but one: the first layer's self-attention has values of zero, as the
+    # queries have no content yet.
     still = {
         path
         for path, leaf in flax.traverse_util.flatten_dict(gradients, sep="/").items()

@@ -1,4 +1,4 @@
-"""The notebooks: executed on CPU in a reduced form, and what they show."""
+"""notebooks/: executed on a CPU in a reduced form; what they show is what the runs' files hold."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_notebooks_and_readme_name_each_other():
 
 
 def run_first_cell(name: str) -> dict[str, Any]:
-    """Executes a notebook's first cell of code here, without a kernel; returns its names."""
+    """Executes a notebook's first cell of code without a kernel; returns the variables it sets."""
     (source,) = (cell.source for cell in read(name).cells if cell["id"] == "install")
     names: dict[str, Any] = {}
     exec(compile(TransformerManager().transform_cell(source), name, "exec"), names)
@@ -104,7 +104,7 @@ def test_outside_of_a_checkout_the_first_cell_says_what_to_do(name, tmp_path, mo
 
 @dataclasses.dataclass(frozen=True)
 class Executed:
-    """An executed notebook's outputs, by the ids of its cells."""
+    """The outputs of an executed notebook, by the ids of its cells."""
 
     outputs: dict[str, list[NotebookNode]]
 
@@ -120,7 +120,7 @@ class Executed:
         return "".join(o["text"] for o in self.outputs[cell] if o.get("name") == "stdout")
 
     def table(self, cell: str) -> dict[str, list[float | None]]:
-        """The last Markdown table: first column -> numbers of the others."""
+        """The last Markdown table: text in the first column -> numbers in the others."""
         lines = self.data(cell, "text/markdown")[-1].splitlines()
         rows = [[field.strip(" *") for field in line.strip("|").split("|")] for line in lines]
         return {title: [float(x) if x else None for x in rest] for title, *rest in rows[2:]}
@@ -128,7 +128,7 @@ class Executed:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A checkout in which nothing is written into this one."""
+    """A folder that links to this checkout's, so that notebooks write nothing into this one."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("configs", "data", "rc2l_jax"):
         (folder / name).symlink_to(ROOT / name)
@@ -141,9 +141,9 @@ def execute(name: str, checkout: Path, where: str = ".", **parameters: object) -
 
     Args:
       name: of the notebook.
-      checkout: see the fixture.
-      where: the kernel's folder in it.
-      **parameters: they follow the cell that is tagged "parameters".
+      checkout: the folder to work in, from the fixture of this name.
+      where: the kernel's working directory, below `checkout`.
+      **parameters: variables to set after the cell that is tagged "parameters".
     """
     notebook = read(name)
     at = [cell["id"] for cell in notebook.cells].index("parameters") + 1
@@ -152,7 +152,7 @@ def execute(name: str, checkout: Path, where: str = ".", **parameters: object) -
     notebook.cells.insert(at, nbformat.v4.new_code_cell(source, id="injected"))
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        # One device, unlike in the tests' own process; and the same programs in all notebooks.
+        # One device, unlike the tests' own process. All notebooks share compiled programs.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
         "JAX_COMPILATION_CACHE_DIR": str(checkout / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -162,7 +162,7 @@ def execute(name: str, checkout: Path, where: str = ".", **parameters: object) -
     try:
         client.execute(cwd=str(checkout / where), env=environment)
     finally:
-        nbformat.write(notebook, checkout / f"{name}.ipynb")  # for whoever looks for a failure
+        nbformat.write(notebook, checkout / f"{name}.ipynb")  # to look at after a failure
     return Executed({c["id"]: c.outputs for c in notebook.cells if c.cell_type == "code"})
 
 
@@ -182,7 +182,7 @@ def results_of(workdir: Path) -> dict[str, Any]:
 
 
 def assert_table_is(table: dict[str, list[float | None]], *scores: dict[str, Any]) -> None:
-    """A column a network, as in results.json."""
+    """Asserts that each column of a table has the scores of one network, as in results.json."""
     for place, score in enumerate(scores):
         for name, value in (score["iou"] | {"mean": score["miou"]}).items():
             assert table[name][place] == (
@@ -200,7 +200,7 @@ def test_quickstart(quickstart, checkout):
     assert "ETA" in quickstart.text("train")
     assert_table_is(quickstart.table("scores"), results["student"], results["teacher"])
     assert_table_is(quickstart.table("compare"), baseline["teacher"], results["teacher"])
-    # Image, ground truth, and the two runs; with the names of the classes below.
+    # Columns are image, ground truth and the two runs; below them are the names of the classes.
     height, width, _ = quickstart.picture("differing").shape
     assert width == 4 + 4 * (192 + 4) and 20 + 4 * (192 + 4) < height < 20 + 4 * (192 + 4) + 60
     histories = {"supervised": "supervised", "RC²L": "rc2l"}
@@ -223,7 +223,7 @@ def own_images(checkout, own_overrides) -> Executed:
 
 
 def assert_segments_are(said: str, predictions: Path, names: set[str]) -> None:
-    """A line a photo, with what its JSON file holds."""
+    """Asserts that there is one line for each photo, with the segments in its JSON file."""
     lines = dict(line.split(": ", 1) for line in said.splitlines())
     assert set(lines) == names
     for name, line in lines.items():
@@ -256,7 +256,7 @@ def test_photos_of_any_kind_are_shown_as_they_are_meant(
     own_images, checkout, own_overrides, tmp_path
 ):
     turned, pictures = np.zeros((300, 600, 3), np.uint8), tmp_path / "photos"
-    turned[:, :300] = 255, 0, 0  # left as stored, at the top as displayed
+    turned[:, :300] = 255, 0, 0  # the left half as stored, the upper half as displayed
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     (pictures / "deep").mkdir(parents=True)
@@ -271,12 +271,12 @@ def test_photos_of_any_kind_are_shown_as_they_are_meant(
         "own_images",
         checkout,
         OVERRIDES=own_overrides,
-        MY_FOLDER=str(folder / "data"),  # goes on, or rather ends, where the other test did
+        MY_FOLDER=str(folder / "data"),  # of the other test, whose run is finished
         SMALL=True,
         WORKDIR=folder / "example",
         MY_PHOTOS=str(pictures),
     )
-    # 600 x 300 as displayed, of which every second pixel is left; the other as it is.
+    # The first photo is displayed as 600 x 300 and shrunk to half; the second keeps its size.
     shown = executed.picture("overlays")
     assert shown.shape == (20 + 300 + 4 + 90 + 4, 4 + 2 * (150 + 4), 3)
     assert shown[30, 50, 0] > 200 and shown[30, 50, 1] < 50 and shown[210, 50].max() < 50
@@ -318,7 +318,7 @@ def test_evaluate(quickstart, checkout):
 
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory) -> Path:
-    """A folder as transformers saves it, of a network that is small and knows nothing."""
+    """A folder as transformers saves it, with a small and untrained network."""
     config = tiny.config(
         model__norm="frozen", model__pixel_dim=32, model__num_queries=9, data__num_classes=5
     )
@@ -339,10 +339,10 @@ def test_huggingface(peer, checkout):
         **{
             "data.labeled_split": "train#4@0",
             "data.unlabeled_split": "train#rest4@0",
-            "unsup_weight": 0.0,  # compiles in half the time; quickstart has the rest
+            "unsup_weight": 0.0,  # compiles in half the time; the quickstart has the whole method
             "num_steps": 4,
             "eval_every_steps": 4,
-            "data.crop_size": 64,  # of 32 pixels the peer's group norm would see one, and refuses
+            "data.crop_size": 64,  # with 32, the peer's group norm would refuse its single pixel
             "data.shapes.image_size": 64,
             "model.num_heads": 2,
             "model.pixel_dim": 32,

@@ -1,4 +1,4 @@
-"""Eq. 2 with its configured numbers: each loss has its own weight, temperature and parameters."""
+"""rc2l_jax/method/objective.py: each loss of Eq. 2 has its own weight and parameters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rc2l_jax.method.losses import region
 from rc2l_jax.method.segments import merge_same_class
 from rc2l_jax.structs import AXIS, Assignment, Predictions, Segments
 
-# All different, so that none can stand for another.
+# All values differ, so that no mix-up goes unnoticed.
 WEIGHTS = {"rcc": 2.0, "smc": 3.0, "rmc": 5.0, "rfc": 7.0, "consistency": 11.0}
 MASK_LOSS = {"focal_weight": 1.5, "dice_weight": 0.4, "focal_alpha": 0.3, "focal_gamma": 1.0}
 
 
 def drawn() -> tuple[Predictions, Segments, Assignment]:
-    """One layer, two images, six queries, three segments of which classes may repeat."""
+    """Random predictions of one layer, six queries and two images, each with three segments."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):

@@ -1,4 +1,7 @@
-"""Optimiser rules on every parameter of MaskFormer; steps against torch's AdamW; the teacher."""
+"""rc2l_jax/method/optimizer.py, and `ema_update` of teacher.py.
+
+Every parameter of MaskFormer has one rule, and steps are those of torch's AdamW.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +51,7 @@ def test_every_parameter_falls_under_exactly_one_rule(norm, stem, bottleneck, mo
     rules = optimizer.parameter_rules(config)
     groups = flatten_dict(optimizer.parameter_groups(params, rules))
     assert len(groups) > 50
-    # What a module holds tells what it is, whatever its name: only norms have a scale.
+    # Norms are recognised by what they hold, not by name: only they have a scale.
     norms = {path[:-1] for path in groups if path[-1] == "scale"}
     for path, group in groups.items():
         rule = rules[group]
@@ -82,7 +85,7 @@ def test_a_parameter_under_two_rules_raises():
 
 # --- Steps, against torch ---
 
-# (backbone?, decays?) of each parameter, written out.
+# Parameter -> (is it in the backbone?, does it decay?).
 GROUPS = {
     ("backbone", "stem_conv1", "kernel"): (True, True),
     ("backbone", "stem_norm1", "scale"): (True, False),
@@ -127,7 +130,7 @@ def test_steps_equal_torch():
     optim = optimizer.create_optimizer(config)
     state = optim.init(tree)
     update = jax.jit(optim.update)
-    # Global norms of about 11, 55 and 0.05: clipped, clipped, untouched.
+    # The gradients' global norms are about 11, 55 and 0.05: the first two are clipped.
     for scale in (1.0, 5.0, 0.005):
         grads = {path: scale * rng.normal(size=(4, 3)).astype(np.float32) for path in GROUPS}
         for path, weight in weights.items():
@@ -163,7 +166,7 @@ def test_teacher_is_the_mean_of_the_students_until_the_decay_takes_over():
     expected = None
     for step, student in enumerate(students):
         teacher = ema_update(teacher, {"a": {"b": student}, "c": -student}, 0.75, jnp.asarray(step))
-        # 1 - 1 / (step + 1) reaches 0.75 at step 3: until then the plain mean.
+        # The decay 1 - 1 / (step + 1) reaches 0.75 at step 3; until then this is the plain mean.
         mean = students[: step + 1].mean(0)
         expected = mean if step <= 3 else 0.75 * expected + 0.25 * student
         np.testing.assert_allclose(teacher["a"]["b"], expected, rtol=1e-5, atol=1e-6)
@@ -171,6 +174,6 @@ def test_teacher_is_the_mean_of_the_students_until_the_decay_takes_over():
 
 
 def test_ema_by_hand():
-    """Eq. 4 far from the start: 0.99 x 2 + 0.01 x 12."""
+    """Late in a run Eq. 4 holds as it is: 0.99 x 2 + 0.01 x 12."""
     got = ema_update({"w": jnp.array([2.0])}, {"w": jnp.array([12.0])}, 0.99, jnp.asarray(10_000))
     np.testing.assert_allclose(got["w"], [2.1], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""What an installation holds, and the files that say whose, which and under what licence."""
+"""What an installation holds; and that version, licence and address are where they belong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rc2l_jax import __version__
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("configs", "data", "rc2l_jax")
-# Everything that `rc2l_jax` imports, found from another folder; TensorFlow is left out for time.
+# Run from another folder, finds what `rc2l_jax` imports. What needs TensorFlow is only looked up,
+# not imported, to save time.
 IMPORTS = """
 import importlib.util, site, sys
 site.addsitedir(sys.argv[1])
@@ -29,7 +30,7 @@ for name in names:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A copy to build from, for a build leaves files behind."""
+    """A copy of the tree to build from, as a build leaves files behind."""
     pytest.importorskip("setuptools", minversion="77")
     tree = tmp_path_factory.mktemp("build") / "tree"
     for folder in PACKAGES:
@@ -40,7 +41,7 @@ def tree(tmp_path_factory) -> Path:
 
 
 def build(tree: Path, kind: str, output: Path) -> zipfile.ZipFile:
-    """What pip has a wheel made by: `kind` is "wheel" or "editable"."""
+    """Builds a wheel as pip does; `kind` is "wheel" or "editable"."""
     code = f"from setuptools import build_meta; build_meta.build_{kind}({str(output)!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -80,7 +81,7 @@ def test_the_licence_is_the_one_that_is_declared():
 
 
 def test_only_pyproject_names_an_address_of_the_project():
-    """Nobody owns one yet; CONTRIBUTING, "Publishing", says where it goes."""
+    """There is no address yet; CONTRIBUTING.md, "Publishing", says where it goes."""
     own = re.compile(
         r"(?:github|gitlab)\.com[/:](?:rc2l|[\w.-]+/rc2l)|colab\.research\.google\.com/github/",
         re.IGNORECASE,

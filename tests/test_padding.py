@@ -1,4 +1,4 @@
-"""A prediction does not depend on the padding an image got in a batch: it is the image's alone."""
+"""rc2l_jax/models/extent.py: what is predicted for an image does not depend on its padding."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rc2l_jax.structs import Predictions
 
 SHAPE = (96, 128)
 EXTENTS = np.array([[64, 96], [96, 32]], np.int32)
-# Each backbone with each stem and norm at least once. In float64 the layers below the attention
-# leave no rounding to hide behind: what is left is that of the float32 logits (2e-7 measured).
-# Float32 alone is off by up to 1.1e-5 (resnet18, deeplab, frozen): other shapes, other sums.
+# (backbone, stem, norm, dtype): every stem and norm occurs. In float64 rounding cannot hide errors:
+# what is left is the rounding of the float32 logits (2e-7 measured). In float32 an image in another
+# shape is summed in another order, which makes up to 1.1e-5 (resnet18, deeplab, frozen).
 NETWORKS = [
     ("resnet18", "basic", "group", "float64"),
     ("resnet18", "deeplab", "frozen", "float64"),
@@ -26,7 +26,7 @@ NETWORKS = [
     ("tiny_bottleneck", "deeplab", "group", "float64"),
     ("tiny_bottleneck", "deeplab", "group", "float32"),
 ]
-TOLERANCE = {"float64": 1e-6, "float32": 1e-5}  # of the largest value
+TOLERANCE = {"float64": 1e-6, "float32": 1e-5}  # relative to the largest value
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def tiny_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def randomized(variables: dict) -> dict:
-    """Gives every scale, bias and statistic a value that shows where it is added or left out."""
+    """Draws every scale, bias and statistic, so that it shows where one is added or left out."""
     rng = np.random.default_rng(1)
     flat = flax.traverse_util.flatten_dict(variables)
     for path, value in flat.items():
@@ -54,7 +54,7 @@ def padded(images: list[np.ndarray], fill: np.ndarray) -> np.ndarray:
 
 
 def parts(predictions: Predictions, i: int, grid: np.ndarray) -> dict[str, np.ndarray]:
-    """What is predicted for image i, on the part of the mask grid that it takes up."""
+    """The predictions for image i, on its part (height, width) of the mask grid."""
     h, w = grid
     return {
         "class_logits": predictions.class_logits[:, i],
@@ -82,7 +82,7 @@ def test_padded_images_are_predicted_as_if_alone(backbone, stem, norm, dtype):
             assert np.std(want) > 0.05, "the comparison would be vacuous"
             error = np.abs(found[name] - want).max() / np.abs(want).max()
             assert error < TOLERANCE[dtype], (name, error)
-            # Whatever the padding holds cannot be seen at all.
+            # What the padding holds changes no bit.
             np.testing.assert_array_equal(found[name], unseen[name])
 
 

@@ -1,8 +1,9 @@
 """Loss, gradients and optimiser steps of a whole network, beside transformers and torch.
 
 The peer's `MaskFormerLoss` is called on each decoder layer's predictions, which is the original
-MaskFormer's deep supervision. The peer's own auxiliary loss departs from it: it feeds the heads
-with layers that have not passed the final LayerNorm. Its mask count is the batch's, as ours.
+MaskFormer's deep supervision. The peer's own auxiliary loss departs from that: it feeds the heads
+with layers that have not passed the final LayerNorm. Like ours, the peer's loss divides by the
+number of masks in the batch.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def configured():
             "ignore_void": False,
             "max_segments": CLASSES,
             "num_steps": 10,
-            "learning_rate": 1e-3,  # the paper's moves the loss too little in three steps
+            "learning_rate": 1e-3,  # the paper's changes the loss too little in three steps
             "weight_decay": 0.05,
         }
     )
@@ -67,7 +68,7 @@ def drawn_batch() -> Batch:
 
 
 class Peer:
-    """The peer in training as MaskFormer trains it: frozen batch norms, deep supervision."""
+    """The peer, trained as MaskFormer is: frozen batch norms, deep supervision."""
 
     def __init__(self, config, batch: Batch):
         self.config, self.model = config, peer_model(config)
@@ -95,7 +96,7 @@ class Peer:
         return total
 
     def named(self) -> dict[str, torch.nn.Parameter]:
-        """Trained parameters by the names they have on disk."""
+        """Name on disk -> trained parameter."""
         return {
             names.current_name(name): parameter
             for name, parameter in self.model.named_parameters()
@@ -103,7 +104,7 @@ class Peer:
         }
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """One group a parameter: MaskFormer's rules, written out."""
+        """AdamW with one group for each parameter, by MaskFormer's rules."""
         groups = []
         for name, parameter in self.named().items():
             norm = "norm" in name or any(
@@ -163,8 +164,8 @@ def test_loss_and_every_gradient_are_the_peers(both):
         want = names.to_ours(path, expected[names.TRANSFORMERS.name_of(path)].grad.numpy())
         size = np.linalg.norm(want)
         if size < 1e-6 * largest:
-            # Only rounding. Softmax ignores what is added to all keys; and the first
-            # self-attention reads queries whose content is zero, so its weights do not matter.
+            # A gradient of 0, up to rounding. Softmax ignores what is added to all keys; and in
+            # the first self-attention the queries' content is 0, so its weights do not matter.
             assert path.endswith("/key/bias") or "layer0/self_attention" in path, path
             assert np.linalg.norm(got) < 1e-5 * largest
             continue
@@ -197,5 +198,5 @@ def test_three_optimizer_steps_are_the_peers(both):
     with torch.no_grad():
         for name, parameter in both.peer.named().items():
             parameter.copy_(initial[name])
-    assert theirs[0] - theirs[-1] > 0.02 * theirs[0]  # something happened
+    assert theirs[0] - theirs[-1] > 0.02 * theirs[0]  # the steps changed something
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)

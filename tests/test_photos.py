@@ -1,4 +1,4 @@
-"""Images of any kind are found, measured, named and read as they are displayed."""
+"""rc2l_jax/prediction/photos.py and frames.py: images are found, named, and read as displayed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def names(found: photos.Photos) -> list[str]:
     return [photo.name for photo in found.photos]
 
 
-# Kinds of pixels. Where nothing is lost the very pixels are expected.
+# Kinds of pixels. Lossless formats must give exactly the same pixels.
 
 
 @pytest.mark.parametrize("kind", ["L", "1", "P", "RGBA", "LA"])
@@ -66,7 +66,8 @@ def test_of_16_bits_the_upper_8_count(tmp_path, suffix):
     values[0, 0] = 0xFFFF
     path = save(tmp_path / f"image.{suffix}", Image.fromarray(values))
     expected = np.repeat((values >> 8)[..., None], 3, axis=2)
-    np.testing.assert_allclose(read_one(path).astype(int), expected, atol=1)  # rounded or cut off
+    # Rounding to 8 bits and cutting off are both fine.
+    np.testing.assert_allclose(read_one(path).astype(int), expected, atol=1)
 
 
 def test_cmyk_jpegs_show_their_colours(tmp_path):
@@ -77,12 +78,12 @@ def test_cmyk_jpegs_show_their_colours(tmp_path):
 
 
 def test_ycck_jpegs_show_their_colours(tmp_path):
-    # What Photoshop writes: C, M and Y as Y, Cb and Cr, all of it inverted.
+    # As Photoshop writes it: C, M and Y are stored as Y, Cb and Cr, and everything is inverted.
     y, cb, cr, k = 120, 90, 150, 200
     planes = [Image.new("L", SIZE[::-1], 255 - value) for value in (y, cb, cr, k)]
     path = save(tmp_path / "image.jpg", Image.merge("CMYK", planes), quality=95)
     content = path.read_bytes()
-    transform = content.index(b"Adobe") + 11  # Pillow writes 0: stored as they are
+    transform = content.index(b"Adobe") + 11  # Pillow writes 0 there, which means: no transform
     path.write_bytes(content[:transform] + b"\x02" + content[transform + 1 :])
     ink = [y + 1.402 * (cr - 128), 0, y + 1.772 * (cb - 128)]
     ink[1] = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
@@ -93,7 +94,7 @@ def test_ycck_jpegs_show_their_colours(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
-    # Smooth, so that a JPEG decoder's rounding is small.
+    # A smooth image, so that a JPEG decoder's rounding is small.
     shades = np.add.outer(np.arange(SIZE[0]) * 3, np.arange(SIZE[1]) * 5).astype(np.uint8)
     image = Image.fromarray(np.stack([shades, shades // 2, 255 - shades], axis=2))
     exif = Image.Exif()
@@ -138,7 +139,7 @@ def test_every_frame_is_an_image(tmp_path, suffix):
 
 
 def moving(path: Path, count: int) -> list[Photo]:
-    """Frames in which little changes, so that each is made from the one before."""
+    """Writes frames that change little, so that files store only what differs from the last one."""
     images = []
     for i in range(count):
         pixels = np.zeros((*SIZE, 3), np.uint8)
@@ -153,7 +154,7 @@ def moving(path: Path, count: int) -> list[Photo]:
 
 @pytest.fixture
 def opened(monkeypatch) -> list[Path]:
-    """The files that Pillow opens."""
+    """The paths of all files that Pillow opens, in order."""
     paths, original = [], Image.open
 
     def spy(path: Path) -> Image.Image:
@@ -176,14 +177,14 @@ def test_frames_in_a_row_are_decoded_in_one_pass(tmp_path, opened, suffix):
     for i in (4, 3, 3, 11, 0):  # in whatever order
         np.testing.assert_array_equal(photos.read(found[i], frames), expected[i])
     frames.close()
-    np.testing.assert_array_equal(photos.read(found[5]), expected[5])  # alone, too
+    np.testing.assert_array_equal(photos.read(found[5]), expected[5])  # without open frames
 
 
 def test_readers_side_by_side_only_move_on(tmp_path, opened):
     found = moving(tmp_path / "clip.gif", 24)
     opened.clear()
     frames = OpenFrames()
-    for i in range(8):  # three threads, a third of the frames each
+    for i in range(8):  # as three threads would read, each a third of the frames
         for start in (0, 8, 16):
             photos.read(found[start + i], frames)
     assert len(opened) <= 3
@@ -312,7 +313,7 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     for folder in ("in/a", "other"):
         save(tmp_path / folder / f"{Path(folder).name}.png", rgb())
     (tmp_path / "in" / "a" / "up").symlink_to("..")
-    (tmp_path / "in" / "b").symlink_to(tmp_path / "other")  # and from there back
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "other")  # from which a link leads back
     (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
     found = names(photos.find(str(tmp_path / "in"), tmp_path / "out"))
     assert found == ["a/a", "b/other"]

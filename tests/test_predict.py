@@ -1,4 +1,4 @@
-"""`--mode=predict`: what it says is what evaluation counts, and nothing it is given stops it."""
+"""rc2l_jax/prediction/: predictions are those that evaluation counts; bad input stops nothing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 from shared import shared
+from test_class_scores import MEAN, STD, torch_scores
 from test_data import folder_config
 from test_evaluate import camvid_network, use_tiny_model
-from test_inference import MEAN, STD, torch_scores
 from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
 
 from configs import base
@@ -67,13 +67,14 @@ def tiny_world():
             patch.setitem(resnet.BACKBONES, name, architecture)
         patch.setitem(CHOICES, "model.backbone", (*CHOICES["model.backbone"], *TINY))
         patch.setattr(jax, "local_device_count", lambda: 1)
-        patch.setattr(networks, "validate", lambda config, num_devices: None)  # of tiny backbones
+        # Configs of tiny networks are not checked.
+        patch.setattr(networks, "validate", lambda config, num_devices: None)
         yield
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
-    """A run directory of a network that says several classes, and its CamVid images."""
+    """A run directory whose network predicts several classes, and images of CamVid for it."""
     scratch = tmp_path_factory.mktemp("run")
     root, rng = scratch / "data", np.random.default_rng(0)
     for kind in ("images", "labels"):
@@ -85,7 +86,7 @@ def run(tmp_path_factory, tiny_world) -> types.SimpleNamespace:
         for image in chosen[: 3 if split == "val" else 1]:
             shutil.copy(image, root / "images" / split)
             shutil.copy(camvid / "labels" / "val" / f"{image.stem}.png", root / "labels" / split)
-    for i, size in enumerate([(70, 41), (40, 133)]):  # and others of other sizes
+    for i, size in enumerate([(70, 41), (40, 133)]):  # and drawn images of other sizes
         for kind, shape in (("images", (*size, 3)), ("labels", size)):
             pixels = rng.integers(0, 256 if kind == "images" else NUM_CLASSES, shape, np.uint8)
             Image.fromarray(pixels).save(root / kind / "val" / f"drawn{i}.png")
@@ -168,7 +169,7 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         with Image.open(output / "overlays" / f"{file.stem}.jpg") as overlay:
             assert overlay.size == image.size
             error = np.abs(np.asarray(overlay, int) - expected).mean()
-            assert error < (8 if file.suffix == ".jpg" else 40)  # chance is no JPEG
+            assert error < (8 if file.suffix == ".jpg" else 40)  # JPEG changes noise a lot
         stored = np.load(output / "probabilities" / f"{file.stem}.npz")
         shares = stored["probabilities"]
         assert shares.dtype == np.float16 and shares.shape == (NUM_CLASSES, *mask.shape)
@@ -297,12 +298,12 @@ def test_images_are_read_when_they_are_due(run, tmp_path, monkeypatch):
     assert largest <= 20, "batches of 2: 3 ahead, 2 on the device, 3 images being written"
 
 
-# Without a network: what is between images and files.
+# What happens between images and files, with a network that needs no computing.
 
 
 @pytest.fixture
 def no_network(monkeypatch, tiny_world) -> Network:
-    """Says class 1 everywhere, one image at a time; `predict_folder` opens it."""
+    """A network for one image at a time, which predicts class 1; `predict_folder` opens it."""
 
     def run(batch: EvalBatch, shares: bool) -> tuple[np.ndarray, ...]:
         shape = batch.label.shape
@@ -361,7 +362,7 @@ def test_a_huge_result_is_gone_before_the_next_is_made(no_network, tmp_path, mon
     def run(batch: EvalBatch, shares: bool) -> tuple[np.ndarray, ...]:
         give_up = time.monotonic() + 5
         while any(made() is not None for made in alive) and time.monotonic() < give_up:
-            time.sleep(0.01)  # the thread that wrote it may need a moment to let it go
+            time.sleep(0.01)  # the thread that wrote the result may need a moment to free it
         assert not any(made() is not None for made in alive)
         outputs = no_network.run(batch, shares)
         alive.extend(weakref.ref(array) for array in outputs)
@@ -378,13 +379,15 @@ def test_a_huge_result_is_gone_before_the_next_is_made(no_network, tmp_path, mon
 def test_what_waits_is_weighed(no_network):
     for job in stream._plan(no_network, [(4000, 5000)] * 3, True):
         ((height, width),) = job.group.views
-        assert job.weight == 6 * 4000 * 5000 + 3 * height * width  # decoded, twice; and resized
+        # The decoded image twice, and the resized one.
+        assert job.weight == 6 * 4000 * 5000 + 3 * height * width
     (image,) = images_of((30, 40))
 
     def read(_):
         return image
 
-    for probabilities, pixel in ((False, 6), (True, 10)):  # colours, id, float16 each
+    # Bytes a pixel: 3 of colours, 1 of the id, 2 of the confidence; and 2 for each of two classes.
+    for probabilities, pixel in ((False, 6), (True, 10)):
         (result,) = stream.predict_stream(no_network, [(30, 40)], read, probabilities)
         assert result.weight == 30 * 40 * pixel
 
@@ -417,7 +420,7 @@ def test_a_bar_tells_how_far_it_is(no_network, tmp_path, capsys):
     bar = said[-1].splitlines()[0]
     assert bar.startswith("100%") and "3/3" in bar and "image" in bar
     assert "warning: 1 file skipped\n" in said[-1]
-    # Once, for all have one shape; and before any of them is done.
+    # It compiles once, as all images have one shape, and before any image is done.
     (compiling,) = [line for line in said if line.startswith("compiling")]
     assert compiling.startswith("compiling for 30x40: ") and "0/3" in compiling
     (source / "a.png").rename(tmp_path / "a.png")
@@ -429,7 +432,7 @@ def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, c
     source, out = folder_of(tmp_path / "in", "ab"), tmp_path / "out"
     predict_folder(str(source), out)
     before = {path: path.read_bytes() for path in out.rglob("[ab].*")}
-    shutil.copy(source / "a.png", source / "a.bmp")  # each now keeps its suffix in new results
+    shutil.copy(source / "a.png", source / "a.bmp")  # now both keep their suffix in new results
     assert predict_folder(str(source), out, resume=True) == 1
     assert stems(out) == ["a", "a.bmp", "b"], "a.png was there already, as a"
     assert before == {path: path.read_bytes() for path in before}
@@ -450,7 +453,7 @@ def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, c
     ):
         predict_folder(str(other), out, resume=True)
 
-    # However it is named, and from wherever.
+    # A photo is recognised however it is named, from any working directory.
     monkeypatch.chdir(source)
     write_json(out / "segments" / "b.json", {"image": str(source / "b.bmp")})
     assert predict_folder("b.bmp", out, resume=True) == 0
@@ -458,7 +461,7 @@ def test_results_keep_their_photo_when_others_come_or_go(no_network, tmp_path, c
     with pytest.raises(PredictError, match=r"in/b\.bmp, and not of b\.png"):
         predict_folder("b.png", out, resume=True)
 
-    # What was written before the list told its image is believed.
+    # A list that does not name its image, as earlier versions wrote it, is accepted.
     old = out / "segments" / "b.json"
     write_json(old, {k: v for k, v in json.loads(old.read_text()).items() if k != "image"})
     assert predict_folder(str(source / "b.bmp"), out, resume=True) == 0
@@ -484,7 +487,7 @@ def test_no_probabilities_of_another_network_stay(no_network, tmp_path):
 
 
 def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
-    longest = "n" * 242  # of 255 bytes; its list of segments has 13 more while it is written
+    longest = "n" * 242  # with 13 bytes of ".json.partial", 255, which is all a name may have
     source = folder_of(tmp_path / "longest", [longest])
     assert predict_folder(str(source), tmp_path / "whole") == 1
     assert stems(tmp_path / "whole") == [longest]
@@ -503,7 +506,7 @@ def test_a_name_that_is_too_long_stops_nothing(no_network, tmp_path, capsys):
 
 
 def stop_at(monkeypatch, name: str) -> None:
-    """The disk is full when this image's results are written."""
+    """Makes the disk seem full when the results of this image, or a later one, are written."""
     original = predict.write_prediction
 
     def write(output: Path, written: str, *rest: Any) -> None:
@@ -524,7 +527,7 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys, monkeypa
             predict_folder(str(source), out)
     assert "notes.txt: not an image" in capsys.readouterr().err, "what was skipped is said before"
     assert stems(out) == ["a", "b"]
-    (out / "masks" / "c.png").write_text("half a result")  # without its list it does not count
+    (out / "masks" / "c.png").write_text("half a result")  # without a list it does not count
     before = {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert predict_folder(str(source), out, resume=True) == 3
     said = capsys.readouterr()
@@ -606,7 +609,7 @@ def test_nothing_is_lost_in_an_output_that_is_there(run, tmp_path):
     with pytest.raises(PredictError, match=f"--output={out} is not empty: .*--overwrite"):
         predict_folder(str(source), out, workdir=run.workdir)
     assert (out / "masks" / "a.png").read_text() == "mine"
-    # What --overwrite would not mend comes first.
+    # An error that --overwrite does not mend is reported first.
     with pytest.raises(PredictError, match=r"is the folder of --input="):
         predict_folder(str(source), source, workdir=run.workdir)
     assert predict_folder(str(source), out, workdir=run.workdir, overwrite=True) == 2
@@ -620,7 +623,7 @@ def test_results_below_the_images_are_warned_of(no_network, tmp_path, capsys):
     source = folder_of(tmp_path / "in", "a")
     predict_folder(str(source), source / "out")
     assert f"warning: {source}/out lies inside the input folder" in capsys.readouterr().err
-    predict_folder(str(source / "a.png"), source / "one")  # whoever names it sees no folder
+    predict_folder(str(source / "a.png"), source / "one")  # the input is a file: no warning
     predict_folder(str(source), tmp_path / "out")
     assert "lies inside" not in capsys.readouterr().err
 
@@ -661,7 +664,8 @@ def test_a_runs_class_names_outlive_its_data(run, tmp_path, monkeypatch):
     assert open_network(workdir=tmp_path / "copy").class_names == tuple(names)
 
     given = {}
-    monkeypatch.setattr(export, "validate", lambda config, num_devices: None)  # of tiny backbones
+    # The config of the tiny network is not checked.
+    monkeypatch.setattr(export, "validate", lambda config, num_devices: None)
     monkeypatch.setattr(
         export, "export_stablehlo", lambda *arguments: given.update(names=arguments[2])
     )
@@ -688,7 +692,7 @@ def test_weights_of_transformers_predict_what_they_predict_there(peer):
     network = open_network(peer.folder)
     assert network.class_names == tuple(f"LABEL_{i}" for i in range(5))
     assert network.title == open_network(os.path.relpath(peer.folder)).title
-    (image,) = images_of((64, 96))  # of the size that it is brought to
+    (image,) = images_of((64, 96))  # of the size to which images are resized
     (prediction,) = predict_images(network, [image])
     normalized = ((image - MEAN) / STD).astype(np.float32)[None]
     out = peer_predictions(peer.model, normalized)

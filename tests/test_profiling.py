@@ -1,4 +1,7 @@
-"""Which steps are traced, and what a trace holds. `test_end_to_end` has a whole run's."""
+"""rc2l_jax/training/profiling.py: which steps are traced, and what a trace holds.
+
+test_end_to_end.py profiles a whole run.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from rc2l_jax.training.profiling import ProfiledStep, traced_steps
         (0, 14, range(10, 15)),
         (0, 3, range(2, 4)),
         (7, 9, range(9, 10)),
-        (0, 1, range(1, 2)),  # nothing but the step that compiles
+        (0, 1, range(1, 2)),  # there is only the step that compiles
     ],
 )
 def test_which_steps_are_traced(done, last, steps):

@@ -1,4 +1,4 @@
-"""Which images of an evaluation are the best and the worst."""
+"""rc2l_jax/evaluation/ranking.py: which images of an evaluation are the best and the worst."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rc2l_jax.evaluation.ranking import Ranking
 from rc2l_jax.structs import VOID, EvalBatch, EvalView
 
 NUM_IMAGES = 6
-SIZE = (4, 6)  # of an image and of its label, which are padded to 8 x 8
+SIZE = (4, 6)  # of each image and label; both are padded to 8 x 8
 
 
 def batch() -> EvalBatch:
-    """Images of class 1 in one batch of two devices; the last two are all void, and fill."""
+    """A batch of two devices: six images of class 1, one that is all void, and one that fills."""
     label = np.full((2, 4, 8, 8), VOID, np.uint8)
     label[..., : SIZE[0], : SIZE[1]] = 1
     label[1, 2] = VOID
@@ -24,7 +24,7 @@ def batch() -> EvalBatch:
 
 
 def predictions(right: list[int]) -> dict[str, np.ndarray]:
-    """Image i has `right[i]` columns of class 1 and class 0 elsewhere, in the padding too."""
+    """Predicts class 1 in the first `right[i]` columns of image i, and class 0 everywhere else."""
     result = np.zeros((2, 4, 8, 8), np.uint8)
     for i, columns in enumerate(right):
         result[divmod(i, 4)][:, :columns] = 1
@@ -36,7 +36,7 @@ def test_images_are_ranked_by_their_own_miou(count):
     ranking = Ranking(count, num_classes=3)
     right = [3, 6, 0, 5, 1, 3]
     assert ranking.observe(batch(), predictions(right)), "it wants to see all of them"
-    # Class 0 is predicted and never right: its IoU is 0 unless it is not predicted at all.
+    # Class 0 is never right, so where it is predicted its IoU is 0; elsewhere it does not count.
     miou = [1.0 if columns == SIZE[1] else columns / SIZE[1] / 2 for columns in right]
     order = sorted(range(NUM_IMAGES), key=lambda i: (miou[i], i))
     assert [x.index for x in ranking.worst] == order[:count]

@@ -1,4 +1,4 @@
-"""data/records.py, preparation.py: what is written, interruptions, several processes at once."""
+"""data/records.py and preparation.py: what is written, interruptions, processes at one time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def sources(count, broken=()):
-    """Sources of tiny drawn images; the ids in `broken` cannot be decoded."""
+    """Sources of tiny drawn images; those at the positions in `broken` cannot be decoded."""
     config = shapes_config("", num_train=count).data
     listing = catalog.BUILDERS["shapes"].listing(config)
     return [
@@ -31,7 +31,7 @@ def sources(count, broken=()):
 
 
 def counting(given, read):
-    """The sources, noting each that is read."""
+    """The same sources; each appends its id to `read` when it is read."""
 
     def note(source):
         def noted():
@@ -73,7 +73,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 def test_a_killed_process_leaves_whole_shards_only(tmp_path):
-    """SIGKILL in the middle; the next call finishes and gives the same records as undisturbed."""
+    """After SIGKILL in the middle, the next call continues, and makes the same records."""
     code = (
         "import sys, time; sys.path[:0] = ['tests', '.']\n"
         "from data import preparation, records\n"
@@ -204,5 +204,5 @@ def test_what_fails_for_a_moment_is_read_again(tmp_path):
 
     vars(opened)["_source"] = Flaky()
     assert opened.read([1]) is want
-    with pytest.raises(MemoryError):  # no record's fault
+    with pytest.raises(MemoryError):  # no sign of a damaged record
         opened.read([1])

@@ -1,4 +1,7 @@
-"""Region losses against Eqs. 5-10 written out with loops in double-precision torch; invariants."""
+"""rc2l_jax/method/losses/region.py: values and gradients against Eqs. 5-10 in torch; invariants.
+
+The equations are written out as loops, in double precision.
+"""
 
 import functools
 import math
@@ -17,7 +20,8 @@ NUM_CLASSES, NUM_QUERIES, NUM_SLOTS, WIDTH, GRID = 3, 6, 4, 5, (6, 7)
 TAU = 0.3
 MASK_LOSS = {"focal_weight": 2.0, "dice_weight": 0.7, "focal_alpha": 0.25, "focal_gamma": 2.0}
 NO_OBJECT_WEIGHT = 0.1
-ALMOST_ONE = float(np.float32(1 - 1e-6))  # where a union is clipped; float32 rounds it by 1 %
+# The upper limit of a union. In float32 its distance to 1 is 1 % off from 1e-6.
+ALMOST_ONE = float(np.float32(1 - 1e-6))
 
 
 # --- The losses under test: every variant of every term, as functions of one signature. ---
@@ -87,7 +91,7 @@ def _sum_first(mean):
 
 
 def _matched(segments, assignment, image):
-    """[(slot, query)] of the image's matched segments: sigma."""
+    """[(slot, query)] of the image's valid and matched segments: the matching sigma."""
     return [
         (m, int(assignment.query[image, m]))
         for m in range(NUM_SLOTS)
@@ -100,7 +104,7 @@ def _valid_count(segments):
 
 
 def _contrast_reference(similarity, pairs, with_positive):
-    """-log exp(s_ii / tau) / sum_j exp(s_ji / tau) over the image's matched queries."""
+    """Sum over an image's matched i of -log(exp(s_ii / tau) / sum_j exp(s_ji / tau))."""
     total = torch.zeros((), dtype=torch.float64)
     if len(pairs) < 2:
         return total
@@ -170,7 +174,7 @@ def rcc_reference(x, segments, assignment, no_object_weight):
 
 
 def _l_mask(p, target, known):
-    """Focal loss (mean over known pixels) and dice loss of probabilities."""
+    """Weighted sum of focal loss (mean over known pixels) and dice loss, of probabilities."""
     p, t = p[known], target[known]
     per_pixel = -0.25 * t * (1 - p) ** 2 * torch.log(p) - 0.75 * (1 - t) * p**2 * torch.log(1 - p)
     dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
@@ -240,7 +244,7 @@ def random_inputs(seed=0):
         "masks": rng.normal(size=(batch, NUM_QUERIES, *GRID)).astype(np.float32) * 3,
         "features": rng.normal(size=(batch, *GRID, WIDTH)).astype(np.float32),
     }
-    owner = rng.integers(-2, NUM_SLOTS, size=(batch, *GRID))  # negative: nobody's
+    owner = rng.integers(-2, NUM_SLOTS, size=(batch, *GRID))  # negative: in no segment
     masks = (owner[:, None] == np.arange(NUM_SLOTS)[:, None, None]) & VALID[:, :, None, None]
     segments = Segments(
         classes=CLASSES,
@@ -290,8 +294,7 @@ def test_what_invalid_slots_hold_changes_nothing(garbage, results):
         masks=np.where(empty[:, :, None, None], np.array(garbage, masks.dtype), masks),
         score=np.where(empty, np.nan, segments.score).astype(np.float32),
     )
-    # The query of a slot that is not matched means nothing either, nor does the match of an
-    # invalid one.
+    # The query of an unmatched slot must not matter either, nor the match of an invalid slot.
     misled = Assignment(query=np.where(MATCHED, QUERY, 5), matched=MATCHED | empty)
     got = every_term(x, poisoned, misled)
     for name in TERMS:
@@ -315,7 +318,7 @@ def test_gradients_stay_with_matched_queries_and_known_pixels(results):
         assert (np.moveaxis(np.asarray(grads["masks"]), 1, -1)[unknown] == 0).all(), name
         assert (np.asarray(grads["features"])[unknown] == 0).all(), name
     for name in ("rcc", "rcc_no_object"):
-        assert (results[name][2]["masks"] == 0).all()  # the share on known pixels is a weight
+        assert (results[name][2]["masks"] == 0).all()  # a mask's share on known pixels is constant
 
 
 def test_one_segment_has_nothing_to_contrast_with():
@@ -346,7 +349,7 @@ def test_a_batch_without_pseudo_segments_costs_nothing():
 
 
 def test_extreme_predictions_stay_finite():
-    """Sure of everything and of nothing, features all zero: no NaN from norms, averages, logs."""
+    """Masks sure of all pixels or of none, and features of zero, give no NaN in norms or logs."""
     x, segments, assignment = random_inputs()
     for masks in (-200.0, 200.0):
         extreme = {
@@ -394,7 +397,7 @@ def contrasts_of_halves(logits, features, temperature, denominator):
 
 @pytest.mark.parametrize("tau", [1.0, 0.1, 0.01])
 def test_paper_denominators_fall_with_one_over_tau_and_with_positive_stays_above_zero(tau):
-    """Positive pair at similarity 1; the other at 0 (disjoint masks) or -1 (opposite features)."""
+    """The positive pair's similarity is 1, the other's 0 (disjoint masks) or -1 (features)."""
     logits, features, _, _ = halves()
     values, grads = contrasts_of_halves(logits, features, tau, "paper")
     np.testing.assert_allclose(values, [-2 / tau, -4 / tau], rtol=1e-5)
@@ -414,10 +417,12 @@ def test_with_positive_is_never_negative():
 
 def test_dice_similarity_of_drawn_masks():
     logits, features, _, _ = halves()
-    # Shifted by one of two columns: half of every mask, its own and the other; positive = negative.
+    # Shifted by one column, a mask covers half of its own target and half of the other one: the
+    # positive pair is as similar as the negative one.
     (rmc, _), _ = contrasts_of_halves(jnp.roll(logits, 1, axis=-1), features, 1.0, "paper")
     np.testing.assert_allclose(rmc, 0.0, atol=1e-6)
-    # Grown to 6 pixels: 2 x 4 / (6 + 4) with its own target, 2 x 2 / (6 + 4) with the other.
+    # Grown to 6 pixels, its dice is 2 x 4 / (6 + 4) with its own target, 2 x 2 / (6 + 4) with the
+    # other.
     grown = logits.at[0, 0, :, 2].set(60.0)
     (rmc, _), _ = contrasts_of_halves(grown, features, 1.0, "paper")
     np.testing.assert_allclose(rmc, (0.0 - 0.8) + (0.4 - 1.0), atol=1e-6)

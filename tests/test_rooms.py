@@ -1,4 +1,4 @@
-"""The order of the folders: imports fall one way, and every former name says where it went."""
+"""The order of the folders: no import runs backwards, and former names say where they went."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from rc2l_jax.moved import MOVED
 
 ROOT = Path(__file__).parents[1]
-# A file imports from folders of earlier lines, and from its own. CONTRIBUTING.md has it, too.
+# A file imports only from folders of earlier lines, and from its own. CONTRIBUTING.md shows this
+# order, too.
 ORDER = (
     ("configs", "data"),
     ("structs",),
@@ -28,7 +29,7 @@ ORDER = (
     ("main",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-ABOVE = ("__init__", "moved")  # of the package itself: the version, and former names
+ABOVE = ("__init__", "moved")  # modules of the package itself: the version, and former names
 
 
 def modules() -> dict[str, Path]:
@@ -88,7 +89,7 @@ def test_the_method_imports_the_words_and_the_networks_only():
 
 def test_there_are_no_circles():
     graph = {module: set(imports(module)) - {module} for module in MODULES}
-    graph["rc2l_jax.__init__"] = set()  # every import passes through it
+    graph["rc2l_jax.__init__"] = set()  # left out, as every import of the package runs it
     assert list(graphlib.TopologicalSorter(graph).static_order())
 
 

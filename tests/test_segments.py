@@ -1,4 +1,7 @@
-"""Segments: drawn label maps and logits with values worked out by hand, torch, NumPy painting."""
+"""rc2l_jax/method/segments.py and pseudo_segments.py, and `cutmix_segments` of cutmix.py.
+
+Compared with results by hand on drawn label maps and logits, with torch, and with painted maps.
+"""
 
 import functools
 
@@ -53,7 +56,7 @@ def test_at_mask_grid_takes_every_fourth_pixel():
 
 LABEL = np.array(
     [
-        [  # class 2: five pixels, 0: three, 5: two; two void; the last column is padding
+        [  # class 2 has five pixels, 0 three, 5 two; two are void; the last column is padding
             [2, 2, 2, 0, 255],
             [2, 2, 0, 0, 255],
             [5, 5, 255, 255, 255],
@@ -99,7 +102,7 @@ def test_the_largest_classes_win_the_slots(slots, kept, lost):
     )
     np.testing.assert_array_equal(got.classes[0], kept)
     np.testing.assert_array_equal(dropped, [lost, 0])
-    # What found no slot is known all the same: not part of the segments that did.
+    # Pixels of a class without a slot are known: they are in none of the segments.
     assert got.known[0, 2, 0]
 
 
@@ -130,8 +133,8 @@ def pseudo_of(classes, masks, valid=None, **changed):
     return pseudo(classes, masks, valid, **(settings | changed))
 
 
-# One row of pixels. Scores: 0.9 for class 1, 0.6 for class 2, 0.5 for class 1 again, and one query
-# that is sure of no-object and claims everything.
+# One row of six pixels and four queries. Their scores: 0.9 for class 1, 0.6 for class 2, 0.5 for
+# class 1 again; the last one is sure of no-object, and its mask claims everything.
 CLASSES = log_probabilities(
     [0.05, 0.9, 0.05, 0.0], [0.1, 0.2, 0.6, 0.1], [0.4, 0.5, 0.05, 0.05], [0.1, 0.0, 0.0, 0.9]
 )
@@ -149,8 +152,8 @@ MASKS = logit(
 
 def test_queries_compete_by_score_times_mask():
     got, dropped = pseudo_of(CLASSES, MASKS)
-    # Query 0 has pixels 0-1, query 1 pixels 2-3 (0.57 > 0.54; 0.54 > 0.495), query 2 pixel 4; it
-    # also wins pixel 5, but with a mask below one half. Largest first, ties by query.
+    # Query 0 wins pixels 0-1, query 1 pixels 2-3 (0.57 > 0.54; 0.54 > 0.495), query 2 pixels 4-5,
+    # but pixel 5 with a mask below one half. The largest segments come first, ties by query.
     np.testing.assert_array_equal(got.valid, [[1, 1, 1, 0]])
     np.testing.assert_array_equal(got.classes, [[1, 2, 1, 0]])
     np.testing.assert_allclose(got.score, [[0.9, 0.6, 0.5, 0]], atol=1e-6)
@@ -164,9 +167,9 @@ def test_queries_compete_by_score_times_mask():
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        # Without query 2 nobody reaches one half at pixel 4.
+        # Without query 2 no mask reaches one half at pixel 4.
         ({"score_threshold": 0.55}, [1, 1, 2, 2, 255, 255]),
-        # Only query 0 is left.
+        # Only query 0 competes.
         ({"score_threshold": 0.7}, [1, 1, 1, 255, 255, 255]),
         ({"mask_threshold": 0.4}, [1, 1, 2, 2, 1, 1]),
         ({"mask_threshold": 0.92}, [255, 255, 2, 255, 255, 255]),
@@ -196,7 +199,7 @@ def test_no_query_competes():
 
 
 def test_queries_that_do_not_compete_take_nothing():
-    """Not even where every competing mask has underflowed to 0, or their own is not a number."""
+    """That holds even if every competing mask underflows to 0, or the query's own mask is NaN."""
     masks = np.full((4, 1, 6), -200.0)
     masks[3] = np.nan
     got, _ = pseudo_of(CLASSES[:, ::-1], masks[::-1], mask_threshold=0.0)
@@ -224,7 +227,7 @@ def test_no_gradient_passes_and_segments_never_overlap():
     assert (area[got.valid] >= 3).all()
     assert (area[~got.valid] == 0).all()
     assert (np.diff(area) <= 0).all()
-    assert dropped.max() > 0  # the draw fills the slots
+    assert dropped.max() > 0  # there were more segments than slots
     assert (got.score[got.valid] > 0.4).all()
 
 
@@ -296,7 +299,7 @@ def test_label_map_ignores_invalid_slots():
 
 
 def segments_of(labels, num_slots):
-    """One segment a class of label maps [B, h, w]; slots in class order, garbage in the others."""
+    """Segments of label maps [B, h, w], class c in slot c; slots of absent classes hold garbage."""
     masks = np.stack([labels == c for c in range(num_slots)], 1)
     valid = masks.any((2, 3))
     return Segments(
@@ -333,7 +336,7 @@ def test_cutmix_equals_painting(merge):
         assert np.isfinite(got.score).all()
         for b in range(4):
             count = len(set(painted[b].ravel()) - {VOID})
-            if not merge:  # inside and outside the box each
+            if not merge:  # segments inside and outside of the box count separately
                 count = sum(
                     len(set(painted[b][part].ravel()) - {VOID}) for part in (box[b], ~box[b])
                 )
@@ -368,7 +371,7 @@ def test_cutmix_without_a_box_changes_nothing():
 
 
 def test_semantic_segments_add_up_queries_of_a_class():
-    """Two queries, each only 0.5 sure of class 0, cover pixel 0 together; class 1 has pixel 2."""
+    """Two queries, 0.5 and 0.4 sure of class 0, together win pixel 0; class 1 has pixel 2."""
     on, off = 30.0, -30.0
     classes = jnp.log(jnp.array([[[0.5, 0.1, 0.4], [0.4, 0.2, 0.4], [0.05, 0.9, 0.05]]]))
     masks = jnp.array([[[[on, on, off, off]], [[on, off, off, off]], [[off, off, on, on]]]])

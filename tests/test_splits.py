@@ -1,4 +1,4 @@
-"""data/splits.py and lists.py: split texts, list files, partitions kept apart."""
+"""data/splits.py, lists.py and published.py: split texts, list files, separate partitions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_drawn_part_and_its_rest_divide_the_split():
 
 
 def test_drawn_parts_are_the_same_on_every_platform():
-    # sha256("0/t000") etc. do not depend on any library; a change here changes published splits.
+    # sha256("0/t000") and so on depend on no library. If this fails, published splits have changed.
     assert [i for _, i in resolve("train#5@0")] == [30, 73, 89, 90, 93]
     assert splits.checksum(resolve("train#46@0"), IDS) == "5127120debf32ef3"
 
@@ -132,7 +132,7 @@ def test_a_partition_has_the_number_of_its_name():
         splits.resolve_all("train", "", "val", IDS, num_labeled=46)
 
 
-# Published lists: number of different ids, and the name by which they are recognised.
+# Published list -> (number of different ids, beginning of the name by which it is recognised).
 PUBLISHED = {
     "cps/pascal/pseudoseg_labeled_1-2.txt": (732, "VOC Train 1/2, labelled (PseudoSeg, CPS)"),
     "cps/pascal/pseudoseg_labeled_1-4.txt": (366, "VOC Train 1/4, labelled"),
@@ -198,7 +198,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def published_ids():
-    """The ids of VOC and Cityscapes, read from the lists by a regular expression of their own."""
+    """The ids of VOC and Cityscapes, read from the lists by regular expressions of this test."""
     pattern = {
         "pascal": re.compile(r"\b20\d\d_\d{6}\b"),
         "cityscapes": re.compile(r"\b[a-z-]+_\d{6}_\d{6}(?=_leftImg8bit|\.png)"),

@@ -1,4 +1,4 @@
-"""Studies: their cells are configs, and their tables say what the run directories hold."""
+"""studies/ and configs/studies/: cells are configs, and tables say what run directories hold."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CELLS = study_report.names_of(camvid.TABLES)
 CONTINUED = study_report.names_of(camvid_continued.TABLES)
 STEPS = camvid_eighth.get_config().num_steps
 
-# In the place of main.py: a cell that runs until it is told to stop, and then stops as runs do; a
-# second start of it is done at once.
+# Takes the place of main.py: a cell runs until it is told to stop, and then stops as runs do. When
+# it is started again, it finishes at once.
 MAIN = """
 import json, pathlib, signal, sys, time
 workdir = pathlib.Path(next(x for x in sys.argv if x.startswith("--workdir=")).partition("=")[2])
@@ -50,7 +50,7 @@ def write_run(
     labels: int = 46,
     **metrics: float | None,
 ):
-    """A run directory as far as reports read it."""
+    """Writes those files of a run directory that reports read."""
     folder.mkdir(parents=True)
     scores = {"student_miou": student, "teacher_miou": teacher, "teacher_iou": ious}
     pseudo = {f"pseudo/{k}": v for k, v in metrics.items()}
@@ -62,7 +62,7 @@ def write_run(
 
 
 def report(tables, output: Path) -> str:
-    """The tables of `camvid.py`."""
+    """The report on tables of `camvid.py`, as Markdown."""
     baselines = study_report.read_baselines(camvid.TABLES, output)
     return study_report.report(study_report.read_tables(tables, output), baselines)
 
@@ -107,7 +107,7 @@ def test_every_continued_cell_differs_from_the_run_it_starts_from_in_the_method_
 
 
 def config_values(config, keys) -> dict:
-    """Some keys of a config, by their dotted names."""
+    """The values of some keys of a config, by their dotted names."""
     values = {}
     for key in keys:
         value = config
@@ -148,7 +148,7 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
         write_run(tmp_path / f"supervised-eighth-{seed}", baseline - 0.01, baseline, ious)
         write_run(tmp_path / f"rc2l-eighth-{seed}", ours, ours, ious, accuracy=0.5 + seed / 10)
     write_run(tmp_path / "rc2l-sixteenth-0", 0.2, 0.21, ious)
-    write_run(tmp_path / "rc2l-half-0", 0.5, 0.51, ious, step=STEPS - 2)  # not at its end
+    write_run(tmp_path / "rc2l-half-0", 0.5, 0.51, ious, step=STEPS - 2)  # not finished
     tables = {name: camvid.TABLES[name] for name in ("partitions", "terms", "alpha")}
     lines = report(tables, tmp_path).splitlines()
     assert "| rc2l | 0.403 ± 0.038 (gain 0.053 ± 0.031) | 0.210 (gain ) |" in lines
@@ -165,7 +165,7 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
     assert lines[classes + 2] == "|  | supervised | rc2l |"
     assert "| sky | 0.900 ± 0.000 | 0.900 ± 0.000 |" in lines and "| pole |  |  |" in lines
     assert not any(line.startswith("## terms, ") for line in lines), "they are of one seed"
-    # The terms are of seed 0 alone; no deviation, no accuracy of a run without unlabelled images.
+    # The table of terms has seed 0 only, so no deviations; supervised runs have no pseudo labels.
     assert "| supervised | 1 | 0.290 | 0.300 | 0.000 |  |  |  |" in lines
     assert "| rc2l | 1 | 0.360 | 0.360 | 0.060 | 0.500 |  |  |" in lines
     assert "0.51" not in "\n".join(lines)
@@ -261,18 +261,18 @@ def test_a_study_of_which_nothing_is_finished_says_so(tmp_path):
 
 @pytest.fixture
 def small(tmp_path):
-    """A study of three cells whose main.py is `MAIN`: its folder, and a program that starts it."""
+    """A study of four cells, with `MAIN` as main.py: its folder, and a command that starts it."""
     (tmp_path / "main.py").write_text(MAIN)
     (tmp_path / "small.py").write_text(
         "from ml_collections import ConfigDict\n"
         "TABLES = {'all': ['a-b-0', 'a-b-1', 'a-b-2', 'a-b-3']}\n"
         "get_config = lambda cell: ConfigDict({'num_steps': 1})\n"
     )
-    # Whoever runs the tests in the background ignores SIGINT, and so would what they start.
+    # Tests that run in the background ignore SIGINT, and so would the processes that they start.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
     program += f"from benchmarks import study; study.ROOT = Path({str(tmp_path)!r}); study.main()"
-    arguments = ["--study=small.py", "--output=runs", "--jobs=2"]  # relative
+    arguments = ["--study=small.py", "--output=runs", "--jobs=2"]  # relative to its folder
     return tmp_path, [sys.executable, "-c", program, *arguments]
 
 
@@ -297,11 +297,11 @@ def test_a_study_that_is_stopped_stops_all_cells_and_a_second_start_goes_on(smal
     assert errors == "stopped: start the same command again, and it goes on\n"
     assert sorted(output.splitlines()) == ["a-b-0: stopped", "a-b-1: stopped"]
     assert not (runs / "a-b-2.log").exists()
-    if number == signal.SIGTERM:  # one of the two is enough
+    if number == signal.SIGTERM:  # the second start is tested for SIGINT only
         return
     for cell in ("a-b-2", "a-b-3"):
         (runs / cell).mkdir()
-        (runs / cell / "config.json").write_text("{}")  # MAIN ends at once
+        (runs / cell / "config.json").write_text("{}")  # so that MAIN finishes at once
     again = subprocess.run(program, cwd=folder, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     said = "student mIoU none  teacher mIoU 0.5000"

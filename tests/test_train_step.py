@@ -1,4 +1,8 @@
-"""DESIGN's invariants 1-6 and 8 on whole steps."""
+"""rc2l_jax/method/train_step.py: what must hold for whole steps.
+
+Runs repeat bit by bit, and continue so from a copied state. The number of devices changes nothing.
+Steps with nothing to learn from, or with NaN, do no harm. The teacher gets no gradient.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,7 @@ class Setup:
 
 @pytest.fixture(scope="module")
 def setup():
-    """The whole method with everything on that is random, and a burn-in of one step and a ramp."""
+    """The whole method with all that is random turned on, a burn-in of one step, and a ramp."""
     with pytest.MonkeyPatch.context() as patch:
         result, traces = Setup(**WHOLE), []
 
@@ -65,15 +69,15 @@ def setup():
 
         patch.setattr(train_step, "total_loss", traced)
         yield result
-        assert len(traces) == 1  # what all tests of this file did took one compilation
+        assert len(traces) == 1  # all tests that use this fixture compiled the step once
 
 
 @pytest.fixture(scope="module")
 def plain() -> Setup:
-    """Without what depends on the number of devices: dropout and CutMix partners.
+    """A step without what depends on the number of devices: dropout and CutMix partners.
 
-    Batch norm in the backbone, so that batch statistics are compared too. The class head is made
-    decisive: an untrained one is at a tie, and float noise would choose the pseudo segments.
+    The backbone has batch norm, so that batch statistics are compared, too. The class head's
+    weights are enlarged: an untrained head is near ties, and float noise would choose segments.
     """
     setup = Setup(model__norm="batch", model__num_decoder_layers=1, cutmix__probability=0.0)
     for params in (setup.initial.params, setup.initial.teacher_params):
@@ -165,14 +169,14 @@ def empty_batch(num_devices: int, seed: int = 0):
     batch = tiny.batch(num_devices, seed=seed)
     return batch.replace(
         label=np.full_like(batch.label, 255),
-        unlabeled_valid=np.zeros_like(batch.unlabeled_valid),  # leaves no pixel to a segment
+        unlabeled_valid=np.zeros_like(batch.unlabeled_valid),  # leaves no pixel for a segment
     )
 
 
 @pytest.mark.slow
 def test_nothing_to_learn_from_is_finite_and_zero(setup):
     state, (losses,) = setup.run(1, batch_fn=empty_batch)
-    # No mask was compared; what is left is Eq. 1's push of every query to no-object, in each layer.
+    # No mask was compared. What is left of Eq. 1 pushes every query to no-object, in each layer.
     assert not {"loss/label_focal", "loss/label_dice"} & set(losses)
     assert 0 < losses["loss/label_class"] < losses["loss/label"] < np.inf
     assert losses["loss/unlabel"] == 0.0
@@ -193,7 +197,7 @@ def test_a_step_that_is_not_finite_changes_nothing(setup):
     assert after.step == before.step + 1
     assert same(after.teacher_params, before.teacher_params)
     assert same(after.opt_state, before.opt_state)
-    # The schedule has not moved on, either.
+    # The learning rate's schedule has not moved on either.
     healthy = jax.tree.map(jnp.array, after.replace(params=before.params))
     _, (late,) = setup.run(1, state=replicate(healthy, 1))
     _, (second,) = setup.run(1, state=replicate(jax.tree.map(jnp.array, before), 1))
@@ -225,7 +229,7 @@ def test_burn_in_and_ramp(setup):
 
 @pytest.mark.slow
 def test_class_shares_of_both_kinds_of_images_are_kept(setup):
-    """After one step (weight 1, nothing was seen before) they are the batch's own."""
+    """The first step counts in full, as nothing was seen before: shares are those of its batch."""
     state, _ = setup.run(1)
     shares, batch = state.class_shares, tiny.batch(1)
     visible = np.where(batch.valid[0], batch.label[0], 255)

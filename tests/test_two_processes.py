@@ -1,4 +1,8 @@
-"""DESIGN's invariant 2 for processes: two with half the batch each are one with all of it."""
+"""Two processes with half of a batch each take the steps of one process with all of it.
+
+Also tests that no process starts a step that another one still compiles, of
+rc2l_jax/run/distributed.py.
+"""
 
 from __future__ import annotations
 
@@ -67,14 +71,15 @@ def test_two_processes_equal_one():
     first, second = (results(process) for process in both)
     one = results(start(WORKER, port, 0, 1))
     assert len(one) == STEPS and first == second
-    # Of the labelled images, for time; `faults/test_processes.py` has the whole method.
+    # With labelled images only, to save time; `faults/test_processes.py` has the whole method.
     for name in (name for name in one[0] if name.startswith("loss/") or name == "grad_norm"):
         np.testing.assert_allclose(first[0][name], one[0][name], rtol=1e-2, err_msg=name)
     # The second step's loss depends on every gradient of the first.
     np.testing.assert_allclose(first[1]["loss/total"], one[1]["loss/total"], rtol=2e-2)
 
 
-# The second one compiles late. No collective holds the first one back: the wait is ours.
+# The second process compiles late. No collective holds the first one back, so that only our own
+# waiting can do it.
 LATE = """
 import sys, time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the views of the unlabelled images make of the config."""
+"""rc2l_jax/method/views.py and teacher.py: views of unlabelled images, and `pseudo.uncovered`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rc2l_jax.structs import VOID, Segments
 
 
 def views_of(state, batch, keys, model, config):
-    """The weak and the strong view of a batch and the segments of the latter, as the step has them.
+    """The weak view, the strong view and the latter's segments, as the training step makes them.
 
-    Without a model the teacher is not asked: `state` is what it says.
+    If `model` is None, the teacher is not run: `state` is then the segments that it predicts.
     """
     weak = weak_view(batch, keys, config)
     if model is None:
@@ -36,7 +36,7 @@ def views_of(state, batch, keys, model, config):
 
 @pytest.fixture(scope="module")
 def segments_of():
-    """`pseudo.uncovered` -> the strong view's pseudo segments, some of whose pixels are open."""
+    """A function: `pseudo.uncovered` -> segments of strong views, which leave pixels uncovered."""
 
     @functools.cache
     def run(uncovered: str):
@@ -67,7 +67,7 @@ def test_image_segments_and_padding_are_cut_alike(uncovered):
     config = tiny.config(data__color=False, pseudo__min_area=1, pseudo__uncovered=uncovered)
     batch = jax.tree.map(lambda x: np.array(x[0]), tiny.batch(1))
     for i, plane in enumerate(batch.unlabeled_valid):
-        plane[4 * (i + 1) :] = False  # each image is padded otherwise
+        plane[4 * (i + 1) :] = False  # each image has another padding
     valid = batch.unlabeled_valid[:, ::4, ::4]
     labels = np.random.default_rng(0).integers(-1, 3, valid.shape)
     labels = np.where(valid & (labels >= 0), labels, VOID)
@@ -85,7 +85,8 @@ def test_image_segments_and_padding_are_cut_alike(uncovered):
     got = views_of(weak, batch, keys, None, config)
 
     mine, strong = (np.asarray(x)[:, ::4, ::4] for x in (got.weak, got.strong))
-    source = (strong[:, None] == mine[None]).all(-1)  # whose pixels: each image is noise of its own
+    # [B, B, h, w]: which image a pixel comes from. Images are noise, so that no two are alike.
+    source = (strong[:, None] == mine[None]).all(-1)
     assert (source.sum(1) == 1).all()
     assert 0.4 < np.mean([shown[i] for i, shown in enumerate(source)]) < 0.9
     label, valid = ((source * x[None]).sum(1) for x in (labels, valid))

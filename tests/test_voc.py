@@ -1,4 +1,4 @@
-"""VOC 2012 and SBD from replicas of the official files: splits, masks pixel by pixel, bad input."""
+"""data/voc_semseg/ and data/download.py, on replicas of the official files of VOC 2012 and SBD."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IDS = replicas.voc_ids(COUNTS)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """The replicas here have fewer images than the official data set; test_configs.py has all."""
+    """Replicas here have fewer images than the official data set; test_configs.py has them all."""
     monkeypatch.setattr(voc, "COUNTS", COUNTS)
 
 
@@ -38,7 +38,7 @@ def archives(root, ids=IDS):
 
 
 def unpacked(root, masks_folder="SegmentationClass", lists=True):
-    """As UniMatch's users have it: all masks as PNG in one folder."""
+    """Writes all masks as PNG files to one folder, as users of UniMatch have them."""
     files = [f for f in replicas.voc_files(IDS) if lists or not f[0].startswith("ImageSets")]
     files += [(f"SegmentationClass/{n}.png", replicas.encode(mask_of(n, 21))) for n in IDS["aug"]]
     moved = [(name.replace("SegmentationClass", masks_folder), content) for name, content in files]
@@ -46,7 +46,7 @@ def unpacked(root, masks_folder="SegmentationClass", lists=True):
 
 
 def official(root):
-    """The archives, unpacked where people unpack them."""
+    """Writes the content of both archives to where people unpack them."""
     replicas.write_folder(root / "VOCdevkit" / "VOC2012", replicas.voc_files(IDS))
     replicas.write_folder(root / "benchmark_RELEASE" / "dataset", replicas.sbd_files(IDS))
     return root
@@ -208,7 +208,7 @@ def test_an_empty_folder_says_what_to_put_there(tmp_path):
 
 
 def serve(monkeypatch, folder):
-    """Both archives under addresses that lead to files of a folder."""
+    """Gives both archives two addresses: one of a missing file, and one of a file in `folder`."""
     import hashlib
 
     for module, name in ((voc, "VOC"), (sbd, "ARCHIVE")):

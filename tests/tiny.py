@@ -1,4 +1,4 @@
-"""A tiny model, state and batch for tests of whole steps."""
+"""A tiny config and batch for tests of whole steps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rc2l_jax.structs import Batch
 
 SIZE = 32
 NUM_CLASSES = 3
-# What runs of `main.py` on drawn images have in common, over configs/shapes.py.
+# Overrides of configs/shapes.py that all runs of `main.py` on drawn images share.
 COMMAND_LINE = {
     "warmup_steps": 2,
     "eval_batch_size": 4,
-    "matcher": "device",  # without a callback the compiled program can be kept between runs
+    "matcher": "device",  # has no host callback, so that compiled programs can be kept
     "unsup_start_step": 2,
     "unsup_ramp_steps": 2,
-    "pseudo.pixel_threshold": 0.1,  # so that even this teacher has segments
+    "pseudo.pixel_threshold": 0.1,  # so that even such a teacher has segments
     "max_segments": 4,
     "model.backbone": "resnet10",
     "model.backbone_width": 4,
@@ -71,7 +71,7 @@ def config(**overrides: object) -> ConfigDict:
 
 
 def batch(num_devices: int, labeled: int = 8, unlabeled: int = 8, seed: int = 0) -> Batch:
-    """A random batch [D, B/D, ...]: blocks of classes, void rows and padded columns."""
+    """A random batch [D, B/D, ...]: blocks of classes, two void rows, four padded columns."""
     rng = np.random.default_rng(seed)
 
     def images(n: int) -> np.ndarray:

@@ -3,7 +3,7 @@
     python main.py --config=configs/ablations/voc_aug_quarter_queries_100.py \
         --workdir=runs/voc_aug_quarter_queries_100
 
-Hardware: 4 V100 GPUs in the paper. Time: 160,000 steps, 44 hours if each takes a second.
+Hardware: 4 V100 in the paper. Time: 160,000 steps take 44 hours at one second a step.
 Score: mIoU 75.83 in the paper (50 queries: 79.71); not measured here.
 """
 

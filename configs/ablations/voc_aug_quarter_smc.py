@@ -1,9 +1,9 @@
-"""`voc_aug_quarter.py` with SMC as its only unlabelled loss: Table 3.
+"""`voc_aug_quarter.py` with SMC alone: Table 3 of the paper.
 
     python main.py --config=configs/ablations/voc_aug_quarter_smc.py \
         --workdir=runs/voc_aug_quarter_smc
 
-Hardware: 4 V100 GPUs in the paper. Time: 160,000 steps, 44 hours if each takes a second.
+Hardware: 4 V100 in the paper. Time: 160,000 steps take 44 hours at one second a step.
 Score: mIoU 76.58 in the paper (all four losses: 79.71); not measured here.
 """
 
@@ -14,7 +14,7 @@ from configs import voc_aug_quarter
 
 def get_config() -> ConfigDict:
     config = voc_aug_quarter.get_config()
-    # [D] The baseline's consistency of matched masks is off, too: Eq. 2 does not have it.
+    # [D] The baseline's consistency of matched masks stays off, as it is not part of Eq. 2.
     config.unsup.rcc_weight = 0.0
     config.unsup.rmc_weight = 0.0
     config.unsup.rfc_weight = 0.0

@@ -1,9 +1,9 @@
-"""`voc_aug_quarter.py` with all unlabelled losses but RFC: Table 3.
+"""`voc_aug_quarter.py` with SMC, RCC and RMC: Table 3 of the paper.
 
     python main.py --config=configs/ablations/voc_aug_quarter_smc_rcc_rmc.py \
         --workdir=runs/voc_aug_quarter_smc_rcc_rmc
 
-Hardware: 4 V100 GPUs in the paper. Time: 160,000 steps, 44 hours if each takes a second.
+Hardware: 4 V100 in the paper. Time: 160,000 steps take 44 hours at one second a step.
 Score: mIoU 78.92 in the paper (all four losses: 79.71); not measured here.
 """
 

@@ -3,7 +3,7 @@
     python main.py --config=configs/ablations/voc_train_half_alpha_1_5.py \
         --workdir=runs/voc_train_half_alpha_1_5
 
-Hardware: 4 V100 GPUs in the paper. Time: 120,000 steps, 33 hours if each takes a second.
+Hardware: 4 V100 in the paper. Time: 120,000 steps take 33 hours at one second a step.
 Score: mIoU 76.60 in the paper (alpha = 2.0: 77.06); not measured here.
 """
 

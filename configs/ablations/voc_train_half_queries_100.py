@@ -3,7 +3,7 @@
     python main.py --config=configs/ablations/voc_train_half_queries_100.py \
         --workdir=runs/voc_train_half_queries_100
 
-Hardware: 4 V100 GPUs in the paper. Time: 120,000 steps, 33 hours if each takes a second.
+Hardware: 4 V100 in the paper. Time: 120,000 steps take 33 hours at one second a step.
 Score: mIoU 74.01 in the paper (50 queries: 77.06); not measured here.
 """
 

@@ -5,10 +5,10 @@
     python studies/study.py --study=$STUDY --output=runs/camvid --tables=partitions --jobs=2
     python studies/study.py --study=$STUDY --output=runs/camvid --report
 
-A cell is METHOD-PARTITION-SEED. The seed determines the labelled images, so that they are the same
-for every method; the initial parameters; and the order of the images. Network, steps and learning
-rate are those of `configs/camvid_eighth.py` unless the method changes them.
-`--config.data.dir=DIR` says where CamVid is.
+A cell is METHOD-PARTITION-SEED. The seed decides which images are labelled (the same for every
+method), the initial parameters and the order of the images. Apart from what METHOD changes, a cell
+has the network, steps and learning rate of `configs/camvid_eighth.py`. `--config.data.dir=DIR` says
+where CamVid is.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ TERMS = ("smc", "rcc", "rmc", "rfc")
 
 
 def without(*terms: str) -> dict[str, float]:
-    """Overrides that leave out the losses of the given terms."""
+    """Overrides that leave out some of the four losses."""
     return {f"unsup.{term}_weight": 0.0 for term in terms}
 
 
@@ -31,7 +31,7 @@ COMPARED: dict[str, dict[str, Any]] = {
     "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
     "rc2l": {},
 }
-# Readings of the paper where it is silent, and other settings.
+# Other choices where the paper is silent or can be read in several ways.
 READINGS: dict[str, dict[str, Any]] = {
     "union_semantic": {"unsup.union": "semantic"},
     "union_max": {"unsup.union": "max"},
@@ -40,10 +40,10 @@ READINGS: dict[str, dict[str, Any]] = {
     "query_segments_unmerged": {"pseudo.source": "query", "pseudo.merge_same_class": False},
     "threshold_0.5": {"pseudo.pixel_threshold": 0.5},
     "threshold_0.9": {"pseudo.pixel_threshold": 0.9},
-    # Uncovered pixels as negatives, where pixels are left uncovered.
+    # Uncovered pixels as negatives, for settings that leave pixels uncovered.
     "query_segments_negative": {"pseudo.source": "query", "pseudo.uncovered": "negative"},
     "threshold_0.9_negative": {"pseudo.pixel_threshold": 0.9, "pseudo.uncovered": "negative"},
-    # L_mask of Eq. 10 with the weights that it has in Eq. 1.
+    # L_mask in Eq. 10 with the weights that it has in Eq. 1.
     "mask_loss_20": {"unsup.focal_weight": 20.0, "unsup.dice_weight": 1.0},
     "no_alignment": {"pseudo.class_alignment": 0.0},
     "no_burn_in": {"unsup_start_step": 0},
@@ -53,7 +53,7 @@ READINGS: dict[str, dict[str, Any]] = {
     "tau_0.1": {"unsup.rmc_temperature": 0.1, "unsup.rfc_temperature": 0.1},
     "tau_1": {"unsup.rmc_temperature": 1.0, "unsup.rfc_temperature": 1.0},
 }
-# Half and twice the learning rate, for each method.
+# Half and twice the usual learning rate, for each of the compared methods.
 LEARNING_RATES = {"lr_0.5": {"learning_rate": 1e-3}, "lr_2": {"learning_rate": 4e-3}}
 QUERIES = {f"queries_{n}": {"model.num_queries": n} for n in (12, 32)}
 METHODS: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def row(*methods: str, partition: str = "eighth", seeds: int = 1) -> list[str]:
-    """The cells of some methods on one partition, with seeds 0 to `seeds` - 1."""
+    """The cells of some methods on one partition."""
     return [f"{method}-{partition}-{seed}" for seed in range(seeds) for method in methods]
 
 

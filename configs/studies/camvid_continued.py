@@ -1,16 +1,15 @@
-"""CamVid, 1/8: terms, weights and readings in short runs that go on from one supervised run.
+"""CamVid, 1/8: terms, weights and readings, as short runs that start from one supervised run.
 
     python main.py --config=configs/studies/camvid_continued.py --workdir=runs/one  # or ...py:CELL
     STUDY=configs/studies/camvid_continued.py
     python studies/study.py --study=$STUDY --output=runs/camvid_continued --jobs=2
     python studies/study.py --study=$STUDY --output=runs/camvid_continued --report
 
-All cells start from the teacher of the cell supervised-eighth-0 of `camvid.py`. That run must exist
-in runs/camvid, or `-- --config.init_from=RUN` says where it is. A cell takes a quarter of the steps
-that it takes from scratch, and chance makes less difference between cells. How much it makes is
-shown by seeds other than 0: they change the order and the augmentation of the images, but not which
-are labelled. There are no cells with other numbers of queries, as all have those of the run that
-they start from.
+All cells start from the teacher of the cell supervised-eighth-0 of `camvid.py`, which must be
+finished (`-- --config.init_from=RUN` says where it is). So a cell takes a quarter of the steps that
+it takes from scratch, and less of the difference between cells is chance. Seeds other than 0 change
+the order of the images, but not which are labelled: they show how large that chance is. No cell
+changes the number of queries, as the supervised run has learnt its own.
 """
 
 from ml_collections import ConfigDict

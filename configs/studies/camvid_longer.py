@@ -1,12 +1,12 @@
-"""CamVid, 1/8, with twice the steps of `camvid.py`: what unlabelled images are worth in the end.
+"""CamVid, 1/8, twice the steps of `camvid.py`: what the unlabelled images are worth in the end.
 
     python main.py --config=configs/studies/camvid_longer.py --workdir=runs/one  # or ...py:CELL
     STUDY=configs/studies/camvid_longer.py
     python studies/study.py --study=$STUDY --output=runs/camvid_longer --jobs=2
     python studies/study.py --study=$STUDY --output=runs/camvid_longer --report
 
-With 46 labelled images supervised runs reach their best between steps 3,000 and 6,000, while RC²L
-still rises at step 6,000, where the cells of `camvid.py` end. All else is as there.
+With 46 labelled images the supervised run no longer improves after step 3,000, but RC²L still does
+at step 6,000, where the cells of `camvid.py` end. Everything else is as in `camvid.py`.
 """
 
 from ml_collections import ConfigDict

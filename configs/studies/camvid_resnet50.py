@@ -1,13 +1,13 @@
-"""The study of `camvid.py` with a network for one GPU: ResNet-50, crops of 320 pixels.
+"""The study of `camvid.py` at a size for one GPU: ResNet-50, crops of 320 pixels.
 
     python main.py --config=configs/studies/camvid_resnet50.py --workdir=runs/one  # or ...py:CELL
     STUDY=configs/studies/camvid_resnet50.py
     python studies/study.py --study=$STUDY --output=runs/camvid_resnet50
     python studies/study.py --study=$STUDY --output=runs/camvid_resnet50 --report
 
-Cells and tables are those of `camvid.py`. Training starts from scratch, or from ImageNet with
+Cells and tables are those of `camvid.py`. Runs start from scratch; with
 `-- --config.init_from=microsoft/resnet-50 --config.model.norm=frozen
---config.backbone_lr_multiplier=0.1`. This study has not been run yet.
+--config.backbone_lr_multiplier=0.1` they start from ImageNet. This study has not been run yet.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
     config.dtype = "bfloat16"
     config.batch_size = 8
     config.unlabeled_batch_size = 8
-    config.learning_rate *= 0.15  # a factor, because cells have different ones
+    config.learning_rate *= 0.15  # relative, as the cell may have changed it
     config.eval_batch_size = 4
 
     config.model.backbone = "resnet50"

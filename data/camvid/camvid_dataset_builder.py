@@ -21,7 +21,7 @@ def listing(data: ConfigDict) -> Listing:
     """CamVid from images/{train,val}/NAME.jpg and labels/{train,val}/NAME.png below `data.dir`.
 
     Raises:
-      DataError: the folder is missing, empty or laid out otherwise.
+      DataError: the folder is missing or empty, or has another layout.
     """
     if not data.dir:
         raise DataError("config.data.dir is not set; set it to the folder that holds CamVid.")

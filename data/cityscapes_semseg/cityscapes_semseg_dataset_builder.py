@@ -24,7 +24,7 @@ CLASS_NAMES = (
     "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
     "motorcycle", "bicycle",
 )  # fmt: skip
-# The label id (0..33, cityscapesScripts' labels.py) of each of the classes; all others are void.
+# The label id (0..33, cityscapesScripts' labels.py) of each class; all other label ids are void.
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 NUM_LABEL_IDS = 34
 COUNTS = {"train": 2_975, "val": 500}  # official
@@ -45,10 +45,10 @@ _TO_CLASS[list(LABEL_IDS)] = np.arange(len(LABEL_IDS))
 
 
 def listing(data: ConfigDict) -> Listing:
-    """Cityscapes as it lies below `data.dir`.
+    """Lists Cityscapes' files below `data.dir`.
 
     Raises:
-      DataError: files are missing, or there are not as many as officially.
+      DataError: files are missing, or a split does not have its official number of images.
     """
     if not data.dir:
         raise DataError(f"config.data.dir is not set; set it to Cityscapes' folder: {_SOURCE}.")
@@ -80,7 +80,7 @@ def listing(data: ConfigDict) -> Listing:
 
 
 def _trees(root: Path, kind: str) -> list[Tree]:
-    """The trees whose names begin with the split's."""
+    """The trees of `kind`, "leftImg8bit" or "gtFine"; their names begin with the split's."""
     if (root / kind).is_dir():
         return [FolderTree(root / kind)]
     return [SubTree(ZipTree(root / f), kind) for f in _ARCHIVES[kind] if (root / f).is_file()]
@@ -91,7 +91,7 @@ def _split(root: Path, split: str, images: list[File], labels: Tree) -> Split:
     sources, files = [], []
     for tree, name in sorted(images, key=lambda image: image[1]):
         stem = name.removesuffix(_IMAGE)
-        # The official ids first: whoever made the other file may have used other class ids.
+        # labelIds first, which are official: users make labelTrainIds, perhaps with other ids.
         kinds = {stem + _MASK.format(kind): kind for kind in ("labelIds", "labelTrainIds")}
         mask = next((file for file in kinds if file in there), None)
         source = tree_source(
@@ -117,7 +117,7 @@ def label_ids(content: bytes, where: str) -> np.ndarray:
     """Reads a gtFine_labelIds file: uint8 [H, W] of the 19 classes and void.
 
     Raises:
-      MaskError: not an image of ids, or an id that Cityscapes does not have.
+      MaskError: the file is not an image of ids, or has an id that Cityscapes does not have.
     """
     ids = masks.read_ids(content, where)
     if (ids >= NUM_LABEL_IDS).any():

@@ -4,8 +4,9 @@
     images/{split}/**/NAME.jpg     or .png, in folders as deep as you like
     labels/{split}/**/NAME.png     8-bit ids, with or without a palette, 255 = void
 
-A split is any folder below `images`; images that lie directly in it make the split "all". Images
-without a mask can be used as unlabelled ones; those that are stored turned (EXIF) are made upright.
+Every folder in `images` is a split; images directly in `images` make the split "all". Images
+without a mask can be used as unlabelled ones. Photos that are stored turned (EXIF) are made
+upright, but their masks are refused.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from data.splits import UNLABELED, bases
 CLASSES = "classes.txt"
 _NUMBERED = re.compile(r"(?P<number>\d+)(?:\s*[:=.,;)-]\s*|\s+)(?P<name>\S.*)")
 _NO_CLASSES = ("ignore", "ignored", "unlabeled", "unlabelled", "void")
-_HELD_BACK = 5  # of so many labelled images one is enough to evaluate on
+_HELD_BACK = 5  # one in this many labelled images is suggested for evaluation
 
 
 def listing(data: ConfigDict) -> Listing:
-    """The data set below `data.dir`.
+    """Lists the data set below `data.dir`.
 
     Raises:
       DataError: the folder or its list of classes cannot be used.
@@ -49,14 +50,15 @@ def listing(data: ConfigDict) -> Listing:
 
 
 def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[str, str]:
-    """Why splits that the config names are not there, and what to do."""
+    """Name of a split that the config asks for -> why it is not there, and what to do."""
     labeled, evaluation = bases(data.labeled_split), bases(data.eval_split)
     others = (*labeled, "train", layout.ONE_SPLIT)
     other = next((name for name in others if name in splits and name != UNLABELED), "")
     absent = {}
     named = dict.fromkeys((*labeled, *bases(data.unlabeled_split), *evaluation))
     for name in named:
-        if name in (*splits, UNLABELED) or not layout.SPLIT_NAME.fullmatch(name):  # a list file
+        # A text that is no split's name is the path of a list file.
+        if name in (*splits, UNLABELED) or not layout.SPLIT_NAME.fullmatch(name):
             continue
         folder = root / "images" / name
         why = "holds no .jpg or .png" if folder.is_dir() else "does not exist"
@@ -75,7 +77,7 @@ def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[s
 
 
 def _notes(file: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """What to say of the classes' names: nothing, or one note."""
+    """At most one note: on names for pixels of no class, which need no name."""
     odd = [name for name in names if name.lower() in _NO_CLASSES]
     if not odd:
         return ()

@@ -1,9 +1,9 @@
 """Draws one `shapes` example: a textured scene with 1-3 objects whose class is their shape.
 
-A class is its shape; its hue leans towards the class's own, as colours of things do, and rarely is
-a neighbour's. Texture, light, size, rotation and occlusion are random. NumPy only; an example is
-a pure function of (seed, split, index, image_size). The constants below set the difficulty; lengths
-are in pixels of a 64x64 image and grow with `image_size`.
+An object's shape decides its class. Its hue is close to its class's hue, as with real things, and
+rarely nearer to that of another class. Texture, light, size, rotation and occlusion are random. An
+example is a pure function of (seed, split, index, image_size), and needs NumPy only. The constants
+below set the difficulty; lengths are in pixels of a 64x64 image and grow with `image_size`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIN_DIAMETER, MAX_DIAMETER = 22.0, 46.0  # log-uniform, of the circumscribed cir
 MAX_STRETCH = 1.15  # the longer axis over the shorter
 MAX_ROTATION = 25.0  # degrees either way
 MIN_INSIDE = 0.8  # share of an object's area within the image
-MIN_VISIBLE = 0.7  # share of it that later objects must leave uncovered
+MIN_VISIBLE = 0.7  # share of an object's pixels that later objects must leave uncovered
 PLACEMENT_TRIES = 12
 HUE_DEVIATION = 14.0  # degrees around the class's hue; the classes' hues are 60 degrees apart
 MIN_SATURATION, MIN_BRIGHTNESS = 0.5, 0.45  # of an object's colour; at most 1
@@ -113,7 +113,7 @@ def _place_objects(rng: np.random.Generator, size: int) -> list[tuple[int, Field
     """Chooses objects, back to front, so that each stays recognisable.
 
     Returns:
-      (class id, signed distance [H, W] in pixels, negative inside) an object.
+      (class id, signed distance [H, W] in pixels, negative inside) of each object.
     """
     placed: list[tuple[int, Field]] = []
     visible: list[np.ndarray] = []
@@ -133,7 +133,7 @@ def _place_objects(rng: np.random.Generator, size: int) -> list[tuple[int, Field
 
 
 def _random_object(rng: np.random.Generator, class_id: int, size: int) -> tuple[Field, float]:
-    """A randomly posed outline: its signed distance [H, W] and the area of the whole of it."""
+    """An outline in a random pose: its signed distance [H, W], and the area inside all of it."""
     unit = size / REFERENCE_SIZE
     radius = 0.5 * unit * np.exp(rng.uniform(np.log(MIN_DIAMETER), np.log(MAX_DIAMETER)))
     pose = outlines.Pose(

@@ -97,7 +97,7 @@ def _star(u: Field, v: Field) -> Field:
 
 
 def _polygon(u: Field, v: Field, corners: np.ndarray) -> Field:
-    """Exact distance to a polygon, `corners` float [P, 2] in order; even-odd rule inside."""
+    """Exact signed distance to a polygon of `corners` float [P, 2]; inside by the even-odd rule."""
     point = np.stack([u, v], axis=-1)
     nearest = np.full(u.shape, np.inf)
     inside = np.zeros(u.shape, bool)

@@ -19,7 +19,7 @@ MIN_IMAGE_SIZE = 16
 
 @dataclasses.dataclass(frozen=True)
 class ShapesArguments:
-    """What decides every pixel of the data set; `config.data.shapes`.
+    """The values of `config.data.shapes`, which decide every pixel of the data set.
 
     Attributes:
       image_size: side of the square images.
@@ -48,7 +48,7 @@ class ShapesArguments:
             raise DataError(f"config.data.shapes.seed = {self.seed}; use 0 or more.")
 
     def num_examples(self, split: str) -> int:
-        """Examples of "train" or "val"."""
+        """The number of examples of "train" or "val"."""
         return {"train": self.num_train, "val": self.num_val}[split]
 
 
@@ -56,7 +56,7 @@ def listing(data: ConfigDict) -> Listing:
     """Photo-like drawings of 6 shapes on a background; see `data.shapes.drawing`.
 
     Raises:
-      DataError: arguments that cannot be drawn.
+      DataError: a value of `config.data.shapes` is too small.
     """
     arguments = ShapesArguments(**data.shapes.to_dict())
     return Listing(drawing.CLASS_NAMES, {name: _split(arguments, name) for name in SPLITS})

@@ -1,4 +1,4 @@
-"""Random smooth fields and textures, drawn with separable interpolation so that they are cheap."""
+"""Random smooth fields and textures; they are cheap, as their interpolation is separable."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def textured(rng: np.random.Generator, size: int, colour: np.ndarray, strength: 
       rng: source of the texture's kind, scale, direction and second colour.
       size: side of the image.
       colour: float [3], 0..255.
-      strength: 0: one flat colour; 1: the second colour may be any.
+      strength: how far the second colour may be from `colour`: at 0 it is the same, at 1 it may be
+        any.
     """
     second = colour + strength * rng.uniform(0.2, 1) * (rng.uniform(0, 255, 3) - colour)
     field = _KINDS[rng.integers(len(_KINDS))](rng, size)

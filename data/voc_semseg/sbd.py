@@ -32,12 +32,13 @@ _MASKS = "cls"
 
 
 def find(root: Path, prepared_dir: Path) -> dict[str, File]:
-    """SBD's masks in or below a folder, by image id; none if they are not there.
+    """Image id -> mask of SBD, in or below a folder; {} if SBD is not there.
 
-    The archive's masks are first copied to an uncompressed one below `prepared_dir`.
+    From a packed SBD the masks are first copied to an uncompressed archive below `prepared_dir`,
+    whose files can be read in any order.
 
     Raises:
-      DataError: the archive is damaged or another one.
+      DataError: the archive is damaged, or is not SBD's.
     """
     folder = root.parent if root.is_file() else root
     for inside in (_INSIDE, "VOCaug/dataset", "dataset", "."):
@@ -73,11 +74,11 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
     """Reads GTcls.Segmentation of a .mat file: uint8 [H, W], ids as VOC's, no void.
 
     Raises:
-      MaskError: another kind of file.
+      MaskError: the file is damaged, or is not one of SBD's.
     """
     try:
         ids = scipy.io.loadmat(io.BytesIO(content))["GTcls"][0, 0]["Segmentation"]
-    except Exception as error:  # damaged bytes raise whatever they happen to mean
+    except Exception as error:  # damaged bytes can raise any kind of error
         raise MaskError(
             f"{where}: cannot be read as one of SBD's .mat files ({error}); unpack it again."
         ) from error

@@ -9,7 +9,7 @@ has masks of; trainaug is train + aug (10582). What `data.dir` may hold:
     benchmark_RELEASE/dataset/cls                               SBD, unpacked
 
 Without `data.dir` the archives are downloaded. Without ImageSets/Segmentation/{train,val}.txt all
-images make one split, "all", and the runs' splits are list files.
+images make one split, "all"; a run then names its images by list files.
 """
 
 from __future__ import annotations
@@ -51,22 +51,23 @@ _MASKS, _AUG_MASKS = "SegmentationClass", "SegmentationClassAug"
 
 
 def downloads(data: ConfigDict) -> Path:
-    """Where archives are downloaded to."""
+    """The folder that archives are downloaded to."""
     return Path(data.prepared_dir).expanduser().absolute() / "downloads" / "voc_semseg"
 
 
 def downloaded(data: ConfigDict) -> bool:
-    """Whether that has been done."""
+    """Whether VOC's archive has been downloaded."""
     return (downloads(data) / VOC.name).is_file()
 
 
 def listing(data: ConfigDict) -> Listing:
-    """VOC 2012 as it lies below `data.dir`; downloaded if that is empty.
+    """Lists VOC 2012 below `data.dir`; downloads it first if that is empty.
 
     Raises:
-      DataError: archives or folders that cannot be used, or other images than officially.
+      DataError: an archive or folder cannot be used, or a split does not have its official number
+        of images.
     """
-    # A list file may name images of aug, too.
+    # Every other name may need aug: trainaug, and list files, which may name images of aug.
     named = bases(data.labeled_split, data.unlabeled_split, data.eval_split)
     wants_aug = any(name not in ("train", "val", UNLABELED) for name in named)
     root = Path(data.dir).expanduser().absolute() if data.dir else downloads(data)
@@ -94,7 +95,7 @@ def listing(data: ConfigDict) -> Listing:
 
 
 def _voc_tree(root: Path) -> Tree:
-    """The files of VOC2012, under names as JPEGImages/2007_000032.jpg."""
+    """The files of VOC2012, with names such as JPEGImages/2007_000032.jpg."""
     for folder in (root / _INSIDE, root / "VOC2012", root):
         if (folder / _IMAGES).is_dir():
             return FolderTree(folder, (_IMAGES, _MASKS, _AUG_MASKS, _LISTS))
@@ -127,7 +128,7 @@ def _by_id(tree: Tree, folder: str) -> dict[str, File]:
 
 
 def _one_split(root: Path, tree: Tree, images: dict[str, File], own: dict[str, File]) -> Listing:
-    """Without the official lists nobody knows what belongs to train and val."""
+    """All images as one split: without the official lists, train and val cannot be told apart."""
     why = (
         f"{tree.where(_LISTS)} has no train.txt and val.txt, so all images make one split, "
         f"{ONE_SPLIT!r}. Put these files there (they are in {VOC.name}), or name the images of all "

@@ -1,7 +1,8 @@
 """A few hundred image files as they come from bad disks, wrong exports and careless cameras.
 
-Everything is drawn from fixed seeds: a name stands for the same bytes on every machine (with the
-same Pillow). All are made from one picture of `SIZE`, so that what is still readable fits its mask.
+Everything is drawn from fixed seeds, so that a name stands for the same bytes on every machine with
+the same Pillow. All files are made from one picture of `SIZE`, so that what is still readable fits
+its mask.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def ids() -> np.ndarray:
 
 
 def jpeg_forms(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """JPEG files that are odd, and those whose segments are wrong."""
+    """Unusual JPEG files, and JPEG files whose segments are wrong."""
     image = Image.fromarray(rgb)
     cmyk = encode(image.convert("CMYK"), "JPEG")
     adobe = cmyk.index(b"Adobe") + 11
@@ -106,7 +107,7 @@ _MAGIC = {
 
 
 def other_kinds(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """What is no JPEG and no PNG, under whatever name."""
+    """Files that are neither JPEG nor PNG."""
     image = Image.fromarray(rgb)
     frames = {"save_all": True, "append_images": [Image.fromarray(255 - rgb)], "duration": 50}
     array, archive = io.BytesIO(), io.BytesIO()
@@ -169,7 +170,7 @@ def flipped(name: str, whole: bytes, count: int) -> Iterator[tuple[str, bytes]]:
 
 
 def flipped_header(name: str, whole: bytes, count: int) -> Iterator[tuple[str, bytes]]:
-    """A PNG with a bit of its header flipped, and a checksum that knows nothing of it."""
+    """A PNG with one bit of its header flipped, and a checksum that fits the flipped header."""
     rng = np.random.default_rng([6, len(whole)])
     for number in range(count):
         content = bytearray(whole)

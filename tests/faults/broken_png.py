@@ -1,4 +1,4 @@
-"""PNG files chunk by chunk: Pillow writes few of their forms, and none that is wrong."""
+"""Writes PNG files chunk by chunk: Pillow writes only a few of their forms, and no wrong ones."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def png(
     Args:
       array: [H, W] or [H, W, channels], of values that `depth` bits hold.
       depth: bits a value.
-      colour: PNG's colour type; by default that of so many channels.
-      interlaced: by Adam7.
+      colour: PNG's colour type; by default the one for the array's number of channels.
+      interlaced: whether to interlace, by Adam7.
       before: chunks that come before the pixels.
       size: height and width that the header claims.
       data: rows -> content of IDAT.
@@ -79,12 +79,12 @@ def _rows(part: np.ndarray, depth: int) -> bytes:
 
 
 def palette(colours: int) -> bytes:
-    """A chunk with a palette of so many colours."""
+    """A chunk with a palette of `colours` colours."""
     return chunk(b"PLTE", bytes(i * 37 % 256 for i in range(3 * colours)))
 
 
 def png_forms(grey: np.ndarray, rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """PNG files of all kinds of pixels; `grey` has values below 4 or 255."""
+    """PNG files of all kinds of pixels; values of `grey` are below 4, or 255."""
     low = np.where(grey > 3, 3, grey)
     for depth in (1, 2, 4):
         values = low % 2**depth

@@ -1,4 +1,4 @@
-"""What all fault tests start runs with; processes of pytest-xdist share the folder they work in."""
+"""Fixtures of all fault tests. The processes of pytest-xdist share one folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filelock import FileLock
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Forks runs; records and compiled programs are shared by all of them."""
+    """Starts runs by forking; all of them share prepared records and compiled programs."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     scratch = base / "faults"

@@ -1,8 +1,7 @@
 """Starts `main.py` many times, quickly: a process that has imported everything forks the runs.
 
-A fork is a process of its own, with signal handlers and an exit status of its own, as a new one
-would be; only the seconds that the imports of TensorFlow and JAX take are saved. No device exists
-before the fork.
+A fork has its own signal handlers and its own exit status, as a new process would have. It only
+saves the seconds that importing TensorFlow and JAX takes. JAX opens no device before the fork.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from rc2l_jax.method.state import create_train_state
 from rc2l_jax.run.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 300  # seconds, of anything that is waited for; a busy machine is ten times slower
+DEADLINE = 300  # seconds to wait for anything; a busy machine can be ten times slower
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-# The labelled images alone: what is tested here does not depend on the method, and a run starts in
-# half the time. `RC2L` is the whole of it.
+# A supervised run: what is tested here does not depend on the method, and such a run starts in half
+# the time. `RC2L` turns the whole method on.
 TINY = tiny.COMMAND_LINE | {
     "num_steps": 40,
     "batch_size": 4,
@@ -51,7 +50,7 @@ RC2L = {
     "data.unlabeled_split": "train#rest8@0",
 }
 
-# A patch of a run whose steps take their time, so that it does not end before the test does.
+# A patch that slows a run's steps down, so that the run does not end before the test is done.
 SLOW = """
 import time
 from rc2l_jax.training import loop
@@ -59,8 +58,8 @@ accumulate = loop.accumulate
 loop.accumulate = lambda *arguments: (time.sleep({seconds}), accumulate(*arguments))[1]
 """
 
-# Answers each request, a line of JSON, with a line. What a run does before `main` ("patch") lets a
-# test reach a certain moment; it changes nothing that is computed.
+# The process that forks answers each request, one line of JSON, with one line. A request's "patch"
+# is code that the run executes before `main`, so that a test can meet it at a certain moment.
 _FORKS = """
 import json, os, sys
 import main
@@ -86,10 +85,10 @@ for line in sys.stdin:
 
 
 class Runs:
-    """Starts runs of one tiny config, under a folder that they share prepared records in."""
+    """Starts runs of one tiny config; they share the records prepared in the folder `scratch`."""
 
     def __init__(self, scratch: Path):
-        """Imports everything, once."""
+        """Starts the process that imports everything once and forks the runs."""
         self.scratch = scratch
         self.environment = os.environ | {
             "XLA_FLAGS": XLA_FLAGS,
@@ -111,7 +110,7 @@ class Runs:
         self._forks.wait()
 
     def ask(self, request: Mapping[str, Any]) -> Any:
-        """Sends a request, and returns the answer."""
+        """Sends a request to the process that forks; returns the answer."""
         self._forks.stdin.write(json.dumps(request) + "\n")
         self._forks.stdin.flush()
         return json.loads(self._forks.stdout.readline())
@@ -130,12 +129,12 @@ class Runs:
         patch: str = "",
         **overrides: object,
     ) -> Run:
-        """Starts a run; its output is appended to the scratch folder's NAME.log."""
+        """Starts a run of the tiny config; its output is appended to NAME.log in `scratch`."""
         return self.command(self.arguments(workdir, *flags, **overrides), workdir.name, patch)
 
     def command(self, arguments: list[str], name: str, patch: str = "") -> Run:
         """Starts `main.py` with these arguments; its output is appended to NAME.log."""
-        log = self.scratch / f"{name}.log"  # the run may be on a disk that is full
+        log = self.scratch / f"{name}.log"  # not in the run directory, whose disk may be full
         start = log.stat().st_size if log.exists() else 0
         pid = self.ask({"arguments": arguments, "log": str(log), "patch": patch})
         return Run(self, pid, log, start)
@@ -157,7 +156,7 @@ class Runs:
         flags = (f"--coordinator=localhost:{free_port()}", f"--num_processes={count}")
         processes = []
         for index in range(count):
-            where = f"--workdir={workdir}"  # the last one counts
+            where = f"--workdir={workdir}"  # `start` gives --workdir as well; the last one counts
             named = workdir.with_name(f"{workdir.name}.{index}")
             patch = (patches or {}).get(index, "")
             which = f"--process_id={index}"

@@ -1,7 +1,9 @@
-"""Broken files, some hundred of them, where they are prepared and where a run meets them later.
+"""Hundreds of broken files: in preparation, and in a run whose files break later.
 
-All of it runs in a process of its own: there a decoder that crashes or never ends is a test that
-fails, after `LIMIT` seconds, and memory is what these inputs take and nothing else.
+Tests data/images.py and masks.py, and rc2l_jax/input_pipeline/bad_examples.py.
+
+The files are decoded in another process. So a decoder that crashes, or that does not end within
+`LIMIT` seconds, only fails its test, and the memory measured is that of these files alone.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from rc2l_jax.training import check
 LIMIT = 120.0  # seconds a test
 HEALTHY = 4
 IMAGES, MASKS = broken_inputs.images(), broken_inputs.masks()
-# Of masks that change later only those that can be: preparation writes PNG.
+# What can change while a run trains. Of masks these are PNG files only, as preparation writes them.
 LATER = [("images", family) for family in IMAGES]
 LATER += [("labels", "png_damage"), ("labels", "changed")]
 FAMILIES = [("images", family) for family in IMAGES] + [("labels", family) for family in MASKS]
@@ -79,7 +81,7 @@ def test_there_are_some_hundred_and_always_the_same():
 
 
 def peak_growth() -> tuple[float, str]:
-    """MiB by which what claims to be huge raises the most that a process ever took."""
+    """By how many MiB decoding all files raises the process's peak; and the file that does most."""
     healthy = broken_inputs.encode(broken_inputs.pixels(), "PNG")
     images.decode(healthy)
 
@@ -102,7 +104,7 @@ def all_of(families: dict[str, broken_inputs.Files]) -> Iterator[tuple[str, byte
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units")
 def test_what_claims_to_be_huge_takes_no_memory(apart):
-    """Measured: 24 MiB, for a mask that says it is 32x1048600. Pixels at their word: gigabytes."""
+    """Measured: 24 MiB, of a mask that claims 32x1048600. Believing all claims takes gigabytes."""
     grown, most = apart(peak_growth)
     print(f"peak + {grown:.0f} MiB, most by {most}")
     assert grown < 128
@@ -112,12 +114,12 @@ def test_what_claims_to_be_huge_takes_no_memory(apart):
 
 
 def write(root: Path, kind: str, files: broken_inputs.Files) -> dict[Path, str]:
-    """A folder data set with the broken files as images or masks: path -> name of the file."""
+    """Writes a folder data set with broken files as images or masks; returns path -> name."""
     image, mask = broken_inputs.encode(broken_inputs.pixels(), "PNG"), encoded_mask()
     content = {f"train/healthy{i}": {} for i in range(HEALTHY)} | {"val/healthy": {}}
     content |= {f"train/{number:03}": {kind: x} for number, x in enumerate(files.values())}
     for number, (name, parts) in enumerate(content.items()):
-        # No two images may have the same bytes; a decoder does not mind what follows.
+        # Images with the same bytes would count as copies; decoders ignore bytes after the end.
         parts = {"images": image + b"%d" % number, "labels": mask} | parts
         for folder, encoded in parts.items():
             path = root / folder / f"{name}.png"
@@ -186,7 +188,8 @@ def test_a_broken_file_is_named_or_can_be_used(apart, tmp_path, kind, family):
         assert set(used) <= expected
 
 
-# What must not be refused: people have it, and decoders know it. Of masks, nothing else.
+# What must be accepted, as people have such files and decoders know them. All masks that are not
+# here must be refused.
 _IDS = {"palette", "palette interlaced", "palette transparent", "grey 8 bit", "grey interlaced"}
 ACCEPTED = dict.fromkeys(FAMILIES, frozenset()) | {
     ("images", "png_forms"): {
@@ -210,12 +213,12 @@ ACCEPTED = dict.fromkeys(FAMILIES, frozenset()) | {
 REFUSED = r"^(empty|text|html|zip|pdf|eps|npy|zeros|noise.*|.* cut at .*|.*claims.*|.*bomb of.*)$"
 
 
-# While a run trains: the records have become something else.
+# While a run trains: its records have changed.
 
 
 @dataclasses.dataclass(frozen=True)
 class Spoiled(Records):
-    """Records in memory; of the first one some parts are `content`."""
+    """Records in memory; in the first one `content` replaces some parts."""
 
     content: broken_inputs.Files
 
@@ -226,7 +229,7 @@ class Spoiled(Records):
 
 
 def run_on(content: broken_inputs.Files, action: str, start: int, count: int):
-    """Training batches of all examples each, and what was bad; `content` is of example 0."""
+    """Training batches, each of both examples, and the bad examples; `content` is in example 0."""
     config = make_config("", "")
     config.on_bad_example, config.batch_size = action, 2
     names = [f"x{i}" for i in range(2)]
@@ -235,13 +238,13 @@ def run_on(content: broken_inputs.Files, action: str, start: int, count: int):
     dataset = Dataset("folder", found.class_names, Ids({"train": names}), {"train": lambda: found})
     subsets = Subsets(tuple(("train", i) for i in range(len(names))), (), (), ())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_batches, "ahead", map)  # nothing that is not asked for
+        patch.setattr(train_batches, "ahead", map)  # makes no batch before it is asked for
         batches = train_batches.train_batches(config, RunData(dataset, subsets), start, 1)
         return list(itertools.islice(batches, count)), batches.bad
 
 
 def break_each() -> tuple[dict[tuple[str, str, str], str], list[float]]:
-    """Returns (kind, family, name) -> what became of it at run time; and memory after each, MiB."""
+    """Returns (kind, family, name) -> "used" or "skipped"; and MiB of memory after each file."""
     outcomes, memory = {}, []
     for kind, family in LATER:
         for name, content in files_of(kind, family).items():
@@ -251,7 +254,7 @@ def break_each() -> tuple[dict[tuple[str, str, str], str], list[float]]:
 
 
 def break_one(field: str, content: bytes) -> str:
-    """Returns "used" or "skipped"."""
+    """Returns what a run does with an example of this content: "used" or "skipped"."""
     content = {field: content}
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         (first, second), bad = run_on(content, "skip", 0, 2)
@@ -292,7 +295,7 @@ def test_an_example_that_breaks_later_is_named_or_replaced(broken_later, kind, f
 
 
 def resident() -> float:
-    """MiB that this process takes now; 0 where that cannot be asked."""
+    """Resident memory of this process in MiB; 0 outside of Linux."""
     if sys.platform != "linux":
         return 0.0
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -301,10 +304,10 @@ def resident() -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_what_is_broken(broken_later):
-    """Measured: +1 and -3 MiB. 32 MiB for 242 inputs are 130 KiB each.
+    """Measured: +1 and -3 MiB. The limit, 32 MiB for 242 inputs, is 130 KiB each.
 
-    So it sees what a decoder forgets of an input that claims to be large; what is forgotten of a
-    view of 32 pixels would be less than the allocator's own noise.
+    So the test notices memory that a decoder does not free after an input that claims to be large.
+    Losing a view of 32 pixels would be less than the allocator's own noise.
     """
     _, memory = broken_later
     print(f"{memory[0]:.0f} MiB after 1, {memory[49]:.0f} after 50, {memory[-1]:.0f} after all")

@@ -1,4 +1,4 @@
-"""Any override of any key is accepted, and then works, or is refused in a clear sentence."""
+"""rc2l_jax/run/config.py: any override is accepted and works, or is refused in a clear sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TYPOS = st.builds(lambda key, at: key[:at] + key[at + 1 :], KEYS, st.integers(0,
 
 
 def fit(key: str) -> st.SearchStrategy:
-    """Values that a key may have, above all those at the ends of its range."""
+    """Values that a key may have; often they are at the ends of its range."""
     default = SCHEMA[key]
     if key in CHOICES:
         return st.sampled_from(CHOICES[key])
@@ -51,7 +51,7 @@ def fit(key: str) -> st.SearchStrategy:
         return st.integers(-(2**31) + 1, 2**31 - 1)
     if key in RANGES:
         low, high = RANGES[key]
-        size = key.startswith(("model.", "data.", "max_segments"))  # of arrays: nothing enormous
+        size = key.startswith(("model.", "data.", "max_segments"))  # arrays must not be enormous
         high = min(high, max(4 * default, low + 4) if size else 2**31 - 1)
         if key in MULTIPLES_OF_32:
             return st.sampled_from([32, 64, 96])
@@ -61,7 +61,7 @@ def fit(key: str) -> st.SearchStrategy:
     return st.just(default)
 
 
-# A model and images that are traced within seconds; the rest is as the user likes.
+# These keys keep values with which a step is traced within seconds. All others are drawn.
 FIXED = ("model.backbone_width", "data.crop_size", "data.name", "data.shapes.", "accumulate_steps")
 FREE = [k for k in SCHEMA if not k.startswith(FIXED) and not k.endswith("batch_size")]
 
@@ -103,7 +103,7 @@ def test_a_misspelt_key_is_refused_with_the_right_one(key):
         return
     groups = key.split(".")[:-1]
     if groups and not any(k.startswith(".".join(groups) + ".") for k in SCHEMA):
-        return  # the command line's matter, see below
+        return  # refused by the command line, which is tested below
     assert any(problem.startswith("unknown key") for problem in problems_of({key: 1}))
 
 

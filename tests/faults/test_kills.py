@@ -1,4 +1,7 @@
-"""SIGKILL at any moment loses at most the steps since the last checkpoint, and corrupts nothing."""
+"""SIGKILL at any moment loses at most the steps since the last checkpoint, and corrupts nothing.
+
+Tests rc2l_jax/run/checkpoints.py and rc2l_jax/training/loop.py in whole runs.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import pytest
 from faults.runs import RC2L, assert_same_run, printed_losses, saved_steps
 
 LONG = {"num_steps": 240, "eval_every_steps": 60}
-# Where a life ends: early in the steps, while a checkpoint is written, after it has one more than
-# the life before, or while it starts.
+# When the run is killed: "saved": after it has written a checkpoint; "save": while it writes one;
+# "steps": soon after the first step; "start": while it starts.
 MOMENTS = ("saved", "save", "steps", "start", "saved", "save", "steps")
 
 
 def until_moment(run, workdir, moment: str, random_: random.Random) -> None:
-    """Waits for a moment of a certain kind."""
+    """Waits for one of `MOMENTS`, and for a random time after it."""
     if moment == "start":
         time.sleep(random_.uniform(0, 4))
         return

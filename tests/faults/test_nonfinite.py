@@ -1,4 +1,7 @@
-"""A step that is not finite changes nothing and says why; too many of them end the run."""
+"""A step that is not finite changes nothing and says why; too many of them end the run.
+
+Tests rc2l_jax/method/train_step.py and rc2l_jax/training/alarms.py.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from rc2l_jax.training import devices
 from rc2l_jax.training.alarms import collapse_warning, nonfinite_counts, nonfinite_warning
 from rc2l_jax.training.averages import accumulate, summarize
 
-# Where the NaN comes from, by the step in which it does.
+# Source of a NaN -> step in which it appears.
 IMAGE, TERM, GRADIENT, PARAMETER = 1, 2, 3, 4
 
 
 @pytest.fixture(scope="module")
 def poisoned_step():
-    """A step that breaks in certain steps; and a state to start from."""
+    """A training step in which a NaN appears in certain steps, and a state to start from."""
     patch = pytest.MonkeyPatch()
     now = {}
 
@@ -92,12 +95,12 @@ def test_nan_from_anywhere_changes_no_bit_and_is_named(poisoned_step):
         assert after.step == before.step + 1 and after.nonfinite_run == before.nonfinite_run + 1
         unchanged = after.replace(step=before.step, nonfinite_run=before.nonfinite_run)
         for a, b in zip(jax.tree.leaves(unchanged), jax.tree.leaves(before)):
-            assert a.tobytes() == b.tobytes()  # NaN included
+            assert a.tobytes() == b.tobytes()  # equal also where it is NaN
         named = set(nonfinite_counts(means, 1))
         assert expected[i] <= named, named
         assert "loss/label_class" not in named or i in (IMAGE, PARAMETER)
         assert "loss/total" not in means and means["nonfinite_steps"] == 1
-    # What was not finite is in no mean.
+    # Means leave out what was not finite.
     means = summarize(jax.tree.map(np.asarray, total))
     assert all(np.isfinite(value) for value in means.values())
     np.testing.assert_allclose(means["loss/total"], np.mean(finite_losses), rtol=1e-6)
@@ -135,7 +138,7 @@ def test_too_many_end_the_run_with_the_last_good_state_and_a_report(runs):
     for field in ("params", "teacher_params", "batch_stats", "opt_state", "class_shares"):
         assert same_bits(getattr(kept, field), getattr(before, field))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept.params))
-    # The same command goes on, from there.
+    # The same command continues from there.
     again = runs.start(workdir, patch=SLOW.format(seconds=0.2), **config)
     again.until_printed("step 28/40")
     again.signal(signal.SIGTERM)
@@ -151,9 +154,9 @@ def test_collapse_is_said_with_its_figures():
     assert "no pseudo segment" in none and "pseudo/coverage 0.9" in none
     one = collapse_warning(fine | {"pseudo/classes": 1.0}, 7)
     assert "one class" in one and "pseudo/classes 1" in one
-    # A step among many that is an exception is no recovery.
+    # A single better step among many is no recovery.
     assert "no pseudo segment" in collapse_warning(fine | {"pseudo/segments": 0.01}, 7)
     assert "one class" in collapse_warning(fine | {"pseudo/classes": 1.02}, 7)
-    # In the burn-in, and in supervised training, nobody learns from them.
+    # No warning in the burn-in and in supervised training, which do not learn from pseudo labels.
     assert collapse_warning(fine | {"pseudo/segments": 0.0, "unsup_weight": 0.0}, 7) == ""
     assert collapse_warning({"unsup_weight": 1.0}, 7) == ""

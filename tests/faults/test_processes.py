@@ -1,4 +1,7 @@
-"""Many processes are one: same numbers, same end, and checkpoints that any number can read."""
+"""Several processes act as one: same numbers, same end, and checkpoints for any number of them.
+
+Tests rc2l_jax/run/distributed.py in whole runs.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ from faults.runs import (
 )
 
 STEPS = 50
-# Without TensorFlow, for speed; with the host callback. Left out is what depends on the number of
-# devices: dropout and CutMix partners. Pseudo segments are those of the classes: an untrained
-# teacher's queries are at a tie, and float noise would choose among them.
+# Steps without TensorFlow, to save time, but with the host callback. What depends on the number of
+# devices is left out: dropout and CutMix partners. Pseudo segments come from class scores, as an
+# untrained teacher's queries are near ties, and float noise would choose among them.
 WORKER = f"""
 import json, sys
 import jax
@@ -90,7 +93,7 @@ def alone(tmp_path_factory) -> dict[str, np.ndarray]:
     return train_together(tmp_path_factory.mktemp("alone") / "run.npz", 1, 1)
 
 
-# `test_two_processes.py` has a short form of it.
+# `test_two_processes.py` has a short form of this test.
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(("processes", "devices"), [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)])
@@ -107,7 +110,7 @@ def test_the_number_of_processes_and_devices_does_not_matter(alone, tmp_path, pr
     assert max(apart.values()) < 1e-2
 
 
-# Of the whole program.
+# Overrides for runs of main.py.
 PLAIN = {
     "model.dropout": 0.0,
     "num_steps": 4000,

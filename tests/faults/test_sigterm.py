@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C: a checkpoint at the next step boundary, status 75, and the same run after."""
+"""SIGTERM and Ctrl-C: a checkpoint after the current step, status 75, and then the same run.
+
+Tests rc2l_jax/run/interruption.py in whole runs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import pytest
 from faults.runs import assert_same_run, saved_steps
 
 STOPPED = 75  # as docs/runs.md says
-# Each leaves a file "there" when the run has come to a moment, and stays there for a while.
+# Patches: each makes the run write the file `there` at a certain moment. Most then stay at that
+# moment for a while.
 LOADING = """
 import pathlib, time
 from data.dataset import Dataset
@@ -55,7 +59,7 @@ def noted(self, state, metadata):
     pathlib.Path({there!r}).touch()
 checkpoints.Checkpoints.save = noted
 """
-# In this order, each in the life of the run that goes on from where the one before was stopped.
+# The run is stopped at these moments in turn; each time it continues from where it was stopped.
 MOMENTS = (
     ("loading", LOADING, signal.SIGTERM),
     ("step", STEP, signal.SIGTERM),
@@ -84,7 +88,7 @@ def test_stopped_at_every_moment_a_run_comes_to_the_same_bits(runs, undisturbed)
     assert "step 40  student mIoU" in output  # the evaluation that was still to be done
     assert_same_run(undisturbed, workdir)
 
-    # The checkpoint was written before that evaluation, and does not know of it.
+    # The newest checkpoint was written before that evaluation, and does not have its scores.
     results = (workdir / "results.json").read_text()
     assert "Nothing to do" in runs.finish(workdir)
     there = runs.scratch / "mode eval.there"

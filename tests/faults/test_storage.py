@@ -1,4 +1,7 @@
-"""Full disks, directories that nobody may write or that vanish, two jobs in one directory."""
+"""Full and read-only disks, a directory that vanishes, and two jobs in one directory.
+
+Tests rc2l_jax/run/storage.py, directory.py and stored_config.py in whole runs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ STOPPED, NOT_WRITABLE = 75, 5  # exit statuses, as docs/runs.md says
 
 @contextlib.contextmanager
 def small_disk(path: Path, size: str) -> Iterator[Path]:
-    """A file system of its own, with so many bytes."""
+    """Mounts a file system of the given size at `path`; skips the test if that is not allowed."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
     done = subprocess.run(mount, capture_output=True, text=True)
@@ -49,7 +52,7 @@ def test_a_disk_that_is_full_is_said_and_the_last_checkpoint_is_whole(runs, undi
             while True:  # until nothing more fits
                 file.write(bytes(4096))
         assert run.wait() == NOT_WRITABLE, run.output()
-        # If the disk became full during a save, TensorStore has much to say of its own.
+        # If the disk became full during a save, TensorStore prints many lines, too.
         (error,) = [x for x in run.output().splitlines() if "error: " in x and "make room" in x]
         assert "cannot be written" in error and str(disk) in error
         kept = saved_steps(workdir)
@@ -93,7 +96,7 @@ def test_a_directory_belongs_to_one_job_at_a_time(runs, undisturbed):
     before = (workdir / "config.json").read_text()
     second = runs.start(workdir, num_steps=41)
     assert second.wait() == 1
-    # The first one goes on printing to the same file.
+    # The first job prints to the same file.
     (said,) = [line for line in second.output().splitlines() if line.startswith("error: ")]
     assert said.startswith(f"error: {workdir} is in use: process {first.pid} on "), said
     assert (workdir / "config.json").read_text() == before and first.poll() is None
@@ -151,7 +154,7 @@ def test_another_config_is_shown_refused_and_allowed(runs):
     workdir, patch = runs.scratch / "changed", SLOW.format(seconds=0.2)
     stopped_after("step 7/40", runs.start(workdir, patch=patch))
     kept = saved_steps(workdir)[-1]
-    # Of the input, so that the compiled step is the same.
+    # These keys change the input only, so that the compiled step is the same.
     changed = {"data.max_scale": 1.25, "data.flip": False}
     refused = runs.start(workdir, **changed)
     assert refused.wait() == 1
@@ -171,7 +174,8 @@ def test_another_config_is_shown_refused_and_allowed(runs):
 def test_a_supervised_run_goes_on_with_unlabeled_images(runs):
     workdir = runs.scratch / "supervised first"
     run = runs.start(workdir, patch=SLOW.format(seconds=0.2), log_every_steps=30)
-    run.until(lambda: saved_steps(workdir)[-1:] >= [6])  # no step was logged: means are kept
+    # Before the first progress line, so that the checkpoint holds running means of the metrics.
+    run.until(lambda: saved_steps(workdir)[-1:] >= [6])
     run.signal(signal.SIGTERM)
     assert run.wait() == STOPPED, run.output()
     step = saved_steps(workdir)[-1] + 2

@@ -1,4 +1,4 @@
-"""Pictures show what they should, at the places where they should."""
+"""rc2l_jax/reports/pictures.py and examples.py: pictures show what they should, and where."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_pseudo_labels_have_a_column_a_step():
 
 
 def test_the_pictures_of_large_images_are_small():
-    """A street of Cityscapes has 2,048 x 1,024 pixels: eight of them in full are 8,244 x 8,212."""
+    """In full size, eight images of Cityscapes would make a picture of 8,212 x 8,244 pixels."""
     size = (1024, 2048)
     batch = EvalBatch(
         views=(EvalView(np.full((1, 1, *size, 3), 200, np.uint8), np.array([[size]], np.int32)),),

@@ -1,4 +1,4 @@
-"""rc2l_jax/input_pipeline/decode.py: what is decoded in part equals what is decoded whole."""
+"""rc2l_jax/input_pipeline/decode.py and geometry.py: decoding a part equals decoding the whole."""
 
 import io
 
@@ -26,7 +26,7 @@ KINDS = {
 
 
 def photo(height, width, detail=6):
-    """Soft blobs of strong colours, `detail` pixels wide: chroma that changes everywhere."""
+    """Soft blobs of strong colours, `detail` pixels wide, so that chroma changes everywhere."""
     cells = (max(height // detail, 2), max(width // detail, 2), 3)
     noise = np.random.default_rng(0).integers(0, 256, cells, np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
@@ -39,7 +39,7 @@ def jpeg(image, mode="RGB", **options):
 
 
 def random_crop(rng, size, shrink):
-    """A random window of the image made smaller by `shrink`; some touch borders, some fill it."""
+    """A random window of the image shrunk by `shrink`; some touch its border, some fill it."""
     resized = np.maximum(np.floor(np.array(size) / shrink + 0.5).astype(int), 1)
     first, second = (rng.integers(-3, resized + 4) for _ in range(2))
     low = np.clip(np.minimum(first, second), 0, resized - 1)
@@ -57,7 +57,7 @@ def from_whole(encoded, crop):
 
 @pytest.fixture
 def decoded_extents(monkeypatch):
-    """Spy: (height, width, ratio) of every JPEG window that is decoded."""
+    """Records (height, width, ratio) of every JPEG window that is decoded."""
     seen = []
     decode = tf.image.decode_and_crop_jpeg
 
@@ -84,7 +84,7 @@ def test_a_window_of_a_jpeg_equals_the_window_of_the_whole(kind, size, decoded_e
             assert np.abs(part.astype(int) - whole).max() <= 1, (shrink, crop)
     assert all(ratio == 1 for *_, ratio in decoded_extents)
     areas = [height * width for height, width, _ in decoded_extents]
-    assert np.median(areas) < 0.5 * size[0] * size[1]  # it is a part
+    assert np.median(areas) < 0.5 * size[0] * size[1]  # most windows were decoded in part
 
 
 @pytest.mark.parametrize("kind", ["RGB", "L", "P"])
@@ -104,8 +104,8 @@ def test_a_window_of_a_png_equals_the_window_of_the_whole(kind):
 def test_a_part_is_pillows_crop_of_pillows_resized_image():
     size, resized = (150, 200), (222, 296)
     encoded = jpeg(photo(*size), subsampling=0)
-    # Pillow decodes more precisely than TensorFlow's default: its pixels, so that only the
-    # resampling is compared.
+    # Pillow decodes more precisely than TensorFlow by default. Both resample TensorFlow's pixels,
+    # so that only the resampling is compared.
     pixels = Image.fromarray(host_decode.decode_image(encoded).numpy())
     expected = np.asarray(pixels.resize(resized[::-1], Image.Resampling.BILINEAR))[70:170, 31:280]
     crop = Crop(*(tf.constant(part) for part in (resized, (70, 31), (100, 249))))
@@ -115,7 +115,7 @@ def test_a_part_is_pillows_crop_of_pillows_resized_image():
 @pytest.mark.parametrize("shape", [(188, 188), (375, 500), (64, 1), (1, 130), (200, 131)])
 @pytest.mark.parametrize("scale", [0.31, 1.0, 2.73])
 def test_resampling_by_axis_equals_the_op_for_both_axes(shape, scale):
-    """Bit by bit: evaluation is defined by TensorFlow's op."""
+    """Equal in every bit, as evaluation is defined by TensorFlow's op."""
     image = np.random.default_rng(3).integers(0, 256, (*shape, 3), np.uint8)
     resized = np.maximum(np.round(np.array(shape) * scale).astype(np.int32), 1)
     offset = resized // 5
@@ -153,10 +153,10 @@ def test_the_decoder_shrinks_only_by_what_is_asked_for(shrink, ratio, decoded_ex
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shrink", [2.05, 2.6, 4.3, 8.1])
 def test_shrinking_in_the_decoder_is_close_to_the_filter(kind, shrink):
-    """Odd sizes, random windows: with detail of 8 output pixels."""
+    """Tested with odd sizes, random windows, and detail 8 output pixels wide."""
     size = (451, 603)
     encoded = jpeg(photo(*size, detail=int(8 * shrink)), **KINDS[kind])
-    limit = 4 if kind == "422" else 2  # at an eighth its chroma is not interpolated
+    limit = 4 if kind == "422" else 2  # shrunk to an eighth, 4:2:2 chroma is not interpolated
     rng = np.random.default_rng(4)
     for _ in range(6):
         crop = random_crop(rng, size, shrink)
@@ -167,7 +167,7 @@ def test_shrinking_in_the_decoder_is_close_to_the_filter(kind, shrink):
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("shrink", [2.05, 2.3, 4.1, 6.5, 8.1])
 def test_shrinking_in_the_decoder_moves_nothing(axis, shrink, decoded_extents):
-    """A ramp tells where each pixel was, to a fraction of an output pixel."""
+    """A ramp's values tell where each pixel was, to a fraction of an output pixel."""
     size = (643, 901)
     rising = np.round(250 / size[axis] * np.indices(size)[axis]).astype(np.uint8)
     resized = np.floor(np.array(size) / shrink).astype(np.int32)
@@ -179,7 +179,7 @@ def test_shrinking_in_the_decoder_moves_nothing(axis, shrink, decoded_extents):
         for ramp in (rising, 250 - rising)
     )
     assert all(ratio > 1 for *_, ratio in decoded_extents)
-    place = ((up - down) / 500 + 0.5) * size[axis]  # the decoder's own bias cancels
+    place = ((up - down) / 500 + 0.5) * size[axis]  # the difference cancels the decoder's bias
     step = size[axis] / resized[axis]
     centres = (np.indices(window)[axis] + offset[axis] + 0.5) * step - 0.5
     error = (place - centres) / step  # in output pixels

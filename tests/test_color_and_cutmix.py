@@ -1,4 +1,8 @@
-"""Colour against colorsys, pixel by pixel; CutMix boxes' sizes; independence of device count."""
+"""rc2l_jax/method/color.py, cutmix.py and keys.py, and rc2l_jax/models/pixels.py.
+
+Colours are compared with colorsys, pixel by pixel. CutMix boxes have the sizes that were asked for.
+Neither depends on the number of devices.
+"""
 
 import colorsys
 import functools
@@ -79,7 +83,7 @@ def test_color_equals_colorsys():
 
 @pytest.fixture(scope="module")
 def draws():
-    """A grey and a reddish pixel, 4096 times."""
+    """A grey and a reddish pixel after `color_augment`, drawn 4096 times: [4096, 1, 2, 3]."""
     image = np.array([[[100, 100, 100], [120, 80, 80]]], np.uint8)
     number = 4096
     keys = image_keys(jax.random.PRNGKey(0), number, 0)
@@ -94,8 +98,8 @@ def test_each_operation_is_drawn_with_chance_one_half(draws):
     np.testing.assert_allclose(unchanged.mean(), 1 / 4, atol=0.03)
     red = draws[:, 0, 1]
     value, chroma = red.max(-1), red.max(-1) - red.min(-1)
-    # Brightness moves the grey pixel's sum of channels and the red one's apart from contrast:
-    # with contrast a, brightness d and saturation s: grey = a (100 + d), red value = a (120 + d).
+    # Both pixels together tell contrast a from brightness d, as the grey pixel is a (100 + d) and
+    # the largest channel of the red one is a (120 + d). Saturation scales the red one's chroma.
     contrast = (value - grey[:, 0]) / 20
     brightness = grey[:, 0] / contrast - 100
     saturation = chroma / (40 * contrast)  # no channel is clipped
@@ -172,7 +176,7 @@ def test_areas_and_aspects_lie_in_their_bounds(size):
     assert 0.95 < aspect.max() < 1 + 4 * rounding
     np.testing.assert_allclose(aspect.mean(), 0, atol=0.06)  # log-uniform, either way
     np.testing.assert_allclose((np.abs(aspect) < 0.5).mean(), 0.5, atol=0.06)
-    # Anywhere: every place is in a box about as often as its mirror image.
+    # Boxes lie anywhere: every row and column is in a box about as often as its mirror image.
     np.testing.assert_allclose(rows.mean(0), rows.mean(0)[::-1], atol=0.08)
     np.testing.assert_allclose(columns.mean(0), columns.mean(0)[::-1], atol=0.08)
     assert rows[:, 0].any()
@@ -224,7 +228,7 @@ def test_images_and_labels_are_cut_by_the_same_box():
     mixed = cut(labels)
     np.testing.assert_array_equal(mixed, expected_label)
     assert mixed.dtype == jnp.uint8
-    # On the mask grid the same: mixing before sampling and after it agree exactly.
+    # Mixing first and sampling the mask grid then is exactly the same as the other way round.
     small = nearest_downsample(labels, (4, 6))
     np.testing.assert_array_equal(
         nearest_downsample(mixed, (4, 6)), np.where(box, small[partner], small)

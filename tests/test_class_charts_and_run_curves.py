@@ -1,4 +1,7 @@
-"""Charts say what the numbers say: heights of bars, shades and texts of cells, points of lines."""
+"""rc2l_jax/reports/class_charts.py and run_curves.py: what is drawn is what the numbers say.
+
+Tests read the lengths of bars, the shades and texts of cells, and the points of lines.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ CONFUSION = np.array([[6, 2, 0], [0, 0, 0], [1, 0, 3]])
 
 
 def shades(axes) -> np.ndarray:
-    """What a matrix's picture was drawn from, nan where nothing is known."""
+    """The values from which a matrix was drawn; nan for classes without a pixel."""
     return np.ma.filled(axes.images[0].get_array().astype(float), np.nan)
 
 
 def lines_of(axes) -> dict[str, tuple[list, list]]:
-    """{label: (steps, values)} of the curves."""
+    """{label: (steps, values)} for each curve."""
     return {x.get_label(): (list(x.get_xdata()), list(x.get_ydata())) for x in axes.lines}
 
 
@@ -36,7 +39,7 @@ def test_cells_are_shares_of_the_true_class():
     np.testing.assert_array_equal(shades(teacher), expected)
     np.testing.assert_array_equal(shades(student), class_charts.normalized(CONFUSION.T))
     written = {text.get_position(): text.get_text() for text in teacher.texts}
-    # A class's row is its y: what is "a" and predicted as "b" stands at (1, 0).
+    # The true class is y, the predicted one x: the share of "a" predicted as "b" is at (1, 0).
     assert written == {(0, 0): ".75", (1, 0): ".25", (0, 2): ".25", (2, 2): ".75"}
     for axis in (teacher.xaxis, teacher.yaxis):
         assert [label.get_text() for label in axis.get_ticklabels()] == ["a", "b", "c"]
@@ -64,7 +67,7 @@ def test_a_matrix_of_other_classes_is_refused():
         class_charts.confusion_figure({"teacher": CONFUSION}, ["a", "b"])
 
 
-# By hand: IoU 6 / 9, 0 / 2 (predicted, never true), 3 / 4.
+# IoU by hand: 6 / 9, 0 / 2 (predicted but never true), 3 / 4.
 SCORES = {
     "student": score(CONFUSION, ("a", "b", "c")),
     "teacher": {"miou": 0.5, "iou": {"a": 0.9, "b": None, "c": 0.1}},
@@ -136,7 +139,7 @@ def test_curves_pass_through_every_evaluation():
         evaluation(10, 0.1, loss__total=3.0, loss__label=1.0, pseudo__coverage=0.25),
         evaluation(20, None, loss__total=2.0, loss__label=None, pseudo__coverage=0.75),
     ]
-    history[1]["metrics"]["loss/unlabel_smc"] = 4.0  # before the first step there was none
+    history[1]["metrics"]["loss/unlabel_smc"] = 4.0  # missing at step 10, in the burn-in
     panels = {x.get_title(): lines_of(x) for x in run_curves.curves_figure(history).axes}
     both = [10, 20]
     nan = pytest.approx(np.nan, nan_ok=True)
@@ -153,7 +156,7 @@ def test_a_supervised_run_has_no_curves_of_unlabelled_images():
     figure = run_curves.curves_figure(history)
     assert [axes.get_title() for axes in figure.axes] == ["validation mIoU", "loss"]
     assert lines_of(figure.axes[1]) == {"total": ([5], [3.0])}
-    # One point makes no line: it must be seen all the same.
+    # A single point makes no line, but must be visible.
     picture = style.render(figure)
     assert (picture == matplotlib.colors.to_rgba_array(style.COLORS[0])[0, :3] * 255).all(-1).any()
 

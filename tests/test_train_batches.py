@@ -1,4 +1,7 @@
-"""input_pipeline/train_batches.py and geometry.py: determinism, geometry, sharding."""
+"""rc2l_jax/input_pipeline/train_batches.py, geometry.py, loading.py and order.py.
+
+Batches are deterministic, views have the right geometry, and processes share a batch.
+"""
 
 import itertools
 import subprocess
@@ -27,7 +30,7 @@ UNLIMITED = 10**6
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    """Semi-supervised run on 4 + 8 drawn images, batches of 4 + 4."""
+    """The config of a semi-supervised run on 4 + 8 drawn images, with batches of 4 + 4."""
     config = shapes_config(tmp_path_factory.mktemp("prepared"))
     config.batch_size = config.unlabeled_batch_size = 4
     return config
@@ -140,7 +143,7 @@ def test_unlabelled_masks_are_never_read(tmp_path, monkeypatch):
     batches = take(config, 4)
     assert read == {"train0", "train1"}
     assert all((batch.unlabeled_label == 255).all() for batch in batches)
-    config.data.diagnostic_labels = True  # pictures and metrics do without a broken mask, too
+    config.data.diagnostic_labels = True  # pictures and metrics can do without a broken mask
     assert (take(config, 1)[0].unlabeled_label == 255).all()
 
 
@@ -193,16 +196,17 @@ def view(image, label, seed, **geometry):
 @pytest.mark.parametrize("short_edge", [13, 27, 40, 57, 80])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_image_and_label_stay_aligned_to_the_pixel(short_edge, axis):
-    """The colour of a pixel says where it was; so does its label, up to rounding."""
+    """A pixel's colour and its label both say where it came from, up to rounding."""
     image = painted(40, 60)
     label = np.ascontiguousarray(image[..., 1 - axis] // 4)
     mirrored = 0
     for seed in range(8):
         out, ids, valid = view(image, label, seed, short_edges=(short_edge,))
         place = out[..., 1 - axis].astype(float) / 4
-        inside = valid & (place > 2) & (place < label.shape[axis] - 3)  # edges repeat pixels
+        inside = valid & (place > 2) & (place < label.shape[axis] - 3)  # at edges pixels repeat
         error = ids[inside].astype(float) - place[inside]
-        assert np.abs(error).max() <= 0.5 + 1 / 8 + 1e-6  # nearest, and the colour's rounding
+        # Nearest neighbour: 1/2; rounding of the colour: 1/8.
+        assert np.abs(error).max() <= 0.5 + 1 / 8 + 1e-6
         assert abs(error.mean()) < 0.08  # half a pixel would show as 0.25 or more
         red = out[..., 0][valid.any(axis=1)][0].astype(int)
         mirrored += red[0] > red[valid[0].sum() - 1]
@@ -212,7 +216,7 @@ def test_image_and_label_stay_aligned_to_the_pixel(short_edge, axis):
 def test_only_the_crop_is_resampled_but_it_equals_the_crop_of_the_resized_image():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     for resized in ((20, 30), (57, 86), (80, 120)):
-        # Pillow is what MaskFormer resizes with.
+        # MaskFormer resizes with Pillow.
         whole = np.asarray(Image.fromarray(image).resize(resized[::-1], Image.Resampling.BILINEAR))
         part = host_augment.resample_image(
             tf.constant(image), tf.constant(resized), tf.constant([7, 3]), tf.constant([12, 20])
@@ -259,7 +263,7 @@ def test_views_cover_every_scale_place_and_direction():
 
 
 def test_scales_places_and_flips_are_drawn_uniformly_and_independently():
-    """MaskFormer: one of 16 short edges, every crop offset as likely, every second mirrored."""
+    """As in MaskFormer: one of 16 short edges, any offset of the crop, half of them mirrored."""
     edges = tuple(int(x * 0.1 * 40) for x in range(5, 21))  # 20 to 80 pixels for a crop of 40
     geometry = Geometry(crop_size=40, short_edges=edges, max_long_edge=UNLIMITED, flip=True)
     count = 4_000
@@ -271,13 +275,13 @@ def test_scales_places_and_flips_are_drawn_uniformly_and_independently():
     seeds = np.stack([np.full(count, 11), np.arange(count)], 1)
     view = batched(lambda *example: host_augment.training_view(*example, geometry))
     views, _, valid = (x.numpy() for x in view(*map(tf.constant, (image, label, size)), seeds))
-    # The resized width tells the scale; it is wider than the crop from the 6th scale on.
+    # The number of valid rows tells the scale, up to the 5th: from the 6th on, the crop is full.
     rows = valid.any(2).sum(1)
     small = rows < 40
     assert set(rows[small]) == set(edges[:5])
     counts = np.array([(rows == edge).sum() for edge in edges[:5]] + [(~small).sum()])
     assert stats.chisquare(counts, count * np.array([1, 1, 1, 1, 1, 11]) / 16).pvalue > 1e-3
-    # At scale 1.0 (50 x 62 pixels become 40 x 50) the offset is one of 11, in both directions.
+    # At scale 1.0 (50 x 62 pixels become 40 x 50) there are 11 offsets, mirrored or not.
     step = 4 * 62 / 50
     first, last = views[:, 0, 0, 0].astype(float), views[:, 0, 39, 0].astype(float)
     mirrored = first > last
@@ -310,7 +314,7 @@ def test_sizes_after_resizing(size, short, limit, expected):
     assert tuple(host_augment.resized_size(size, short, limit).numpy()) == expected
 
 
-# TensorFlow as a guest.
+# TensorFlow beside JAX.
 
 
 def test_tensorflow_sees_no_accelerator():
@@ -318,7 +322,7 @@ def test_tensorflow_sees_no_accelerator():
 
 
 def test_a_program_that_fails_while_batches_are_made_ends(shapes):
-    """With Python inside tf.data, every few such programs hung for ever at exit."""
+    """When tf.data still called Python, one in a few such programs hung for ever at its exit."""
     code = (
         "import sys, ml_collections\n"
         "from rc2l_jax.input_pipeline.subsets import open_subsets\n"

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, and what would make a run compile its step twice."""
+"""rc2l_jax/run/startup.py: where compiled programs are kept; no step is compiled twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
 
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch):
-    """A GPU, and JAX's settings as if nobody had set them; put back at the end."""
+    """Pretends that there is a GPU and that JAX's settings are at their defaults; restores them."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     before = {name: getattr(jax.config, name) for name in NAMES}
     for name, value in zip(NAMES, (None, -1)):
@@ -57,7 +57,7 @@ def test_nothing_is_kept_on_a_cpu_or_without_a_directory(monkeypatch):
 
 @pytest.mark.parametrize("norm", ["frozen", "group", "batch"])
 def test_the_first_state_has_the_types_that_a_step_returns(norm):
-    """A weakly typed leaf, as `jnp.full` makes, would have the second step compiled once more."""
+    """A weakly typed leaf, as `jnp.full` makes it, would make JAX compile the second step anew."""
     config = tiny.config(model__norm=norm)
     model, optimizer = build_model(config), create_optimizer(config)
     state = jax.eval_shape(lambda: initial_state(model, optimizer, config))

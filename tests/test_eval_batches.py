@@ -1,4 +1,7 @@
-"""input_pipeline/eval_batches.py: every example once, in a few shapes, equally on every process."""
+"""rc2l_jax/input_pipeline/eval_batches.py and shape_groups.py.
+
+Every example is evaluated once, batches have few shapes, and all processes have equally many.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """A split of 3 + 8 images of nine sizes, at two scales."""
+    """A split of 3 + 8 images of nine different sizes, evaluated at two scales."""
     root = write_folder(tmp_path_factory.mktemp("mixed") / "data", size=(24, 32))
     for i, (height, width) in enumerate(SIZES):
         pixels = np.full((height, width, 3), 10 + i, np.uint8)
@@ -154,7 +157,7 @@ def test_scales_of_the_kept_size(tmp_path):
     assert [view.size[0, 0].tolist() for view in batch.views] == [[13, 16], [25, 32], [50, 64]]
 
 
-# Which shapes are padded to a common one.
+# Merging of shapes: which of them are padded to a common one.
 
 
 def padded_area(shapes, counts, group_of, batch_size) -> int:
@@ -170,7 +173,7 @@ def test_landscapes_and_portraits_are_not_padded_to_squares():
     shapes = np.array([[[64, 96]], [[64, 64]], [[96, 64]]])
     counts = np.array([50, 1, 45])
     merge = shape_groups.merge_shapes
-    # The square one fills up the last batch of the portraits, for nothing.
+    # The square image costs nothing in the last batch of the portraits, which has room for it.
     for most in (2, 3):
         assert len(set(merge(shapes, counts, 10, most)[[0, 2]])) == 2
         assert len(set(merge(shapes, counts, 10, most)[[1, 2]])) == 1
@@ -179,7 +182,7 @@ def test_landscapes_and_portraits_are_not_padded_to_squares():
 
 
 def test_few_shapes_of_a_large_split_waste_little_and_are_found_quickly():
-    """Sizes like PASCAL VOC's: the longer side 500, the shorter one anything."""
+    """With sizes like PASCAL VOC's: the longer side is 500 pixels, the shorter one 260 to 500."""
     rng = np.random.default_rng(0)
     sides = np.array([(side, 500) for side in range(260, 501)])
     labels = np.unique(np.concatenate([sides, sides[:, ::-1], sides // 2]), axis=0)

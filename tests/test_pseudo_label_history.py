@@ -1,4 +1,7 @@
-"""The picture of pseudo labels: the same images, a column an evaluation, exact after a resume."""
+"""rc2l_jax/training/pseudo_label_history.py, and `first_unlabeled` of train_batches.py.
+
+The picture shows the same images in one column for each evaluation, also after a resume.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(config):
-    """The model, and its states after 10, 20 and 30 steps: different teachers."""
+    """The model, and states of steps 10, 20 and 30, whose teachers differ."""
     model, _, state = create_train_state(config)
     states = []
     for seed, step in enumerate((10, 20, 30)):
@@ -72,7 +75,7 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     columns = [np.stack([*labels.values()]) for labels in kept.values()]
     assert columns[0].shape == (3, 8, 8) and (columns[0] != columns[2]).any()
 
-    # Killed after step 30, newest checkpoint of step 10: the other columns must come again.
+    # Killed after step 30 with a newest checkpoint of step 10: later columns must be made again.
     again = tmp_path / "again"
     first = pseudo_label_history.of_run(again, model, config, open_subsets(config), 0)
     for state in states:
@@ -82,7 +85,7 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     np.testing.assert_array_equal(resumed.picture(states[1]), pictures[1])
     np.testing.assert_array_equal(resumed.picture(states[2]), pictures[2])
 
-    # Fewer images than before: their rows are those of before, and the others' are left out.
+    # With fewer images than before, their rows stay as they were and the others are left out.
     fewer = config.copy_and_resolve_references()
     fewer.num_pictures = 1
     image, truth, _ = train_batches.first_unlabeled(config, open_subsets(config), 1)
@@ -93,7 +96,7 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     )
     np.testing.assert_array_equal(found, expected)
 
-    # Images that nobody labelled at a step have an empty place there; other images no column.
+    # Labels of images that the picture does not show add nothing.
     pseudo_label_history.write_labels(again, 40, {"of another data set": columns[0][0]})
     picture = resumed.picture(states[2])
     np.testing.assert_array_equal(picture[20:196, :-4], pictures[2][20:196, :-4])

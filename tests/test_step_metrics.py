@@ -1,4 +1,4 @@
-"""Pseudo-label metrics of a drawn picture, counted by hand."""
+"""rc2l_jax/method/step_metrics.py: pseudo-label metrics of a drawn picture, counted by hand."""
 
 import jax
 import numpy as np
@@ -9,13 +9,14 @@ from rc2l_jax.structs import Segments
 
 metrics = jax.jit(step_metrics.pseudo_label_metrics, static_argnames="num_classes")
 
-# Two images of eight pixels. Slots: digits, dots are covered by none.
+# Two images of eight pixels. A digit is the slot that covers the pixel, a dot means none.
 SLOTS = np.array(["0000112.", "1111...."])
 CLASSES = np.array([[3, 1, 0], [9, 2, 9]], np.int32)
 USED = np.array([[1, 1, 1], [0, 1, 0]], bool)
 SCORE = np.array([[0.9, 0.8, 0.7], [np.nan, 0.6, np.nan]], np.float32)
-# Truth, "v" void: slot 0 is right (3 of 4); slot 1 of image 0 is wrong at both pixels; slot 2 lies
-# on void and is not judged; image 1's segment is right by 2 of 3 pixels, the fourth is void.
+# The true class of each pixel, "v" for void. In image 0, slot 0 is right (3 of 4 pixels), slot 1 is
+# wrong at both pixels, and slot 2 lies on void, so it is not judged. In image 1, slot 1 is right (2
+# of 3 pixels; one is void).
 LABEL = np.array(["333033v1", "2v20vvvv"])
 VALID = np.array(["11111111", "11111100"])  # padding at the end of image 1
 

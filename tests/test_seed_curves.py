@@ -1,4 +1,4 @@
-"""Figures of several seeds show means, deviations and every run."""
+"""rc2l_jax/reports/seed_curves.py: figures of several seeds show means, deviations, every run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RC2L = [{10: 0.2, 20: 0.6}]
 
 
 def lines_of(axes) -> dict[str, tuple[list, list]]:
-    """{label: (places, values)} of the lines."""
+    """{label: (x, y)} of the lines."""
     return {x.get_label(): (list(x.get_xdata()), list(x.get_ydata())) for x in axes.lines}
 
 
@@ -20,7 +20,7 @@ def test_means_and_deviations_are_those_of_the_runs_that_have_a_number():
     spread = seed_curves.spread_of(SUPERVISED)
     np.testing.assert_array_equal(spread.x, [10, 20, 30])
     np.testing.assert_allclose(spread.mean, [0.2, 0.4, 0.9])
-    # With n - 1: of three numbers 0.1 apart it is 0.1, of two that are 0.2 apart 0.1 * sqrt(2).
+    # Deviations with n - 1: of three numbers 0.1 apart 0.1, of two numbers 0.2 apart 0.1 * sqrt(2).
     np.testing.assert_allclose(spread.deviation, [0.1, 0.1 * 2**0.5, np.nan])
     np.testing.assert_array_equal(spread.runs, [3, 2, 1])
     assert len(seed_curves.spread_of([{}, {10: None}]).x) == 0

@@ -1,4 +1,4 @@
-"""Weights in and out, on files as other programs write them."""
+"""rc2l_jax/weights/: weights in and out, in files as other programs write them."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def peer(tmp_path_factory):
 
 
 def arrays_of(peer) -> dict[str, np.ndarray]:
-    """The peer's arrays by the names it has on disk."""
+    """Name on disk -> array, of the peer."""
     return load_file(peer.folder / "model.safetensors")
 
 
 def detectron2_arrays(peer) -> dict[str, np.ndarray]:
-    """The same weights by detectron2's names, projections packed as torch packs them."""
+    """Name in detectron2 -> array, of the same weights; projections are packed as in torch."""
     arrays = {}
     for path, value in flat(peer.variables).items():
         path = path.split("/", 1)[1]
@@ -112,11 +112,11 @@ def test_every_format_of_a_whole_maskformer_gives_the_same_variables(peer, tmp_p
     tensors = {name: torch.from_numpy(x) for name, x in arrays_of(peer).items()}
     torch.save(tensors, tmp_path / "plain.pth")
     torch.save({"state_dict": {f"module.{k}": v for k, v in tensors.items()}}, tmp_path / "ddp.pt")
-    # As transformers 5 names the modules in memory.
+    # In memory transformers 5 has other names than on disk.
     torch.save(peer.model.state_dict(), tmp_path / "memory.bin")
     for protocol in (2, 4, 5):
         arrays = detectron2_arrays(peer)
-        if protocol == 2:  # the published files are from before the pixel decoder was a module
+        if protocol == 2:  # published files are older than the module `pixel_decoder`
             arrays = {
                 k.replace("sem_seg_head.pixel_decoder.", "sem_seg_head."): v
                 for k, v in arrays.items()
@@ -177,7 +177,7 @@ BACKBONE_NAMES = {
             "encoder.stages.1.layers.0.shortcut.convolution.weight"
         ),
     },
-    # mask_former_model.py, transformer.py and per_pixel_baseline.py of facebookresearch/MaskFormer
+    # As in mask_former_model.py, transformer.py and per_pixel_baseline.py of MaskFormer's code.
     "MaskFormer of detectron2": {
         "backbone/res5_2/norm3/bias": "backbone.res5.2.conv3.norm.bias",
         "pixel_decoder/lateral2_conv/kernel": "sem_seg_head.pixel_decoder.adapter_1.weight",
@@ -494,7 +494,7 @@ def test_what_the_peer_has_not_is_refused_and_nothing_is_overwritten(peer, tmp_p
     with pytest.raises(WeightsError, match="not an empty folder"):
         export_transformers(peer.variables, tiny_config(), CLASS_NAMES, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    kept = tmp_path / ".rc2l_jax.partial" / "weights"  # beside mine.txt it is nobody's left-over
+    kept = tmp_path / ".rc2l_jax.partial" / "weights"  # beside mine.txt, no left-over of an export
     kept.parent.mkdir()
     kept.write_text("keep")
     with pytest.raises(WeightsError, match="not an empty folder"):

@@ -1,4 +1,7 @@
-"""Semantic inference and the test-time options agree with the peer's network and torch."""
+"""rc2l_jax/evaluation/class_scores.py and label_resolution.py, and `semantic_inference`.
+
+Inference and its test-time options agree with the peer's network and torch.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def logits(batch: int = 2, queries: int = 5, grid: tuple[int, int] = (8, 12)):
 
 
 def torch_scores(classes: np.ndarray, masks: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """MaskFormer's inference, written down once more in torch."""
+    """MaskFormer's inference, written a second time in torch: [B, K, H, W]."""
     masks = torch.nn.functional.interpolate(
         torch.tensor(masks), size=size, mode="bilinear", align_corners=False
     )
@@ -81,17 +84,17 @@ def test_resize_of_the_valid_part_is_torchs(size, out_size):
     np.testing.assert_allclose(out[:, : out_size[0], : out_size[1]], expected, atol=1e-5)
 
 
-# The whole way from pixels to scores at label resolution, against the peer's network in torch.
+# All the way from pixels to scores at label resolution, against the peer's network in torch.
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 LABEL_SIZES = ((61, 40), (50, 90))
-# Two views of each image; sizes as the host would have resized them to.
+# Two views, each of both images: the sizes to which the host would resize the images.
 VIEWS = (((70, 46), (60, 108)), ((35, 23), (30, 54)))
-# Options, how many of the views, and cells of padding that no image needs.
+# (options, number of views, number of cells of 32 pixels to pad beyond what the images need).
 CASES = {
     "MaskFormer": (InferenceOptions(flip=False, window=0, window_stride=1.0), 1, 0),
     "scales and flip": (InferenceOptions(flip=True, window=0, window_stride=1.0), 2, 0),
-    # The images have up to 2 x 3 windows, the padded plane 3 x 4.
+    # The images have up to 2 x 3 windows, but the padded plane has 3 x 4.
     "scales, flip, windows": (InferenceOptions(flip=True, window=64, window_stride=0.5), 2, 1),
 }
 
@@ -115,13 +118,13 @@ def peer(tiny_backbones) -> types.SimpleNamespace:
 
 
 def resized_images() -> list[list[np.ndarray]]:
-    """Of each view, of each image: uint8 [h, w, 3]."""
+    """For each view a list with both images, uint8 [h, w, 3]."""
     rng = np.random.default_rng(0)
     return [[rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes] for sizes in VIEWS]
 
 
 def make_batch(images: list[list[np.ndarray]], label_sizes, extra: int = 0) -> EvalBatch:
-    """Pads images and labels to the smallest shapes that fit, and `extra` cells of 32 more."""
+    """Pads images to multiples of 32 that fit all, plus `extra` cells of 32; labels likewise."""
     views = []
     for view in images:
         sizes = np.array([image.shape[:2] for image in view], np.int32)
@@ -138,7 +141,7 @@ def make_batch(images: list[list[np.ndarray]], label_sizes, extra: int = 0) -> E
 
 
 def our_scores(peer, batch: EvalBatch, options: InferenceOptions) -> list[np.ndarray]:
-    """Of each image: float32 [K, Hl, Wl] and uint8 [Hl, Wl], cropped."""
+    """Our scores of each image, float32 [K, Hl, Wl], cropped to its label's size."""
 
     @jax.jit
     def run(variables: dict, batch: EvalBatch) -> tuple[list[jax.Array], jax.Array]:
@@ -154,7 +157,7 @@ def our_scores(peer, batch: EvalBatch, options: InferenceOptions) -> list[np.nda
 
 
 def alone(network: MaskFormerForInstanceSegmentation, image: np.ndarray) -> torch.Tensor:
-    """MaskFormer's inference of normalised float32 [h, w, 3]: scores [1, K, h, w]."""
+    """MaskFormer's inference on one normalised image, float32 [h, w, 3]: scores [1, K, h, w]."""
     h, w = image.shape[:2]
     padded = np.pad(image, ((0, -h % 32), (0, -w % 32), (0, 0)))
     out = peer_predictions(network, padded[None])
@@ -163,7 +166,7 @@ def alone(network: MaskFormerForInstanceSegmentation, image: np.ndarray) -> torc
 
 
 def slid(network, image: np.ndarray, options: InferenceOptions) -> torch.Tensor:
-    """mmsegmentation's `slide_inference`; the whole image with window 0."""
+    """Scores as mmsegmentation's `slide_inference` makes them; window 0 is the whole image."""
     side = options.window
     if not side:
         return alone(network, image)
@@ -183,7 +186,7 @@ def slid(network, image: np.ndarray, options: InferenceOptions) -> torch.Tensor:
 
 
 def torch_label_scores(network, images: list[np.ndarray], label_size, options) -> np.ndarray:
-    """Test-time augmentation of one image's views as `SemanticSegmentorWithTTA` does it."""
+    """Test-time augmentation of one image, as MaskFormer's `SemanticSegmentorWithTTA` does it."""
     results = []
     for image in images:
         normalized = ((image - MEAN) / STD).astype(np.float32)

@@ -1,4 +1,7 @@
-"""Progress lines, and files that a resumed run does not fill twice."""
+"""rc2l_jax/reports/ (log.py, writer.py, history.py, tables.py): lines, files and tables.
+
+A resumed run does not write anything twice.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from rc2l_jax.reports import writer as report
 
 
 class Writer:
-    """Keeps what it is given."""
+    """Stands for TensorBoard's writer, and keeps what it is given."""
 
     def __init__(self):
         self.scalars: dict = {}

@@ -1,4 +1,4 @@
-"""Class shares and the alignment of the teacher's classes, against hand-computed values."""
+"""rc2l_jax/method/class_alignment.py: class shares and alignment, against values by hand."""
 
 from __future__ import annotations
 
