@@ -24,8 +24,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rc2l_jax.input_pipeline.subsets import open_subsets
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -171,6 +169,7 @@ def our_batches(row: Row, arguments: argparse.Namespace) -> tuple[str, Iterator]
     """Versions, and batches of `rc2l_jax.input_pipeline.train_batches`."""
     from data.host_tf import tf
     from rc2l_jax.input_pipeline import train_batches
+    from rc2l_jax.input_pipeline.subsets import open_subsets
 
     config = make_config(row, arguments.records)
     return f"tensorflow {tf.__version__}", train_batches.train_batches(

@@ -146,6 +146,47 @@ def test_steps_equal_torch():
     assert moved > 0.01
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_steps_and_state_are_those_of_optax(scale):
+    """Clipped or not, with the norm given or taken; and an old checkpoint's state still fits."""
+    config = optimizer_config()
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return unflatten_dict({path: rng.normal(size=(4, 3)).astype(np.float32) for path in GROUPS})
+
+    params, grads = draw(), jax.tree.map(lambda x: scale * x, draw())
+    optim = optimizer.create_optimizer(config)
+    plain = optax.chain(optax.clip_by_global_norm(config.grad_clip_norm), *_after_clipping(config))
+    state = plain.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(optim.init(params))
+    expected, new_state = plain.update(grads, state, params)
+    total = optimizer.norm(grads)
+    assert (total > config.grad_clip_norm) == (scale == 1.0)
+    np.testing.assert_allclose(total, optax.global_norm(grads), rtol=1e-6)
+    for given in ({}, {"norm": total}):
+        got = optim.update(grads, state, params, **given)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, (expected, new_state)
+        )
+
+
+def _after_clipping(config):
+    """optax's own names for what follows the clip in `create_optimizer`."""
+    rules = optimizer.parameter_rules(config)
+    by_rule = {
+        name: optax.chain(
+            optax.add_decayed_weights(rule.weight_decay), optax.scale(rule.learning_rate_multiplier)
+        )
+        for name, rule in rules.items()
+    }
+    return (
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        optax.multi_transform(by_rule, lambda tree: optimizer.parameter_groups(tree, rules)),
+        optax.scale_by_learning_rate(optimizer.learning_rate_schedule(config)),
+    )
+
+
 def test_schedule():
     config = optimizer_config()
     rate = optimizer.learning_rate_schedule(config)

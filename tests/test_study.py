@@ -69,7 +69,7 @@ def report(tables, output: Path) -> str:
 
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """Runs study.py."""
-    program = [sys.executable, str(ROOT / "benchmarks" / "study.py"), *arguments]
+    program = [sys.executable, str(ROOT / "studies" / "study.py"), *arguments]
     return subprocess.run(program, cwd=cwd, capture_output=True, text=True)
 
 
@@ -271,7 +271,7 @@ def small(tmp_path):
     # Tests that run in the background ignore SIGINT, and so would the processes that they start.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
-    program += f"from benchmarks import study; study.ROOT = Path({str(tmp_path)!r}); study.main()"
+    program += f"from studies import study; study.ROOT = Path({str(tmp_path)!r}); study.main()"
     arguments = ["--study=small.py", "--output=runs", "--jobs=2"]  # relative to its folder
     return tmp_path, [sys.executable, "-c", program, *arguments]
 

@@ -20,6 +20,7 @@ from data.host_tf import tf
 from rc2l_jax.input_pipeline import decode
 from rc2l_jax.structs import IMAGE_PAD, VOID
 
+Size = tuple[int, int]
 _BLOCK = 64  # rows that `_resample` transposes at a time
 _SCALE_STEP = 0.1  # MaskFormer's short edges: 0.5, 0.6, ... 2.0 times the crop size
 
@@ -259,9 +260,6 @@ def _below(uniform: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
     """Turns a uniform number in [0, 1) into a uniform integer in 0..count-1."""
     count = tf.cast(count, tf.int32)
     return tf.minimum(tf.cast(uniform * tf.cast(count, tf.float32), tf.int32), count - 1)
-
-
-Size = tuple[int, int]
 
 
 class Resize(NamedTuple):

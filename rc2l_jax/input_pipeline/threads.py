@@ -9,10 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 _MAX_THREADS = 8
-
-
 _AHEAD = 2  # items in preparation beyond one for each thread
-
 
 S, T = TypeVar("S"), TypeVar("T")
 

@@ -97,11 +97,8 @@ def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
     def update(grads: Any, state: Any, params: Any = None, **given: jax.Array) -> tuple[Any, Any]:
         del params
         total = given["norm"] if "norm" in given else norm(grads)
-
-        def clip(x: jax.Array) -> jax.Array:
-            return jnp.where(total < largest, x, x / total * largest)
-
-        return jax.tree.map(clip, grads), state
+        factor = jnp.where(total < largest, 1.0, largest / total)  # as torch's, one for all leaves
+        return jax.tree.map(lambda x: x * factor.astype(x.dtype), grads), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from rc2l_jax.structs import VOID, Segments
 
+_PER_SLOT = ("classes", "masks", "valid", "score")  # fields of `Segments` with an entry a slot
+
 
 class Target(NamedTuple):
     """Segments to match predictions to.
@@ -117,9 +119,6 @@ def keep_largest(segments: Segments, max_segments: int, min_area: int) -> Target
 
         kept = kept.replace(**{k: pad(getattr(kept, k)) for k in _PER_SLOT})
     return Target(kept, (area > 0).sum(1) - valid.sum(1))
-
-
-_PER_SLOT = ("classes", "masks", "valid", "score")
 
 
 def merge_same_class(segments: Segments) -> Segments:

@@ -153,8 +153,10 @@ def train_step(
         finite,
         functools.partial(updated_state, optimizer=optimizer, config=config),
         lambda state, *_: (state, jnp.zeros(())),
-        *(state, grads, batch_stats, metrics.pop("class_counts"), grad_norm),
+        *(_as_vectors(state), _raveled(grads), batch_stats),
+        *(metrics.pop("class_counts"), grad_norm),
     )
+    new_state = jax.tree.map(lambda new, old: new.reshape(old.shape), new_state, state)
     run = jnp.where(finite, 0, state.nonfinite_run + 1)
     new_state = new_state.replace(step=state.step + 1, nonfinite_run=run)
 
@@ -214,7 +216,7 @@ def updated_state(
     The step number is left as it was.
 
     Args:
-      state: before the step.
+      state: before the step, its parameters and moments as vectors (`_as_vectors`).
       grads: mean over all devices, a tree like `state.params`.
       batch_stats: the student's new batch statistics.
       counts: float32 [2, K], `class_alignment.class_counts` summed over all devices.
@@ -222,21 +224,25 @@ def updated_state(
       optimizer: for the student's parameters.
       config: the run's, with the keys of `configs/base.py`.
     """
-    # As vectors, parameters of one size share compiled code whatever their shape.
-    params, teacher, opt_state = _raveled((state.params, state.teacher_params, state.opt_state))
-    updates, opt_state = optimizer.update(_raveled(grads), opt_state, params, norm=grad_norm)
-    params = optax.apply_updates(params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, norm=grad_norm)
+    params = optax.apply_updates(state.params, updates)
     ema = functools.partial(ema_update, decay=config.ema_decay, step=state.step)
     rate = 1.0 - ema_decay(config.ema_decay, state.step)
     new_state = state.replace(
         params=params,
         batch_stats=batch_stats,
-        teacher_params=ema(teacher, params),
+        teacher_params=ema(state.teacher_params, params),
         teacher_batch_stats=ema(state.teacher_batch_stats, batch_stats),
         opt_state=opt_state,
         class_shares=update_shares(state.class_shares, counts, rate),
     )
-    return jax.tree.map(lambda new, old: new.reshape(old.shape), new_state, state), norm(updates)
+    return new_state, norm(updates)
+
+
+def _as_vectors(state: TrainState) -> TrainState:
+    """Parameters and moments as vectors: XLA compiles one kernel for all leaves of one size."""
+    names = ("params", "teacher_params", "opt_state")
+    return state.replace(**{name: _raveled(getattr(state, name)) for name in names})
 
 
 def _raveled(tree: Any) -> Any:

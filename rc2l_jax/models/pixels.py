@@ -8,8 +8,6 @@ import jax.numpy as jnp
 # Mean and standard deviation of ImageNet's red, green and blue, in the 0..255 range. MaskFormer's
 # backbones were trained with them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
-
-
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
