@@ -551,6 +551,11 @@ def test_residual_branches_start_as_nothing_unless_frozen(monkeypatch: pytest.Mo
         assert (scales["shortcut_norm"]["scale"] == 1.0).all()
 
 
+def initial_variables(config):
+    images = jnp.zeros((1, 64, 64, 3))
+    return build_model(config).init(jax.random.key(0), images, train=False)
+
+
 def test_unknown_names_are_refused_with_the_choices() -> None:
     for key, value, choice in [
         ("model.backbone", "resnet19", "resnet101"),
@@ -561,7 +566,7 @@ def test_unknown_names_are_refused_with_the_choices() -> None:
         config = tiny_config()
         config.update_from_flattened_dict({key: value})
         with pytest.raises(ValueError, match=rf"{key} = '{value}'.*{choice}"):
-            build_model(config)
+            jax.eval_shape(lambda config=config: initial_variables(config))
 
 
 def test_widths_that_do_not_fit_are_refused() -> None:

@@ -152,9 +152,9 @@ def execute(name: str, checkout: Path, where: str = ".", **parameters: object) -
     notebook.cells.insert(at, nbformat.v4.new_code_cell(source, id="injected"))
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        # One device, unlike the tests' own process. All notebooks share compiled programs.
+        # One device, unlike the tests' own process. Compiled programs are shared with the forked
+        # runs of other test files: the folder is that of tests/conftest.py.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-        "JAX_COMPILATION_CACHE_DIR": str(checkout / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "IPYTHONDIR": str(checkout / "ipython"),
     }

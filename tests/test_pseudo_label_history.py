@@ -107,7 +107,7 @@ def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monk
         raise DataError("photo 7 is broken")
 
     monkeypatch.setattr(train_batches, "first_unlabeled", broken)
-    shown = pseudo_label_history.PseudoLabels(tmp_path, None, config, 0)
+    shown = pseudo_label_history.PseudoLabels(tmp_path, None, config, None, 0)
     assert shown.picture(None) is None
     assert "no picture of pseudo labels: photo 7 is broken" in capsys.readouterr().out
 

@@ -17,7 +17,7 @@ from rc2l_jax.models.extent import cell_mask
 from rc2l_jax.models.pixel_decoder import PixelDecoder
 from rc2l_jax.models.resnet import ResNet
 from rc2l_jax.models.transformer import TransformerDecoder
-from rc2l_jax.structs import Predictions
+from rc2l_jax.structs import AXIS, Predictions
 
 # torch's default for a linear layer: uniform within 1 / sqrt(fan_in).
 _torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -167,7 +167,7 @@ class MaskFormer(nn.Module):
         )
 
 
-def build_model(config: ConfigDict, axis_name: str | None = "batch") -> MaskFormer:
+def build_model(config: ConfigDict, axis_name: str | None = AXIS) -> MaskFormer:
     """Builds the model a config describes.
 
     Args:
@@ -176,7 +176,12 @@ def build_model(config: ConfigDict, axis_name: str | None = "batch") -> MaskForm
 
     Returns:
       The module, which holds no parameters.
+
+    Raises:
+      ValueError: `dtype` is neither of `DTYPES`.
     """
+    if config.dtype not in DTYPES:  # the other names are checked where they are used
+        raise ValueError(f"dtype = {config.dtype!r} is unknown; use one of {', '.join(DTYPES)}.")
     return MaskFormer(
         num_classes=config.data.num_classes,
         **config.model,

@@ -90,9 +90,10 @@ class Runs:
     def __init__(self, scratch: Path):
         """Starts the process that imports everything once and forks the runs."""
         self.scratch = scratch
+        # What is compiled goes to the folder that all test files share (tests/conftest.py): most
+        # runs take the same step, which is then compiled once a session and not once a file.
         self.environment = os.environ | {
             "XLA_FLAGS": XLA_FLAGS,
-            "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self._forks = subprocess.Popen(
