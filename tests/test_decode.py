@@ -10,8 +10,8 @@ from test_data import folder_config, write_folder
 from data import DataError
 from data.dataset import Dataset
 from data.host_tf import tf
-from rc2l_jax.input_pipeline import decode as host_decode
 from rc2l_jax.input_pipeline import geometry, train_batches
+from rc2l_jax.input_pipeline.decode import decode_image
 from rc2l_jax.input_pipeline.geometry import Crop
 from rc2l_jax.input_pipeline.subsets import open_subsets
 
@@ -52,7 +52,7 @@ def in_part(encoded, size, crop):
 
 
 def from_whole(encoded, crop):
-    return geometry.resample_image(host_decode.decode_image(encoded), *crop).numpy()
+    return geometry.resample_image(decode_image(encoded), *crop).numpy()
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_part_is_pillows_crop_of_pillows_resized_image():
     encoded = jpeg(photo(*size), subsampling=0)
     # Pillow decodes more precisely than TensorFlow by default. Both resample TensorFlow's pixels,
     # so that only the resampling is compared.
-    pixels = Image.fromarray(host_decode.decode_image(encoded).numpy())
+    pixels = Image.fromarray(decode_image(encoded).numpy())
     expected = np.asarray(pixels.resize(resized[::-1], Image.Resampling.BILINEAR))[70:170, 31:280]
     crop = Crop(*(tf.constant(part) for part in (resized, (70, 31), (100, 249))))
     assert np.abs(in_part(encoded, size, crop).astype(int) - expected).max() <= 1

@@ -54,7 +54,8 @@ def compare_runs(
     output = None if output is None else _new_folder(output)
     runs = {name: _read(folder) for name, folder in folders.items()}
     _check_classes(runs)
-    print(table(runs))
+    text = table(runs)
+    print(text)
     if output is not None:
         which = "best" if best else "newest"
         shown = folders.items() if images > 0 else ()
@@ -62,13 +63,13 @@ def compare_runs(
         for run in opened[1:]:  # before anything is written
             compare.check_same_classes(opened[0], run)
         try:
-            _write(output, runs, scores(runs, network, which), network)
+            _write(output, text, runs, scores(runs, network, which), network)
             if opened:  # the grid last, since it takes longest
                 picture = compare.comparison_grid(opened, images, differing=differing)
                 save_png(output / "grid.png", picture)
         except OSError as error:
             raise CompareError(f"{error.filename or output}: {error.strerror}") from error
-    return table(runs)
+    return text
 
 
 def _folders(named: Sequence[str]) -> dict[str, epath.Path]:
@@ -150,11 +151,11 @@ def scores(runs: Runs, network: str, which: str) -> dict[str, dict]:
     return result
 
 
-def _write(output: epath.Path, runs: Runs, bars: dict[str, dict], network: str) -> None:
+def _write(output: epath.Path, text: str, runs: Runs, bars: dict[str, dict], network: str) -> None:
     """Writes the table and the charts."""
     from rc2l_jax.reports import class_charts, run_curves  # a table alone needs no matplotlib
 
     output.mkdir(parents=True, exist_ok=True)
-    (output / "table.md").write_text(table(runs) + "\n")
+    (output / "table.md").write_text(text + "\n")
     save_png(output / "curves.png", run_curves.runs_chart(runs))
     save_png(output / "iou.png", class_charts.iou_chart(bars, network))
