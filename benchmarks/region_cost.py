@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rc2l_jax.method.losses import region
-from rc2l_jax.structs import Assignment, Segments
+from rc2l_jax.structs import Assignment, Segments, gather_queries
 
 QUERIES, SLOTS, CLASSES, CHANNELS = 50, 21, 21, 256
 ANCHORS = 1024
@@ -62,13 +62,14 @@ def region_losses(values: Values, owner: np.ndarray) -> jax.Array:
     )
     matched = Assignment(query=segments.classes, matched=segments.valid)
     classes, masks, features = (values[k] for k in ("class_logits", "mask_logits", "features"))
+    of_matched = gather_queries(masks, matched)
     contrast = {"temperature": TEMPERATURE, "denominator": "with_positive"}
     focal = {"focal_weight": 1.0, "dice_weight": 0.05, "focal_alpha": 0.25, "focal_gamma": 2.0}
     terms = (
         region.region_class_consistency(classes, masks, segments, matched, no_object_weight=0.1),
         region.semantic_mask_consistency(classes, masks, segments, union="normalized", **focal),
-        region.region_mask_contrast(masks, segments, matched, **contrast),
-        region.region_feature_contrast(masks, features, segments, matched, **contrast),
+        region.region_mask_contrast(of_matched, segments, matched, **contrast),
+        region.region_feature_contrast(of_matched, features, segments, matched, **contrast),
     )
     return sum(total / count for total, count in terms)
 

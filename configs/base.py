@@ -32,8 +32,14 @@ def get_config() -> ConfigDict:
     config.init_queries = "first"  # queries: the first of the pretrained ones; or "fresh": random
     config.matcher = "host"  # "host": scipy in a callback; "device": optax
     config.dtype = "float32"  # of activations, or "bfloat16"; parameters, losses stay float32
-    # Each device processes its batch in this many parts, to save memory. A part's losses are
-    # divided by its own counts: a part with one pseudo segment weighs as much as one with thirty.
+    # [D] With how many bits accelerators multiply float32 matrices inside of the network.
+    # "default": TF32 on GPUs since Ampere, one bfloat16 pass on TPUs; "high": TF32, three passes;
+    # "highest": float32. Whatever it is, class and mask logits and all that is matched, thresholded
+    # or contrasted are computed in float32.
+    config.matmul_precision = "default"
+    # Each device processes its share of a batch in this many parts, to save memory. The same parts
+    # of all devices together are a batch of their own: losses are divided by its counts, so one
+    # with one pseudo segment weighs as much as one with thirty, and CutMix mixes its images.
     config.accumulate_steps = 1
     config.remat = False  # True: less memory, more time; see benchmarks/RESULTS.md
     config.optimizer_dtype = "float32"  # of Adam's first moment, or "bfloat16"
@@ -75,7 +81,10 @@ def get_config() -> ConfigDict:
     # [D] False compares masks on void pixels, too, as [M] does: void is then outside of every
     # segment. Padding, which [M] compares as well, is never compared here.
     config.ignore_void = True
-    config.match = ConfigDict()  # cost weights [M]
+    # Cost weights [M]. [D] The same on unlabelled images, whose pseudo segments have classes as
+    # well; the paper names only the masks there. [D] Masks are compared on the grid of the mask
+    # logits (stride 4), as in [M], and the losses of Eq. 2 as well.
+    config.match = ConfigDict()
     config.match.class_weight = 1.0
     config.match.focal_weight = 20.0
     config.match.dice_weight = 1.0
@@ -140,7 +149,9 @@ def get_config() -> ConfigDict:
     config.unsup.rmc_weight = 4.0  # [P] beta_3
     config.unsup.rfc_weight = 4.0  # [P] beta_4
     config.unsup.consistency_weight = 0.0  # [D] beta_0, the baseline of Table 3 row 1
-    config.unsup.rmc_temperature = 0.5  # [D] tau_m of Eq. 5
+    # [D] tau_m of Eq. 5. [D] d is the Dice coefficient of a soft and a hard mask, 2 |a n b| over
+    # |a| + |b|, where the equation has a union sign.
+    config.unsup.rmc_temperature = 0.5
     config.unsup.rfc_temperature = 0.5  # [D] tau_f of Eq. 8
     # No single change here makes a difference beyond chance: 0.472 with denominator "paper", 0.469
     # with union "semantic", 0.478 with both temperatures 0.1, beside 0.466 and 0.473 with these
@@ -149,6 +160,11 @@ def get_config() -> ConfigDict:
     # [D] "paper" is the denominator of Eqs. 5 and 8 as printed. With it the losses may fall to
     # -1 / tau_m and -2 / tau_f, and their gradients do not fade.
     config.unsup.contrast_denominator = "with_positive"
+    # [D] What a sum over an image's pseudo segments (Eqs. 5, 8, 9 and 10) is divided by.
+    # "segments": the number of all pseudo segments of the batch, as [M] divides Eq. 1, which is
+    # printed as a sum, too. "images": the number of images, as printed, so that images with many
+    # segments count more.
+    config.unsup.normalizer = "segments"
     config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
     # Weights inside L_mask of SMC and of the consistency baseline. [D] With them beta_2 L_mask is
     # 20 focal + 1 dice, as in MaskFormer. Read literally, L_mask itself is 20 focal + 1 dice, and

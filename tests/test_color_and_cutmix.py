@@ -5,7 +5,6 @@ Neither depends on the number of devices.
 """
 
 import colorsys
-import functools
 import itertools
 
 import jax
@@ -16,11 +15,12 @@ import pytest
 from rc2l_jax.method import color, cutmix, keys
 from rc2l_jax.method.segments import nearest_downsample
 from rc2l_jax.models.pixels import normalize
+from rc2l_jax.structs import AXIS
 
 color_augment = jax.jit(color.color_augment)
 distort_color = jax.jit(color.distort_color)
 cutmix_boxes = jax.jit(cutmix.cutmix_boxes, static_argnames="size")
-image_keys = jax.jit(keys.image_keys, static_argnums=1)
+image_keys = jax.jit(keys.image_keys)
 
 
 def test_normalize():
@@ -86,7 +86,7 @@ def draws():
     """A grey and a reddish pixel after `color_augment`, drawn 4096 times: [4096, 1, 2, 3]."""
     image = np.array([[[100, 100, 100], [120, 80, 80]]], np.uint8)
     number = 4096
-    keys = image_keys(jax.random.PRNGKey(0), number, 0)
+    keys = image_keys(jax.random.PRNGKey(0), np.arange(number))
     images = np.broadcast_to(image, (number, *image.shape))
     return np.asarray(color_augment(keys, images, np.ones(images.shape[:3], bool)))
 
@@ -132,16 +132,16 @@ def test_color_depends_on_the_position_and_not_on_the_number_of_devices():
     valid = np.ones((8, 4, 5), bool)
     valid[:, 3] = valid[2] = False
     key = jax.random.PRNGKey(3)
-    whole = color_augment(image_keys(key, 8, 0), images, valid)
+    whole = color_augment(image_keys(key, np.arange(8)), images, valid)
     halves = [
-        color_augment(image_keys(key, 4, first), images[first:][:4], valid[first:][:4])
+        color_augment(image_keys(key, first + np.arange(4)), images[first:][:4], valid[first:][:4])
         for first in (0, 4)
     ]
     np.testing.assert_array_equal(whole, np.concatenate(halves))
     assert (np.asarray(whole)[~valid] == 128).all()
     assert np.abs(whole[0, :3] - whole[1, :3]).max() > 1  # the same image, another position
-    assert len(np.unique(image_keys(key, 100, 0), axis=0)) == 100
-    again = color_augment(image_keys(jax.random.PRNGKey(4), 8, 0), images, valid)
+    assert len(np.unique(image_keys(key, np.arange(100)), axis=0)) == 100
+    again = color_augment(image_keys(jax.random.PRNGKey(4), np.arange(8)), images, valid)
     assert np.abs(whole[0, :3] - again[0, :3]).max() > 1
 
 
@@ -151,7 +151,7 @@ BOXES = {"probability": 1.0, "min_area": 0.25, "max_area": 0.5, "max_aspect": 2.
 
 
 def drawn_boxes(number, size, **changed):
-    keys = image_keys(jax.random.PRNGKey(1), number, 0)
+    keys = image_keys(jax.random.PRNGKey(1), np.arange(number))
     boxes = np.asarray(cutmix_boxes(keys, size=size, **(BOXES | changed)))
     assert boxes.shape == (number, *size)
     rows, columns = boxes.any(2), boxes.any(1)
@@ -198,27 +198,33 @@ def test_chance_of_a_box():
     assert not drawn_boxes(1000, (64, 96), probability=0.0)[0].any()
 
 
-@pytest.mark.parametrize("number", [2, 3, 8])
-def test_the_partner_is_never_the_image_itself(number):
-    draw = jax.jit(jax.vmap(lambda key: cutmix.cutmix_partners(key, number)))
-    partners = np.asarray(draw(jax.random.split(jax.random.PRNGKey(0), 100)))
-    assert (partners != np.arange(number)).all()
-    assert (np.sort(partners, axis=1) == np.arange(number)).all()  # everyone is someone's partner
-    assert {int(p) for p in partners[:, 0]} == set(range(1, number))
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_the_next_image_of_the_global_batch_is_pasted(devices):
+    images = np.arange(8 * 3).reshape(8, 3)
+    tree = {"number": images, "even": images % 2 == 0}
+    shared = jax.tree.map(lambda x: x.reshape(devices, 8 // devices, 3), tree)
+    got = jax.pmap(cutmix.next_images, axis_name=AXIS)(shared)
+    expected = np.roll(images, -1, axis=0)
+    np.testing.assert_array_equal(np.concatenate(got["number"]), expected)
+    np.testing.assert_array_equal(np.concatenate(got["even"]), expected % 2 == 0)
 
 
-def test_a_single_image_is_its_own_partner():
-    assert cutmix.cutmix_partners(jax.random.PRNGKey(0), 1).tolist() == [0]
+def test_a_single_image_is_its_own_next():
+    alone = np.arange(3).reshape(1, 1, 3)
+    np.testing.assert_array_equal(jax.pmap(cutmix.next_images, axis_name=AXIS)(alone), alone)
 
 
 def test_images_and_labels_are_cut_by_the_same_box():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 16, 24, 3)).astype(np.float32)
     labels = rng.integers(0, 9, (3, 16, 24)).astype(np.uint8)
-    keys = image_keys(jax.random.PRNGKey(5), 3, 0)
+    keys = image_keys(jax.random.PRNGKey(5), np.arange(3))
     box = np.asarray(cutmix_boxes(keys, size=(4, 6), **BOXES))
     partner = np.array([2, 0, 1], np.int32)
-    cut = functools.partial(cutmix.cutmix_images, box=box, partner=partner)
+
+    def cut(images):
+        return cutmix.cutmix_images(images, images[partner], box)
+
     expected_image, expected_label = images.copy(), labels.copy()
     for b, (row, column) in itertools.product(range(3), np.ndindex(16, 24)):
         if box[b, row // 4, column // 4]:

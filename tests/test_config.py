@@ -85,7 +85,6 @@ def test_the_defaults_run_once_a_data_set_is_named():
         ({"eval.window": 500}, "eval.window = 500 must be a multiple of 32"),
         ({"eval.window_stride": 1.5}, "eval.window_stride = 1.5 must be between 0.1 and 1"),
         ({"eval.max_shapes": 0}, "eval.max_shapes = 0 must be at least 1"),
-        ({"max_segments": 51}, "more segments than queries"),
         ({"model.num_heads": 7}, "model.hidden_dim = 256 is not a multiple of model.num_heads = 7"),
         ({"model.hidden_dim": 8 * 3 + 2, "model.num_heads": 1}, "must be a multiple of 4"),
         ({"cutmix.min_area": 0.6}, "cutmix.min_area = 0.6 is above cutmix.max_area = 0.5"),
@@ -103,30 +102,43 @@ def test_one_problem_is_reported_once_with_its_key(changes, words):
 @pytest.mark.parametrize(
     ("changes", "num_devices", "words"),
     [
-        ({"batch_size": 12}, 8, "batch_size = 12 is not a multiple of the 8 devices"),
-        ({"unlabeled_batch_size": 20}, 8, "unlabeled_batch_size = 20 is not a multiple"),
-        ({"eval_batch_size": 9}, 8, "eval_batch_size = 9 is not a multiple of the 8 devices"),
-        ({"unlabeled_batch_size": 8}, 8, "CutMix needs another image on the same device"),
-        ({"unlabeled_batch_size": 0}, 1, "CutMix needs another image on the same device"),
         (
-            {"unlabeled_batch_size": 0, "cutmix.probability": 0.0},
-            1,
-            "unsup_weight > 0 needs unlabelled images",
+            {"batch_size": 12},
+            8,
+            "batch_size = 12 cannot be shared equally by 8 devices: take a multiple of 8, or one "
+            "of 1, 2, 3, 4, 6, 12 devices",
         ),
+        ({"unlabeled_batch_size": 20}, 8, "unlabeled_batch_size = 20 cannot be shared equally"),
+        (
+            {"batch_size": 8},
+            16,
+            "batch_size = 8 leaves some of 16 devices without an image: it must be at least 16",
+        ),
+        (
+            {"accumulate_steps": 3},
+            4,
+            "the 12 parts of 4 devices times accumulate_steps = 3: take a multiple of 12",
+        ),
+        ({"unlabeled_batch_size": 1}, 1, "CutMix one image at a time"),
+        ({"unlabeled_batch_size": 4, "accumulate_steps": 4}, 1, "take at least 8, or set cutmix"),
+        ({"unlabeled_batch_size": 0}, 1, "which needs unlabelled images"),
+        ({"unlabeled_batch_size": 0, "cutmix.probability": 0.0}, 1, "which needs unlabelled"),
     ],
 )
 def test_batches_must_fit_the_devices(changes, num_devices, words):
-    (problem,) = problems(changed(changes), num_devices)
-    assert words in problem
+    changes = {"batch_size": 16, "unlabeled_batch_size": 16} | changes
+    found = problems(changed(changes), num_devices)
+    assert words in found[0]
+    assert len(found) == (2 if "accumulate_steps" in changes and num_devices > 1 else 1)
 
 
-def test_without_training_only_evaluations_batch_must_fit_the_devices():
-    validate(changed({"batch_size": 12, "unlabeled_batch_size": 0}), num_devices=8, trains=False)
-    with pytest.raises(
-        ConfigError, match="eval_batch_size = 9 is not a multiple of the 8"
-    ) as error:
-        validate(changed({"batch_size": 12, "eval_batch_size": 9}), num_devices=8, trains=False)
-    assert len(error.value.problems) == 1
+def test_without_training_no_batch_must_fit_the_devices():
+    changes = {"batch_size": 12, "unlabeled_batch_size": 0, "eval_batch_size": 9}
+    validate(changed(changes), num_devices=8, trains=False)
+
+
+def test_evaluations_batch_and_segments_may_be_any_number():
+    validate(changed({"eval_batch_size": 9, "max_segments": 500}), num_devices=16)
 
 
 def test_what_supervised_training_does_not_use_is_not_demanded():

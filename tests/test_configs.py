@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import math
+import re
 
 import jax
 import ml_collections
@@ -144,6 +146,43 @@ def test_the_header_gives_the_command(name):
     if "voc" in name or "cityscapes" in name:
         for word in ("Hardware: ", "Time: ", "Score: mIoU ", "not measured here", "Table "):
             assert word in text
+
+
+# Headers say "8 V100 GPUs", "4 V100", "one GPU" or "two CPU cores". All cores are one device.
+NUMBERS = {"one": 1, "two": 2}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_config_fits_the_hardware_that_its_header_names(name):
+    module = load(name)
+    found = re.search(r"Hardware: (\w+) (\w+)", module.__doc__)
+    devices = 1
+    if found and found.group(2) != "CPU":
+        devices = NUMBERS.get(found.group(1)) or int(found.group(1))
+    if "voc" in name or "cityscapes" in name:
+        assert devices in (4, 8)
+    validate(module.get_config(), devices)
+
+
+def test_every_command_of_the_pods_document_fits_its_devices():
+    text = (ROOT / "docs" / "pods.md").read_text()
+    sections = {part.splitlines()[0]: part for part in text.split("\n## ")[1:]}
+
+    def product(pattern, section):
+        return math.prod(int(n) for n in re.findall(r"\d+", re.search(pattern, section).group(1)))
+
+    devices = {
+        # Half of the TPU cores that the name counts: a chip of two cores is one device.
+        "TPU VM": product(r"v4-(\d+)", sections["TPU VM"]) // 2,
+        "SLURM with GPUs": product(r"--(nodes=\d+ --ntasks-per-node=\d+)", text),
+        "GKE": product(r"gke-tpu-topology: (\S+)", sections["GKE"]),
+    }
+    assert devices == {"TPU VM": 16, "SLURM with GPUs": 8, "GKE": 16}
+    for title, count in devices.items():
+        names = set(re.findall(r"--config=(configs/\w+\.py)", sections[title]))
+        assert names
+        for name in names:
+            validate(load(name).get_config(), count)
 
 
 def test_every_cell_of_tables_1_and_2_has_a_config_and_a_baseline():

@@ -18,7 +18,8 @@ from rc2l_jax.method.losses import mask, matched, supervised
 from rc2l_jax.structs import Assignment, Segments
 
 FOCAL = {"alpha": 0.25, "gamma": 2.0}
-SUPERVISED = {"no_object_weight": 0.1, "focal_alpha": 0.25, "focal_gamma": 2.0}
+SUPERVISED = {"no_object_weight": 0.1, "focal_weight": 3.0, "dice_weight": 1.5}
+SUPERVISED |= {"focal_alpha": 0.25, "focal_gamma": 2.0}
 NUM_CLASSES = 5
 
 # Compiled, as that takes a fraction of the time of running operation by operation.
@@ -241,6 +242,8 @@ def test_supervised_loss_equals_hugging_face(counts):
     np.testing.assert_allclose(mean(terms["class"]), peer["loss_cross_entropy"], rtol=1e-5)
     np.testing.assert_allclose(mean(terms["focal"]), peer["loss_mask"], rtol=1e-5)
     np.testing.assert_allclose(mean(terms["dice"]), peer["loss_dice"], rtol=1e-5)
+    both = 3.0 * peer["loss_mask"] + 1.5 * peer["loss_dice"]
+    np.testing.assert_allclose(mean(terms["mask"]), both, rtol=1e-5)
 
 
 def test_class_loss_by_hand():
@@ -267,7 +270,7 @@ def test_class_loss_by_hand():
 def losses_and_grads(class_logits, mask_logits, segments, assignment):
     def total(class_logits, mask_logits):
         terms = supervised_loss(class_logits, mask_logits, segments, assignment)
-        return sum(term[0] for term in terms.values()), terms
+        return terms["class"][0] + terms["mask"][0], terms
 
     return jax.grad(total, argnums=(0, 1), has_aux=True)(class_logits, mask_logits)
 
@@ -331,7 +334,7 @@ def test_terms_add_up_over_images_and_layers():
     def total(class_logits, mask_logits, segments, assignment):
         terms = supervised_layers(class_logits, mask_logits, segments, assignment)
         weighted = {k: (scale * v[0]).sum() for k, v in terms.items()}
-        return weighted["class"] + 3.0 * weighted["focal"] + weighted["dice"], terms
+        return weighted["class"] + weighted["mask"], terms
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
     whole, terms = gradient(*logits, segments, assignment)

@@ -41,7 +41,7 @@ def test_accumulated_gradients_are_the_mean_of_the_parts():
         out_axes=None,
         devices=jax.devices()[:1],
     )
-    halves = [jax.tree.map(lambda x, i=i: x[:, 4 * i : 4 * i + 4], batch) for i in range(PARTS)]
+    halves = [jax.tree.map(lambda x, i=i: x[:, i::PARTS], batch) for i in range(PARTS)]
     parts = [
         jax.tree.map(np.asarray, one_part(setup.start(), half, np.int32(i)))
         for i, half in enumerate(halves)
@@ -69,18 +69,34 @@ def test_accumulated_gradients_are_the_mean_of_the_parts():
         assert error < 1e-3 * 0.1 * clip * max(np.linalg.norm(gradient), 1e-3 * norm)
 
 
-def test_an_images_colour_and_box_do_not_depend_on_the_parts():
-    state, whole = Setup().start(), jax.tree.map(lambda x: x[0], tiny.batch(1))
-    together = step_keys(state, whole, jnp.int32(0))
-    halves = [
-        step_keys(state, jax.tree.map(lambda x, i=i: x[4 * i : 4 * i + 4], whole), jnp.int32(i))
-        for i in range(PARTS)
-    ]
-    for name in ("color", "unlabeled_color", "strong_color", "box"):
-        parts = np.concatenate([getattr(half, name) for half in halves])
-        np.testing.assert_array_equal(getattr(together, name), parts)
-        assert len(np.unique(parts, axis=0)) == 8
-    assert (halves[0].dropout != halves[1].dropout).any()
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_is_drawn_for_an_image_depends_neither_on_parts_nor_on_devices(devices):
+    state = Setup().start()
+
+    def drawn(devices, parts):
+        """The keys of each kind, in the order of the global batch."""
+
+        def keys(batch):
+            return [
+                step_keys(state, jax.tree.map(lambda x, i=i: x[i::parts], batch), i, parts)
+                for i in range(parts)
+            ]
+
+        found = jax.pmap(keys, axis_name=AXIS)(tiny.batch(devices))
+        names = ("color", "unlabeled_color", "strong_color", "box")
+        ordered = {
+            name: np.stack([getattr(part, name) for part in found], 2).reshape(8, 2)
+            for name in names
+        }
+        positions = [np.stack(np.split(part.positions, 2, axis=1)) for part in found]
+        ordered["positions"] = np.stack(positions, 3).reshape(2, 8)
+        return ordered
+
+    whole, parts = drawn(1, 1), drawn(devices, PARTS)
+    for name, keys in whole.items():
+        np.testing.assert_array_equal(parts[name], keys, err_msg=name)
+    np.testing.assert_array_equal(whole.pop("positions").ravel(), np.arange(16))
+    assert len(np.unique(np.concatenate(list(whole.values())), axis=0)) == 4 * 8
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])

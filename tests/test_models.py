@@ -21,7 +21,7 @@ from rc2l_jax.models import build_model, normalization, resnet
 from rc2l_jax.models.maskformer import semantic_inference
 from rc2l_jax.models.pixel_decoder import upsample_nearest
 from rc2l_jax.models.position import sine_position
-from rc2l_jax.models.transformer import Dropout, TransformerDecoder
+from rc2l_jax.models.transformer import Dropout, TransformerDecoder, random_bits
 from rc2l_jax.structs import Predictions
 from rc2l_jax.weights import names
 from rc2l_jax.weights.load import InitReport, fit
@@ -415,14 +415,18 @@ def test_bfloat16_keeps_float32_parameters_and_outputs() -> None:
 
     half, recorded = recording(variables)
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
-    # Everything inside is bfloat16, except what feeds a softmax and what is an output.
+    # Everything inside is bfloat16, except the decoder of the few queries and what is an output.
     inside = flax.traverse_util.flatten_dict(recorded["intermediates"], sep="/")
     wide = {
         path
         for path, values in inside.items()
         if any(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(values))
     }
-    assert {path for path in wide if "Dropout_0" not in path} == {"__call__", "class_head/__call__"}
+    outside = {path for path in wide if not path.startswith("transformer/")}
+    assert outside == {"__call__", "predict_groups", "class_head/__call__"}
+    assert {path for path in inside if path.startswith("transformer/")} - wide == {
+        "transformer/input_projection/__call__"
+    }
     for name in ("class_logits", "mask_logits"):
         a, b = getattr(full, name), getattr(half, name)
         assert not np.array_equal(a, b)
@@ -500,15 +504,54 @@ def x_after_first_convolution(params: dict, x: jax.Array) -> np.ndarray:
 
 
 def test_dropout_rate_and_scale() -> None:
-    x = jnp.full((200, 500), 2.0)
-    dropped = Dropout(0.1, train=True).apply({}, x, rngs={"dropout": jax.random.key(0)})
+    x, positions = jnp.full((200, 500), 2.0), jnp.arange(200)
+    rngs = {"dropout": jax.random.key(0)}
+    dropped = Dropout(0.1, train=True).apply({}, x, positions, rngs=rngs)
     kept = np.asarray(dropped != 0)
     np.testing.assert_allclose(dropped[kept], 2.0 / 0.9, rtol=1e-6)
     assert abs(kept.mean() - 0.9) < 0.005  # five standard deviations
     assert kept.mean(0).std() < 0.03  # entries are dropped one by one, not in lines
     assert kept.mean(1).std() < 0.02
     for module in (Dropout(0.1, train=False), Dropout(0.0, train=True)):
-        assert (module.apply({}, x) == x).all()
+        assert (module.apply({}, x, positions) == x).all()
+
+
+def test_dropout_draws_for_an_image_by_its_position() -> None:
+    def bits(seed: int, positions: list[int], shape: tuple[int, ...]) -> np.ndarray:
+        words = jax.random.key_data(jax.random.key(seed))
+        return np.asarray(random_bits(words, jnp.array(positions), shape))
+
+    whole = bits(0, [0, 1, 2, 3], (8, 40, 50))
+    np.testing.assert_array_equal(bits(0, [2, 3], (8, 40, 50)), whole[2:])
+    # Bits of another layer's key, image or place agree in about half of all places.
+    ones = np.unpackbits(whole.view(np.uint8))
+    assert abs(ones.mean() - 0.5) < 0.002
+    for other in (bits(1, [0, 1, 2, 3], (8, 40, 50)), np.roll(whole, 1, 0), np.roll(whole, 1, 3)):
+        alike = np.unpackbits((whole ^ other).view(np.uint8))
+        assert abs(alike.mean() - 0.5) < 0.002
+    # Each of the bits by itself, and each of 256 values of the highest eight.
+    for bit in range(32):
+        assert abs((whole >> bit & 1).mean() - 0.5) < 0.01
+    counts = np.bincount((whole >> 24).ravel(), minlength=256)
+    chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
+    assert 150 < chi_square < 380  # 255 expected, with a deviation of 23
+
+
+def test_groups_are_predicted_as_alone() -> None:
+    config = tiny_config(backbone="tiniest", num_decoder_layers=2)
+    model, x = build_model(config), images(32, 64, batch=3)
+    variables = model.init(jax.random.key(0), x, train=False)
+    every = model.apply(variables, x, train=False)
+    first, rest = model.apply(
+        variables, x, ((1, True), (2, False)), train=False, method="predict_groups"
+    )
+    expected_first = jax.tree.map(lambda y: y[:, :1], (every.class_logits, every.mask_logits))
+    expected_rest = jax.tree.map(lambda y: y[-1:, 1:], (every.class_logits, every.mask_logits))
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, (first.class_logits, first.mask_logits), expected_first)
+    jax.tree.map(close, (rest.class_logits, rest.mask_logits), expected_rest)
+    close(first.pixel_features, every.pixel_features[:1])
+    close(rest.pixel_features, every.pixel_features[1:])
 
 
 def test_the_last_layer_alone_is_the_last_of_all() -> None:

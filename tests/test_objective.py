@@ -11,7 +11,7 @@ import tiny
 from rc2l_jax.method import objective
 from rc2l_jax.method.losses import region
 from rc2l_jax.method.segments import merge_same_class
-from rc2l_jax.structs import AXIS, Assignment, Predictions, Segments
+from rc2l_jax.structs import AXIS, Assignment, Predictions, Segments, gather_queries
 
 # All values differ, so that no mix-up goes unnoticed.
 WEIGHTS = {"rcc": 2.0, "smc": 3.0, "rmc": 5.0, "rfc": 7.0, "consistency": 11.0}
@@ -62,6 +62,7 @@ def test_each_term_of_eq_2_has_its_own_numbers(union, denominator, no_object):
 
     classes, masks = predictions.class_logits[0], predictions.mask_logits[0]
     first = jax.tree.map(lambda x: x[0], assignment)
+    matched = gather_queries(masks, first)
     contrast = {"denominator": denominator}
     terms = {
         "rcc": region.region_class_consistency(
@@ -70,11 +71,11 @@ def test_each_term_of_eq_2_has_its_own_numbers(union, denominator, no_object):
         "smc": region.semantic_mask_consistency(
             classes, masks, merge_same_class(segments), union=union, **MASK_LOSS
         ),
-        "rmc": region.region_mask_contrast(masks, segments, first, temperature=0.3, **contrast),
+        "rmc": region.region_mask_contrast(matched, segments, first, temperature=0.3, **contrast),
         "rfc": region.region_feature_contrast(
-            masks, predictions.pixel_features, segments, first, temperature=0.6, **contrast
+            matched, predictions.pixel_features, segments, first, temperature=0.6, **contrast
         ),
-        "consistency": region.mask_consistency(masks, segments, first, **MASK_LOSS),
+        "consistency": region.mask_consistency(matched, segments, first, **MASK_LOSS),
     }
     expected = sum(WEIGHTS[name] * value / count for name, (value, count) in terms.items())
     np.testing.assert_allclose(got, expected, rtol=1e-5)

@@ -14,7 +14,7 @@ import torch
 
 from rc2l_jax.method.losses import region
 from rc2l_jax.method.segments import merge_same_class
-from rc2l_jax.structs import Assignment, Segments
+from rc2l_jax.structs import Assignment, Segments, gather_queries
 
 NUM_CLASSES, NUM_QUERIES, NUM_SLOTS, WIDTH, GRID = 3, 6, 4, 5, (6, 7)
 TAU = 0.3
@@ -27,15 +27,24 @@ ALMOST_ONE = float(np.float32(1 - 1e-6))
 # --- The losses under test: every variant of every term, as functions of one signature. ---
 
 
+def _masks_of(x, assignment):
+    return gather_queries(x["masks"], assignment)
+
+
 def _rmc(x, segments, assignment, denominator):
     return region.region_mask_contrast(
-        x["masks"], segments, assignment, temperature=TAU, denominator=denominator
+        _masks_of(x, assignment), segments, assignment, temperature=TAU, denominator=denominator
     )
 
 
 def _rfc(x, segments, assignment, denominator):
     return region.region_feature_contrast(
-        x["masks"], x["features"], segments, assignment, temperature=TAU, denominator=denominator
+        _masks_of(x, assignment),
+        x["features"],
+        segments,
+        assignment,
+        temperature=TAU,
+        denominator=denominator,
     )
 
 
@@ -53,7 +62,7 @@ def _smc(x, segments, assignment, union):
 
 
 def _consistency(x, segments, assignment):
-    return region.mask_consistency(x["masks"], segments, assignment, **MASK_LOSS)
+    return region.mask_consistency(_masks_of(x, assignment), segments, assignment, **MASK_LOSS)
 
 
 TERMS = {
@@ -387,8 +396,9 @@ def contrasts_of_halves(logits, features, temperature, denominator):
     kind = {"temperature": temperature, "denominator": denominator}
 
     def both(logits, features):
-        rmc, _ = region.region_mask_contrast(logits, segments, assignment, **kind)
-        rfc, _ = region.region_feature_contrast(logits, features, segments, assignment, **kind)
+        masks = gather_queries(logits, assignment)
+        rmc, _ = region.region_mask_contrast(masks, segments, assignment, **kind)
+        rfc, _ = region.region_feature_contrast(masks, features, segments, assignment, **kind)
         return rmc + rfc, (rmc, rfc)
 
     (_, values), grads = jax.value_and_grad(both, argnums=(0, 1), has_aux=True)(logits, features)

@@ -23,12 +23,23 @@ Observer = Callable[[EvalBatch, dict[str, np.ndarray]], bool]
 
 
 @functools.lru_cache(maxsize=4)
-def _parallel_eval_step(
-    model: MaskFormer, options: InferenceOptions
+def parallel_eval_step(
+    model: MaskFormer,
+    options: InferenceOptions,
+    devices: tuple[jax.Device, ...] | None = None,
 ) -> Callable[[Any, EvalBatch], tuple[jax.Array, jax.Array]]:
-    """Maps prediction and counting over all devices.
+    """Maps prediction and counting over devices.
 
     The result is cached, so that a run compiles it once for each shape of batches.
+
+    Args:
+      model: the architecture.
+      options: how to predict.
+      devices: those to compile for, of this or of another machine; None for all there are.
+
+    Returns:
+      A function of variables and a batch with leaves [D, B/D, ...]. It returns the confusion matrix
+      of all devices, int [K, K], and predicted labels, uint8 [D, B/D, Hl, Wl].
     """
 
     def step(variables: Any, batch: EvalBatch) -> tuple[jax.Array, jax.Array]:
@@ -38,7 +49,7 @@ def _parallel_eval_step(
         confusion = confusion_matrix(prediction, label, model.num_classes)
         return jax.lax.psum(confusion, AXIS), prediction
 
-    lifted = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, 0))
+    lifted = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, 0), devices=devices)
     return compiled_together(lifted)
 
 
@@ -62,7 +73,7 @@ def evaluate(
       {name: int64 [K, K]}, rows are true classes, columns predicted ones, summed over all hosts.
       Void, padding and the examples that fill up a batch (index -1) are not counted.
     """
-    step = _parallel_eval_step(model, InferenceOptions.from_config(config))
+    step = parallel_eval_step(model, InferenceOptions.from_config(config))
     num_classes = config.data.num_classes
     totals = {name: np.zeros((num_classes, num_classes), np.int64) for name in variables_by_name}
     pending: dict[str, jax.Array] = {}

@@ -22,7 +22,6 @@ from rc2l_jax.input_pipeline.loading import (
     batched,
     check_labels,
     load,
-    local_size,
     split_devices,
 )
 from rc2l_jax.input_pipeline.shape_groups import group_examples
@@ -40,7 +39,9 @@ def eval_batches(
     *,
     first: int | None = None,
 ) -> Iterator[EvalBatch]:
-    """One pass over a split, in batches of `config.eval_batch_size` over all processes.
+    """One pass over a split, in batches over all processes.
+
+    They have `config.eval_batch_size` images, or as many more as make each device's share equal.
 
     Args:
       config: the run's.
@@ -57,9 +58,8 @@ def eval_batches(
     Raises:
       DataError: masks cannot be used; or, while iterating, an example broke after it was prepared.
         It is not left out, because the score would then be of fewer examples.
-      ValueError: the batch size cannot be divided over devices and processes.
     """
-    local = local_size(config, "eval_batch_size", num_devices, process_count)
+    local = num_devices * -(-config.eval_batch_size // (num_devices * process_count))
     dataset, keys = split
     check_labels(dataset, keys, "config.data.eval_split")
     data = config.data

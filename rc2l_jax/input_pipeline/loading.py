@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from data.dataset import Dataset
 from data.errors import DataError
@@ -111,21 +110,6 @@ def _named(dataset: Dataset, key: Key, error: Exception) -> DataError:
 def split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:
     """Reshapes [D * B, ...] to [D, B, ...]."""
     return array.reshape(num_devices, len(array) // num_devices, *array.shape[1:])
-
-
-def local_size(config: ConfigDict, name: str, num_devices: int, process_count: int) -> int:
-    """Returns how many of the `config[name]` examples of a global batch one process makes.
-
-    Raises:
-      ValueError: the number cannot be divided over the devices of all processes.
-    """
-    size, parts = config[name], num_devices * process_count
-    if size < 1 or size % parts:
-        raise ValueError(
-            f"config.{name} = {size} cannot be divided over {parts} devices; "
-            f"use a multiple of {parts}."
-        )
-    return size // process_count
 
 
 def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:

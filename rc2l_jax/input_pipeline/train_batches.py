@@ -30,7 +30,6 @@ from rc2l_jax.input_pipeline.loading import (
     batched,
     check_labels,
     load,
-    local_size,
     split_devices,
 )
 from rc2l_jax.input_pipeline.order import Order
@@ -143,7 +142,7 @@ def train_batches(
     bad = BadExamples(config.on_bad_example, config.max_bad_examples, process_index)
 
     def stream(size: str, number: int, split: str, keys: Sequence[Key], labels: bool) -> _Stream:
-        local = local_size(config, size, num_devices, process_count)
+        local = _local_size(config, size, num_devices, process_count)
         order = Order(tuple(keys), config.seed * _NUM_STREAMS + number)
         return _Stream(dataset, order, view, labels, local, bad, f"config.data.{split}")
 
@@ -207,3 +206,18 @@ def _no_images(crop: int) -> Callable[[int], Arrays]:
         np.zeros(shape, np.uint8),
         np.zeros(shape, bool),
     )
+
+
+def _local_size(config: ConfigDict, name: str, num_devices: int, process_count: int) -> int:
+    """Returns how many of the `config[name]` examples of a global batch one process makes.
+
+    Raises:
+      ValueError: the number cannot be divided over the devices of all processes.
+    """
+    size, parts = config[name], num_devices * process_count
+    if size < 1 or size % parts:
+        raise ValueError(
+            f"config.{name} = {size} cannot be divided over {parts} devices; "
+            f"use a multiple of {parts}."
+        )
+    return size // process_count

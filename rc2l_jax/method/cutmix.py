@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from rc2l_jax.method.keys import between, uniform_draws
 from rc2l_jax.method.segments import Target, keep_largest, merge_same_class
-from rc2l_jax.structs import MASK_STRIDE, Segments
+from rc2l_jax.structs import AXIS, MASK_STRIDE, Segments
 
 
 def cutmix_boxes(
@@ -51,30 +53,45 @@ def cutmix_boxes(
     return jax.vmap(one)(*uniform_draws(keys, 5))
 
 
-def cutmix_partners(key: jax.Array, num_images: int) -> jax.Array:
-    """For each image, which image its box shows: int32 [B], never the same one if B > 1."""
-    shift = jax.random.randint(key, (), 1, max(num_images, 2))
-    return (jnp.arange(num_images) + shift) % num_images
+def next_images(images: Any) -> Any:
+    """For each image of the global batch the one after it; the first one follows the last one.
+
+    The images are those that all devices process at a time. A device gets the image that follows
+    its last one from its neighbour, so that neither the pairs nor the step depend on the number of
+    devices.
+
+    Args:
+      images: a tree of arrays [B, ...], this device's.
+
+    Returns:
+      The same tree with what belongs to the next images. If there is only one image in all, it is
+      its own next.
+    """
+    devices = jax.lax.axis_size(AXIS)
+    before = [(device, (device - 1) % devices) for device in range(devices)]
+
+    def shifted(x: jax.Array) -> jax.Array:
+        return jnp.concatenate([x[1:], jax.lax.ppermute(x[:1], AXIS, before)])
+
+    return jax.tree.map(shifted, images)
 
 
-def cutmix_images(images: jax.Array, box: jax.Array, partner: jax.Array) -> jax.Array:
-    """Pastes the pixels of each image's partner into its box.
+def cutmix_images(images: jax.Array, pasted: jax.Array, box: jax.Array) -> jax.Array:
+    """Pastes the pixels of other images into the boxes.
 
     Args:
       images: [B, H, W, ...], H and W multiples of `MASK_STRIDE`.
-      box: bool [B, h, w], True where the image shows its partner.
-      partner: int32 [B], index of the image pasted into the box.
+      pasted: of the same shape, the images to paste.
+      box: bool [B, h, w], True where an image shows the one pasted into it.
     """
     pixels = box.repeat(MASK_STRIDE, axis=1).repeat(MASK_STRIDE, axis=2)
-    return jnp.where(
-        pixels.reshape(pixels.shape + (1,) * (images.ndim - 3)), images[partner], images
-    )
+    return jnp.where(pixels.reshape(pixels.shape + (1,) * (images.ndim - 3)), pasted, images)
 
 
 def cutmix_segments(
     segments: Segments,
+    pasted: Segments,
     box: jax.Array,
-    partner: jax.Array,
     *,
     max_segments: int,
     min_area: int,
@@ -84,9 +101,10 @@ def cutmix_segments(
 
     Args:
       segments: of the weak views, with masks [B, M, h, w].
-      box: bool [B, h, w], True where the image shows its partner.
-      partner: int32 [B], index of the image pasted into the box.
-      max_segments: number of slots M of the result, which go to the largest segments.
+      pasted: of the images that are pasted into them, of the same shapes.
+      box: bool [B, h, w], True where an image shows the one pasted into it.
+      max_segments: number of slots M of the result (or, if fewer, those of both inputs together).
+        They go to the largest segments.
       min_area: segments of fewer pixels of the mask grid, after the cut, are dropped.
       merge: whether to join the segments of a class, also across the two images
         (`merge_same_class`).
@@ -94,7 +112,6 @@ def cutmix_segments(
     Returns:
       The mixed segments, and how many found no slot.
     """
-    pasted = jax.tree.map(lambda x: x[partner], segments)
 
     def both(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.concatenate([a, b], axis=1)

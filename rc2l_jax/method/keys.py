@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -13,49 +14,59 @@ from rc2l_jax.structs import AXIS, Batch, TrainState
 class Keys(NamedTuple):
     """The random keys of a step, one field for each use.
 
-    `partner` and `dropout` are single keys, the others hold a key for each image, [B, 2]. An
-    image's key follows from its position in the global batch. So colours and boxes depend neither
-    on the number of devices nor on `accumulate_steps`.
+    An image's key follows from its position in the global batch. So nothing that is drawn depends
+    on the number of devices or on `accumulate_steps`.
+
+    Attributes:
+      color: [B, 2], a key for each labelled image.
+      unlabeled_color, strong_color, box: [B, 2], a key for each unlabelled image.
+      dropout: one key. Dropout also takes `positions`.
+      positions: int32 [B], the positions of the labelled and then of the unlabelled images among
+        all images of the global batch.
     """
 
     color: jax.Array
     unlabeled_color: jax.Array
     strong_color: jax.Array
     box: jax.Array
-    partner: jax.Array
     dropout: jax.Array
+    positions: jax.Array
 
 
-def step_keys(state: TrainState, batch: Batch, part: jax.Array | None = None) -> Keys:
+def step_keys(state: TrainState, batch: Batch, part: jax.Array | int = 0, parts: int = 1) -> Keys:
     """Derives the keys of a step from the base key and the step number.
 
     Args:
       state: supplies both.
-      batch: [B, ...], a contiguous part of the global batch.
-      part: int32 [], position of this part in the global batch; None for the device's index.
+      batch: [B, ...], a part of this device's share of the global batch.
+      part: which part it is: that with every `parts`-th image, from number `part` on.
+      parts: number of parts of each device's share.
     """
-    part = jax.lax.axis_index(AXIS) if part is None else part
-    keys = Keys(*jax.random.split(jax.random.fold_in(state.key, state.step), len(Keys._fields)))
-    labeled, unlabeled = batch.image.shape[0], batch.unlabeled_image.shape[0]
+    color, unlabeled_color, strong_color, box, dropout = jax.random.split(
+        jax.random.fold_in(state.key, state.step), 5
+    )
+    labeled = image_positions(batch.image.shape[0], part, parts)
+    unlabeled = image_positions(batch.unlabeled_image.shape[0], part, parts)
+    all_labeled = len(labeled) * parts * jax.lax.axis_size(AXIS)
     return Keys(
-        color=image_keys(keys.color, labeled, part * labeled),
-        unlabeled_color=image_keys(keys.unlabeled_color, unlabeled, part * unlabeled),
-        strong_color=image_keys(keys.strong_color, unlabeled, part * unlabeled),
-        box=image_keys(keys.box, unlabeled, part * unlabeled),
-        partner=keys.partner,
-        dropout=jax.random.fold_in(keys.dropout, part),
+        color=image_keys(color, labeled),
+        unlabeled_color=image_keys(unlabeled_color, unlabeled),
+        strong_color=image_keys(strong_color, unlabeled),
+        box=image_keys(box, unlabeled),
+        dropout=dropout,
+        positions=jnp.concatenate([labeled, all_labeled + unlabeled]),
     )
 
 
-def image_keys(key: jax.Array, num_images: int, first: jax.Array | int) -> jax.Array:
-    """A key for each of some images, [B, 2], from its position in the global batch.
+def image_positions(num_images: int, part: jax.Array | int, parts: int) -> jax.Array:
+    """Positions in the global batch of the images of one part (see `step_keys`): int32 [B]."""
+    first = jax.lax.axis_index(AXIS) * num_images
+    return (first + jnp.arange(num_images)) * parts + part
 
-    Args:
-      key: the key of this use in this step.
-      num_images: B.
-      first: position of the first image in the global batch.
-    """
-    return jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(num_images))
+
+def image_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """A key for each of some images, [B, 2], from their positions in the global batch, int [B]."""
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(positions)
 
 
 def uniform_draws(keys: jax.Array, number: int) -> jax.Array:

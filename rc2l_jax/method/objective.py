@@ -10,12 +10,13 @@ from rc2l_jax.method.losses import region
 from rc2l_jax.method.losses.supervised import supervised_loss
 from rc2l_jax.method.matching import assign, matching_cost
 from rc2l_jax.method.segments import at_mask_grid, merge_same_class
-from rc2l_jax.structs import AXIS, Assignment, Mean, Predictions, Segments
+from rc2l_jax.structs import AXIS, Assignment, Mean, Predictions, Segments, gather_queries
 
 # Loss terms by name, each as (sum [L], count [L]) over the decoder layers.
 Terms = dict[str, Mean]
 
 
+@jax.named_scope("match_all")
 def match_all(
     pairs: list[tuple[Predictions, Segments]], config: ConfigDict
 ) -> tuple[list[Assignment], jax.Array]:
@@ -30,53 +31,69 @@ def match_all(
       An assignment [L, B, M] for each pair; and bool [G], whether each of the G cost matrices (all
       layers and images of all pairs) was finite.
     """
+    slots = max(segments.valid.shape[1] for _, segments in pairs)
+
+    def fold(xs: list[jax.Array]) -> jax.Array:
+        """Stacks [L, B, ..., M] to [G, ..., slots]; the slots added are empty."""
+        return jnp.concatenate([_padded(x.reshape(-1, *x.shape[2:]), slots) for x in xs])
+
     costs = [_costs(predictions, segments, config) for predictions, segments in pairs]
     valid = [
         jnp.broadcast_to(s.valid, c.shape[:2] + s.valid.shape[1:])
         for c, (_, s) in zip(costs, pairs)
     ]
-
-    def fold(xs: list[jax.Array]) -> jax.Array:
-        return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in xs])
-
     assignment, finite = assign(fold(costs), fold(valid), matcher=config.matcher)
     assignments, start = [], 0
-    for layers, images in (cost.shape[:2] for cost in costs):
-        assignments.append(_part(assignment, start, layers, images))
+    for layers, images, _, own_slots in (cost.shape for cost in costs):
+        assignments.append(_part(assignment, start, (layers, images, own_slots)))
         start += layers * images
     return assignments, finite
 
 
-def _part(assignment: Assignment, start: int, layers: int, images: int) -> Assignment:
-    """The assignment [layers, images, M] of the cost matrices from number `start` on."""
+def _padded(x: jax.Array, slots: int) -> jax.Array:
+    return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, slots - x.shape[-1]),))
+
+
+def _part(assignment: Assignment, start: int, shape: tuple[int, int, int]) -> Assignment:
+    """The assignment [L, B, M] = `shape` of the cost matrices from number `start` on."""
+    layers, images, slots = shape
     rows = slice(start, start + layers * images)
-    return jax.tree.map(lambda x: x[rows].reshape(layers, images, -1), assignment)
+    return jax.tree.map(
+        lambda x: x[rows, :slots].reshape(layers, images, slots),
+        assignment,
+    )
 
 
 def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> jax.Array:
+    """Cost matrices of all layers and images: float32 [L, B, N, M]."""
     targets = at_mask_grid(segments, predictions.mask_logits.shape[-2:])
+    layers, images, queries = predictions.class_logits.shape[:3]
 
-    def cost(classes: jax.Array, masks: jax.Array) -> jax.Array:
-        return matching_cost(
-            classes,
-            masks,
-            targets,
-            class_weight=config.match.class_weight,
-            focal_weight=config.match.focal_weight,
-            dice_weight=config.match.dice_weight,
-            focal_alpha=config.loss.focal_alpha,
-            focal_gamma=config.loss.focal_gamma,
-        )
+    def merged(x: jax.Array) -> jax.Array:
+        """[L, B, N, ...] to [B, L * N, ...]: all layers are compared with the same segments."""
+        return jnp.moveaxis(x, 0, 1).reshape(images, layers * queries, *x.shape[3:])
 
-    return jax.vmap(cost)(predictions.class_logits, predictions.mask_logits)
+    cost = matching_cost(
+        merged(predictions.class_logits),
+        merged(predictions.mask_logits),
+        targets,
+        class_weight=config.match.class_weight,
+        focal_weight=config.match.focal_weight,
+        dice_weight=config.match.dice_weight,
+        focal_alpha=config.loss.focal_alpha,
+        focal_gamma=config.loss.focal_gamma,
+    )
+    return jnp.moveaxis(cost.reshape(images, layers, queries, -1), 1, 0)
 
 
+@jax.named_scope("label_loss")
 def label_loss(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> tuple[jax.Array, Terms]:
     """Eq. 1 on this device, to be averaged over devices (`weighted_total`), and its terms."""
     terms = label_terms(predictions, segments, assignment, config)
-    return weighted_total(terms, label_weights(config)), terms
+    loss = weighted_total(terms, {"class": config.loss.class_weight, "mask": 1.0})
+    return loss, {name: terms[name] for name in ("class", "focal", "dice")}
 
 
 def label_terms(
@@ -89,20 +106,15 @@ def label_terms(
         segments,
         assignment,
         no_object_weight=config.loss.no_object_weight,
+        focal_weight=config.loss.focal_weight,
+        dice_weight=config.loss.dice_weight,
         focal_alpha=config.loss.focal_alpha,
         focal_gamma=config.loss.focal_gamma,
+        gradient_dtype=config.dtype,
     )
 
 
-def label_weights(config: ConfigDict) -> dict[str, float]:
-    """Weights of the terms of Eq. 1."""
-    return {
-        "class": config.loss.class_weight,
-        "focal": config.loss.focal_weight,
-        "dice": config.loss.dice_weight,
-    }
-
-
+@jax.named_scope("unlabel_loss")
 def unlabel_loss(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> tuple[jax.Array, Terms]:
@@ -114,15 +126,26 @@ def unlabel_loss(
 def unlabel_terms(
     predictions: Predictions, segments: Segments, assignment: Assignment, config: ConfigDict
 ) -> Terms:
-    """The terms of Eq. 2 whose weight is not 0, on every decoder layer of `predictions`."""
+    """The terms of Eq. 2 whose weight is not 0, on every decoder layer of `predictions`.
+
+    Their counts are those of `unsup.normalizer`.
+    """
     semantic = merge_same_class(segments)
     weights = unlabel_weights(config)
 
     def layer(args: tuple[jax.Array, jax.Array, Assignment]) -> Terms:
         terms = _region_terms(*args, predictions.pixel_features, segments, semantic, config)
-        return {name: term() for name, term in terms.items() if weights[name]}
+        found = {name: term() for name, term in terms.items() if weights[name]}
+        if config.unsup.normalizer == "images":
+            count = jnp.float32(len(segments.valid))
+            found = {name: (total, count) for name, (total, _) in found.items()}
+        return found
 
-    return jax.lax.map(layer, (predictions.class_logits, predictions.mask_logits, assignment))
+    layers = predictions.class_logits, predictions.mask_logits, assignment
+    if len(predictions.class_logits) > 1:
+        return jax.lax.map(layer, layers)
+    only = layer(jax.tree.map(lambda x: x[0], layers))  # without a loop's copies
+    return jax.tree.map(lambda x: x[None], only)
 
 
 def _region_terms(
@@ -136,6 +159,7 @@ def _region_terms(
 ) -> dict:
     """Functions that compute the terms of one layer, so that those of weight 0 need not be."""
     unsup = config.unsup
+    matched = gather_queries(mask_logits, assignment)  # once, so that its gradient is one scatter
     mask_loss = {
         "focal_weight": unsup.focal_weight,
         "dice_weight": unsup.dice_weight,
@@ -154,23 +178,21 @@ def _region_terms(
             class_logits, mask_logits, semantic, union=unsup.union, **mask_loss
         ),
         "rmc": lambda: region.region_mask_contrast(
-            mask_logits,
+            matched,
             segments,
             assignment,
             temperature=unsup.rmc_temperature,
             denominator=unsup.contrast_denominator,
         ),
         "rfc": lambda: region.region_feature_contrast(
-            mask_logits,
+            matched,
             pixel_features,
             segments,
             assignment,
             temperature=unsup.rfc_temperature,
             denominator=unsup.contrast_denominator,
         ),
-        "consistency": lambda: region.mask_consistency(
-            mask_logits, segments, assignment, **mask_loss
-        ),
+        "consistency": lambda: region.mask_consistency(matched, segments, assignment, **mask_loss),
     }
 
 
@@ -187,7 +209,7 @@ def unsup_weight(step: jax.Array, config: ConfigDict) -> jax.Array:
 
 
 def weighted_total(terms: Terms, weights: dict[str, float]) -> jax.Array:
-    """Weighted sum of all terms and layers, to be averaged over devices with `pmean`.
+    """Weighted sum, over all layers, of the terms that have a weight, to be averaged with `pmean`.
 
     Each term is divided by its mean count over all devices and hosts. After the average it is its
     total sum divided by its total count, as MaskFormer divides by the number of masks: one device
@@ -195,6 +217,8 @@ def weighted_total(terms: Terms, weights: dict[str, float]) -> jax.Array:
     """
     total = jnp.zeros(())
     for name, (value, count) in terms.items():
+        if name not in weights:
+            continue
         count = jax.lax.pmean(jax.lax.stop_gradient(count), AXIS)
         total += weights[name] * (value / jnp.where(count > 0, count, 1.0)).sum()
     return total

@@ -10,8 +10,6 @@ import numpy as np
 
 from rc2l_jax.structs import VOID, Segments
 
-_PER_SLOT = ("classes", "masks", "valid", "score")  # fields of `Segments` with an entry a slot
-
 
 class Target(NamedTuple):
     """Segments to match predictions to.
@@ -61,7 +59,8 @@ def ground_truth_segments(
       label: uint8 [B, H, W], class ids or 255.
       valid: bool [B, H, W], False on padding, which is never compared.
       num_classes: K.
-      max_segments: M. If more classes are present, those with the largest areas get a slot.
+      max_segments: M, or K if that is less. If more classes are present, those with the largest
+        areas get a slot.
       ignore_void: True excludes void pixels from every comparison. False compares them as pixels
         outside of every segment, as MaskFormer does.
 
@@ -69,11 +68,10 @@ def ground_truth_segments(
       The segments, with masks bool [B, M, H, W], and the number of classes that found no slot.
     """
     ids = jnp.where(valid, label, VOID).astype(jnp.int32)
-    area = jax.vmap(lambda x: jnp.bincount(x.ravel(), length=VOID + 1))(ids)[:, :num_classes]
+    # By comparing: accelerators are slow at adding up by index.
+    area = (ids.reshape(len(ids), 1, -1) == jnp.arange(num_classes)[:, None]).sum(-1)
     largest, classes = jax.lax.top_k(area, min(max_segments, num_classes))
-    spare = max_segments - classes.shape[1]
-    classes = jnp.pad(classes, ((0, 0), (0, spare)))
-    slot_valid = jnp.pad(largest > 0, ((0, 0), (0, spare)))
+    slot_valid = largest > 0
     segments = Segments(
         classes=jnp.where(slot_valid, classes, 0),
         masks=(ids[:, None] == classes[:, :, None, None]) & slot_valid[:, :, None, None],
@@ -89,7 +87,7 @@ def keep_largest(segments: Segments, max_segments: int, min_area: int) -> Target
 
     Args:
       segments: with any number of slots.
-      max_segments: number of slots M of the result.
+      max_segments: number of slots M of the result, unless `segments` has fewer.
       min_area: in pixels of the masks. Segments without a pixel are dropped in any case.
 
     Returns:
@@ -111,13 +109,6 @@ def keep_largest(segments: Segments, max_segments: int, min_area: int) -> Target
         valid=valid,
         score=jnp.where(valid, take(segments.score), 0.0),
     )
-    spare = max_segments - slot.shape[1]
-    if spare:
-
-        def pad(x: jax.Array) -> jax.Array:
-            return jnp.pad(x, ((0, 0), (0, spare)) + ((0, 0),) * (x.ndim - 2))
-
-        kept = kept.replace(**{k: pad(getattr(kept, k)) for k in _PER_SLOT})
     return Target(kept, (area > 0).sum(1) - valid.sum(1))
 
 

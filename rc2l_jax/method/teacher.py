@@ -31,6 +31,7 @@ class PseudoLabels(NamedTuple):
     class_counts: jax.Array
 
 
+@jax.named_scope("teacher_segments")
 def teacher_segments(
     state: TrainState, weak: jax.Array, valid: jax.Array, model: MaskFormer, config: ConfigDict
 ) -> PseudoLabels:
@@ -45,7 +46,11 @@ def teacher_segments(
       model: the architecture of student and teacher.
       config: the run's, with the keys of `configs/base.py`.
     """
-    teacher = {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats}
+    # Without batch norm they are constants, the same for both networks: what follows from them is
+    # then computed once.
+    own_stats = config.model.norm == "batch"
+    batch_stats = state.teacher_batch_stats if own_stats else state.batch_stats
+    teacher = {"params": state.teacher_params, "batch_stats": batch_stats}
     predictions = model.apply(teacher, normalize(weak), train=False, every_layer=False)
     class_logits, mask_logits = jax.lax.stop_gradient(
         (predictions.class_logits[-1], predictions.mask_logits[-1])

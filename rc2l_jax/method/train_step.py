@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.method import objective, step_metrics
 from rc2l_jax.method.class_alignment import class_counts, update_shares
-from rc2l_jax.method.keys import step_keys
+from rc2l_jax.method.keys import Keys, step_keys
 from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
 from rc2l_jax.method.teacher import ema_decay, ema_update, teacher_segments
 from rc2l_jax.method.views import labeled_view, strong_view, weak_view
@@ -39,15 +39,15 @@ def total_loss(
       params: the student's parameters.
       state: supplies everything else: teacher, batch statistics, class shares, step and key.
       batch: this device's images [B, ...], or the part of them that is taken at a time.
-      part: int32 [], the position of `batch` among such parts of the global batch. The random
-        keys follow from it (see `keys.step_keys`).
+      part: int32 [], which of the `accumulate_steps` parts of this device's share it is, from which
+        the random keys follow (see `keys.step_keys`).
       model: the architecture of student and teacher.
       config: the run's, with the keys of `configs/base.py`.
 
     Returns:
       The loss, and (new batch statistics, losses by name, metrics to be summed over devices).
     """
-    keys = step_keys(state, batch, part)
+    keys = step_keys(state, batch, part, config.accumulate_steps)
     labeled, truth = labeled_view(batch, keys, config)  # z^gt
     images, targets, pseudo = [labeled], [truth], None
     if batch.unlabeled_image.shape[0]:  # there are none in supervised training
@@ -57,13 +57,8 @@ def total_loss(
         images.append(strong)
         targets.append(target)
 
-    predictions, batch_stats = student_forward(
-        model, params, state, jnp.concatenate(images), keys.dropout
-    )
-    pairs = [
-        (on_images, target.segments)
-        for on_images, target in zip(_split(predictions, len(labeled), config), targets)
-    ]
+    predictions, batch_stats = student_forward(model, params, state, images, keys, config)
+    pairs = [(on, target.segments) for on, target in zip(predictions, targets)]
     assignments, finite = objective.match_all(pairs, config)
 
     label_loss, label_terms = objective.label_loss(*pairs[0], assignments[0], config)  # Eq. 1
@@ -85,39 +80,41 @@ def total_loss(
     return loss, (batch_stats, losses, metrics)
 
 
+@jax.named_scope("student_forward")
 def student_forward(
-    model: MaskFormer, params: Any, state: TrainState, images: jax.Array, dropout: jax.Array
-) -> tuple[Predictions, Any]:
-    """Runs the student in training mode on images [B, H, W, 3] in 0..255.
+    model: MaskFormer,
+    params: Any,
+    state: TrainState,
+    images: list[jax.Array],
+    keys: Keys,
+    config: ConfigDict,
+) -> tuple[list[Predictions], Any]:
+    """Runs the student in training mode on the labelled images and, if given, the strong views.
 
-    Returns its predictions and its new batch statistics.
+    Args:
+      model: the architecture.
+      params: the student's parameters.
+      state: supplies its batch statistics.
+      images: the labelled images and the strong views, [B, H, W, 3] in 0..255 each.
+      keys: the random keys of the step.
+      config: the run's; `unsup.deep_supervision` is read.
+
+    Returns:
+      Its predictions on each, and its new batch statistics. Those on the strong views are the last
+      decoder layer's only, on which the unlabelled losses act, unless `unsup.deep_supervision`.
     """
+    every_layer = (True, config.unsup.deep_supervision)
     predictions, updated = model.apply(
         {"params": params, "batch_stats": state.batch_stats},
-        normalize(images),
+        normalize(jnp.concatenate(images)),
+        [(len(x), layers) for x, layers in zip(images, every_layer)],
         train=True,
-        rngs={"dropout": dropout},
+        positions=keys.positions,
+        rngs={"dropout": keys.dropout},
         mutable=["batch_stats"],
+        method="predict_groups",
     )
     return predictions, updated.get("batch_stats", state.batch_stats)
-
-
-def _split(predictions: Predictions, num_labeled: int, config: ConfigDict) -> list[Predictions]:
-    """Splits predictions into those on the labelled images and those on the strong views.
-
-    The former keep all decoder layers. The latter keep only the last one, on which the unlabelled
-    losses act, unless `unsup.deep_supervision` is set.
-    """
-    first_layer = 0 if config.unsup.deep_supervision else -1
-    parts = (0, slice(num_labeled)), (first_layer, slice(num_labeled, None))
-    return [
-        Predictions(
-            class_logits=predictions.class_logits[first:, images],
-            mask_logits=predictions.mask_logits[first:, images],
-            pixel_features=predictions.pixel_features[images],
-        )
-        for first, images in parts
-    ]
 
 
 def train_step(
@@ -175,25 +172,28 @@ def batch_gradients(
     """Gradients of `total_loss` on one device's batch, and the function's other results.
 
     With `config.accumulate_steps` above 1 the batch is processed in that many parts, one after the
-    other. Gradients and losses are then averaged over the parts, and metrics added up. Each part
-    is treated as a batch: its losses are divided by its own counts, CutMix mixes its images only
-    among themselves, and norm "batch" uses its statistics.
+    other. Gradients and losses are then averaged over the parts, and metrics added up. The same
+    part of all devices together is treated as a batch: its losses are divided by its own counts,
+    CutMix mixes its images only among themselves, and norm "batch" uses its statistics. A part has
+    every `accumulate_steps`-th image, so that its images do not depend on the number of devices.
     """
-    device, parts = jax.lax.axis_index(AXIS), config.accumulate_steps
+    parts = config.accumulate_steps
     gradient = functools.partial(jax.grad(total_loss, has_aux=True), model=model, config=config)
     if parts == 1:
-        return gradient(state.params, state, batch, device)
+        return gradient(state.params, state, batch, 0)
 
     def add(carry: tuple, inputs: tuple[jax.Array, Batch]) -> tuple[tuple, None]:
         batch_stats, sums = carry
         index, part = inputs
         now = state.replace(batch_stats=batch_stats)
-        grads, (batch_stats, *rest) = gradient(state.params, now, part, device * parts + index)
+        grads, (batch_stats, *rest) = gradient(state.params, now, part, index)
         return (batch_stats, jax.tree.map(jnp.add, sums, (grads, *rest))), None
 
-    divided = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+    divided = jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+    )
     first = jax.tree.map(lambda x: x[0], divided)
-    grads, (_, *rest) = jax.eval_shape(gradient, state.params, state, first, device)
+    grads, (_, *rest) = jax.eval_shape(gradient, state.params, state, first, 0)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, *rest))
     carry = jax.lax.scan(add, (state.batch_stats, zeros), (jnp.arange(parts), divided))[0]
     batch_stats, (grads, losses, metrics) = carry
@@ -201,6 +201,7 @@ def batch_gradients(
     return grads, (batch_stats, losses, metrics)
 
 
+@jax.named_scope("updated_state")
 def updated_state(
     state: TrainState,
     grads: Any,
@@ -228,11 +229,14 @@ def updated_state(
     params = optax.apply_updates(state.params, updates)
     ema = functools.partial(ema_update, decay=config.ema_decay, step=state.step)
     rate = 1.0 - ema_decay(config.ema_decay, state.step)
+    teacher_batch_stats = state.teacher_batch_stats
+    if config.model.norm == "batch":  # the others' are constants
+        teacher_batch_stats = ema(teacher_batch_stats, batch_stats)
     new_state = state.replace(
         params=params,
         batch_stats=batch_stats,
         teacher_params=ema(state.teacher_params, params),
-        teacher_batch_stats=ema(state.teacher_batch_stats, batch_stats),
+        teacher_batch_stats=teacher_batch_stats,
         opt_state=opt_state,
         class_shares=update_shares(state.class_shares, counts, rate),
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rc2l_jax.method.color import color_augment, color_jitter
-from rc2l_jax.method.cutmix import cutmix_boxes, cutmix_images, cutmix_partners, cutmix_segments
+from rc2l_jax.method.cutmix import cutmix_boxes, cutmix_images, cutmix_segments, next_images
 from rc2l_jax.method.keys import Keys
 from rc2l_jax.method.segments import Target, ground_truth_segments
 from rc2l_jax.structs import Batch, Segments
@@ -33,6 +33,7 @@ def labeled_view(batch: Batch, keys: Keys, config: ConfigDict) -> tuple[jax.Arra
     return _colored(batch.image, batch.valid, keys.color, config), truth
 
 
+@jax.named_scope("weak_view")
 def weak_view(batch: Batch, keys: Keys, config: ConfigDict) -> jax.Array:
     """The weak view x^w, which the teacher sees: float32 [B, H, W, 3] in 0..255.
 
@@ -44,6 +45,7 @@ def weak_view(batch: Batch, keys: Keys, config: ConfigDict) -> jax.Array:
     return _colored(images, batch.unlabeled_valid, keys.unlabeled_color, config)
 
 
+@jax.named_scope("strong_view")
 def strong_view(
     batch: Batch, weak: jax.Array, pseudo: Segments, keys: Keys, config: ConfigDict
 ) -> tuple[jax.Array, Target]:
@@ -69,18 +71,19 @@ def strong_view(
         max_area=config.cutmix.max_area,
         max_aspect=config.cutmix.max_aspect,
     )
-    partner = cutmix_partners(keys.partner, weak.shape[0])
+    colored = _strong_colored(batch, weak, keys.strong_color, config)
+    pasted, pasted_segments = next_images((colored, pseudo))
+    slots, merge = config.max_segments, config.pseudo.merge_same_class
     segments, dropped = cutmix_segments(
         pseudo,
+        pasted_segments,
         box,
-        partner,
-        max_segments=config.max_segments,
+        max_segments=min(slots, config.data.num_classes) if merge else slots,
         min_area=config.pseudo.min_area,
-        merge=config.pseudo.merge_same_class,
+        merge=merge,
     )
     segments = segments.replace(known=_known(segments, config.pseudo.uncovered))
-    strong = cutmix_images(_strong_colored(batch, weak, keys.strong_color, config), box, partner)
-    return strong, Target(segments, dropped)
+    return cutmix_images(colored, pasted, box), Target(segments, dropped)
 
 
 def _known(segments: Segments, uncovered: str) -> jax.Array:

@@ -6,6 +6,8 @@ Source: Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -52,9 +54,9 @@ class MaskHead(nn.Module):
 class MaskFormer(nn.Module):
     """MaskFormer with a ResNet backbone.
 
-    Whatever `dtype` is, these are float32: parameters, normalisation statistics, softmax, class
-    logits and the accumulation of mask logits. The collections are "params" and, unless `norm` is
-    "group", "batch_stats".
+    Whatever `dtype` is, these are float32: parameters, normalisation statistics, the transformer
+    decoder, class logits and the accumulation of mask logits. The collections are "params" and,
+    unless `norm` is "group", "batch_stats".
 
     Attributes:
       num_classes: K.
@@ -94,7 +96,6 @@ class MaskFormer(nn.Module):
     axis_name: str | None = None
     remat: bool = False
 
-    @nn.compact
     def __call__(
         self,
         images: jax.Array,
@@ -121,7 +122,34 @@ class MaskFormer(nn.Module):
         Raises:
           ValueError: on an unknown backbone, stem or norm, or widths that do not fit.
         """
+        groups = ((len(images), every_layer),)
+        return self.predict_groups(images, groups, train=train, extent=extent)[0]
+
+    @nn.compact
+    def predict_groups(
+        self,
+        images: jax.Array,
+        groups: Sequence[tuple[int, bool]],
+        *,
+        train: bool,
+        extent: jax.Array | None = None,
+        positions: jax.Array | None = None,
+    ) -> list[Predictions]:
+        """As `__call__`, for groups of images of which some need the last layer's masks only.
+
+        Args:
+          images: as in `__call__`.
+          groups: the number of images of each group, and whether to predict after every layer.
+          train: as in `__call__`.
+          extent: as in `__call__`.
+          positions: int32 [B], of the images in the global batch. What dropout draws for an image
+            follows from its position. None for 0 to B - 1.
+
+        Returns:
+          The predictions of each group.
+        """
         mask = None if extent is None else cell_mask(extent, images.shape[1:3])
+        positions = jnp.arange(len(images)) if positions is None else positions
         features = self._backbone()(images, train=train, mask=mask)
         pixel_features = PixelDecoder(
             self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
@@ -135,23 +163,40 @@ class MaskFormer(nn.Module):
             ffn_dim=self.ffn_dim,
             num_layers=self.num_decoder_layers,
             dropout=self.dropout,
-            dtype=self.dtype,
             name="transformer",
-        )(features[-1], query_embed, train=train, mask=mask)  # [L, B, N, hidden_dim]
-        queries = queries if every_layer else queries[-1:]
+        )(features[-1], query_embed, positions, train=train, mask=mask)  # [L, B, N, hidden_dim]
 
-        class_head = nn.Dense(
-            self.num_classes + 1, kernel_init=_torch_linear, dtype=jnp.float32, name="class_head"
-        )
-        mask_embed = MaskHead(self.hidden_dim, self.mask_dim, self.dtype, name="mask_head")(queries)
-        mask_logits = jnp.einsum(
-            "lbnc,bhwc->lbnhw", mask_embed, pixel_features, preferred_element_type=jnp.float32
-        )
-        return Predictions(
-            class_logits=class_head(queries),
-            mask_logits=mask_logits,
-            pixel_features=pixel_features.astype(jnp.float32),
-        )
+        parts, start = [], 0
+        for size, every_layer in groups:
+            first = 0 if every_layer else self.num_decoder_layers - 1
+            parts.append((first, slice(start, start + size)))
+            start += size
+        # One call of each head for all groups, on rows [R, hidden_dim].
+        rows = jnp.concatenate([queries[i:, g].reshape(-1, self.hidden_dim) for i, g in parts])
+        class_logits = nn.Dense(
+            self.num_classes + 1,
+            kernel_init=_torch_linear,
+            dtype=jnp.float32,
+            precision=jax.lax.Precision.HIGHEST,
+            name="class_head",
+        )(rows)
+        mask_embed = MaskHead(self.hidden_dim, self.mask_dim, self.dtype, name="mask_head")(rows)
+
+        predictions, start = [], 0
+        for first, images_of in parts:
+            shape = queries[first:, images_of].shape[:-1]
+            end = start + math.prod(shape)
+            predictions.append(
+                Predictions(
+                    class_logits=class_logits[start:end].reshape(*shape, -1),
+                    mask_logits=mask_products(
+                        mask_embed[start:end].reshape(*shape, -1), pixel_features[images_of]
+                    ),
+                    pixel_features=pixel_features[images_of].astype(jnp.float32),
+                )
+            )
+            start = end
+        return predictions
 
     def _backbone(self) -> nn.Module:
         """What maps images [B, H, W, 3] to four feature maps, of strides 4, 8, 16 and 32."""
@@ -165,6 +210,57 @@ class MaskFormer(nn.Module):
             remat=self.remat,
             name="backbone",
         )
+
+
+@jax.custom_vjp
+def mask_products(mask_embed: jax.Array, pixel_features: jax.Array) -> jax.Array:
+    """Mask logits: the products of mask embeddings and pixel features, in full float32.
+
+    Gradients are in the inputs' dtype, as those of all activations: bfloat16 halves the size of the
+    logits' gradient, one of the largest arrays of a step.
+
+    Args:
+      mask_embed: [L, B, N, C].
+      pixel_features: [B, h, w, C], of the same dtype.
+
+    Returns:
+      float32 [L, B, N, h, w].
+    """
+    return _mask_products(mask_embed, pixel_features)
+
+
+def _mask_products(mask_embed: jax.Array, pixel_features: jax.Array) -> jax.Array:
+    layers, batch, queries, _ = mask_embed.shape
+    # One product for each image, with the layers' queries as rows: the result has the image's
+    # pixels innermost, as losses read it, and nothing need be transposed.
+    rows = jnp.moveaxis(mask_embed, 0, 1).reshape(batch, layers * queries, -1)
+    logits = _full_product("bqc,bhwc->bqhw", rows, pixel_features)
+    return jnp.moveaxis(logits.reshape(batch, layers, queries, *logits.shape[2:]), 1, 0)
+
+
+def _mask_products_forward(mask_embed: jax.Array, pixel_features: jax.Array) -> tuple:
+    return _mask_products(mask_embed, pixel_features), (mask_embed, pixel_features)
+
+
+def _mask_products_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    mask_embed, pixel_features = saved
+    layers, batch, queries, _ = mask_embed.shape
+    gradient = jnp.moveaxis(gradient.astype(mask_embed.dtype), 0, 1)
+    gradient = gradient.reshape(batch, layers * queries, *gradient.shape[3:])
+    rows = jnp.moveaxis(mask_embed, 0, 1).reshape(batch, layers * queries, -1)
+    dtype = mask_embed.dtype
+    of_rows = _full_product("bqhw,bhwc->bqc", gradient, pixel_features, dtype)
+    of_features = _full_product("bqhw,bqc->bhwc", gradient, rows, dtype)
+    return jnp.moveaxis(of_rows.reshape(batch, layers, queries, -1), 1, 0), of_features
+
+
+mask_products.defvjp(_mask_products_forward, _mask_products_backward)
+
+
+def _full_product(formula: str, a: jax.Array, b: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+    """A product whose sums are float32, rounded to `dtype` once."""
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.einsum(formula, a, b, precision=highest, preferred_element_type=dtype)
 
 
 def build_model(config: ConfigDict, axis_name: str | None = AXIS) -> MaskFormer:

@@ -39,7 +39,7 @@ class FrozenNorm(nn.Module):
     """Batch normalisation whose four arrays are constants, as detectron2's FrozenBatchNorm2d.
 
     `scale`, `bias`, `mean` and `var` (float32 [features]) are in "batch_stats", so the optimiser
-    never changes them. The teacher's moving averages of them equal them up to rounding.
+    never changes them, and the teacher has the same.
 
     Attributes:
       features: channels of what is normalised.
@@ -116,7 +116,7 @@ def conv_norm(
     x = zero_outside(x, mask) if kernel > 1 else x
     if kind == "frozen":
         gain, shift = FrozenNorm(features, name=norm_name)()
-        return (conv(x, gain) + shift).astype(dtype)
+        return conv(x, gain) + shift.astype(dtype)
     x = conv(x)
     scale_init = nn.initializers.zeros if zero_scale else nn.initializers.ones
     if kind == "batch":

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.models.activation import max_pool, relu, two_uses
 from rc2l_jax.models.extent import zero_outside
 from rc2l_jax.models.normalization import conv_norm
 
@@ -88,7 +89,7 @@ class ResidualBlock(nn.Module):
                 (self.features, 3, self.stride, self.dilation),
                 (out_features, 3, 1, self.dilation),
             )
-        y = x
+        x, y = two_uses(x)
         for index, (features, kernel, stride, dilation) in enumerate(plan, start=1):
             last = index == len(plan)
             y = self.conv_norm(
@@ -102,7 +103,7 @@ class ResidualBlock(nn.Module):
                 zero_scale=last,
                 mask=mask,
             )
-            y = y if last else nn.relu(y)
+            y = y if last else relu(y)
         if x.shape[-1] != out_features or self.stride != 1:
             x = self.conv_norm(
                 x,
@@ -113,10 +114,7 @@ class ResidualBlock(nn.Module):
                 norm_name="shortcut_norm",
                 mask=mask,
             )
-        # A ReLU by `where`, which reads the sum twice. `maximum` reads it once, and XLA's CPU
-        # backend then computes the sum again wherever it is used, from the stage's first block on.
-        x = x + y
-        return jnp.where(x <= 0, 0, x)
+        return relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -200,6 +198,6 @@ class ResNet(nn.Module):
             )
         for index, (features, kernel, stride) in enumerate(plan, start=1):
             names = {"conv_name": f"stem_conv{index}", "norm_name": f"stem_norm{index}"}
-            x = nn.relu(conv_norm(x, features, kernel, stride=stride, mask=mask, **names))
+            x = relu(conv_norm(x, features, kernel, stride=stride, mask=mask, **names))
         x = zero_outside(x, mask)  # after a ReLU a zero never changes a maximum
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return max_pool(x)

@@ -8,16 +8,13 @@ a further LayerNorm, the next layer gets it without.
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rc2l_jax.models.convolution import Conv
 from rc2l_jax.models.position import masked_sine_position, sine_position
-
-Dtype = Any
 
 _xavier = nn.initializers.xavier_uniform()
 # torch keeps the projections of query, key and value in one [3D, D] matrix, and draws its weights
@@ -27,10 +24,11 @@ _xavier_fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask is drawn by XLA's own generator ("rbg").
+    """Dropout that draws for each image by itself, from its position in the global batch.
 
-    The masks of `nn.Dropout` are drawn by threefry. Each takes about half a second to compile on a
-    CPU, and more time to draw on an accelerator than the layer around it takes.
+    So the number of devices changes nothing. Bits come from a hash of the position in the array,
+    which XLA computes where they are used. jax.random's would be written to memory, and each of its
+    calls takes about half a second to compile on a CPU.
 
     Attributes:
       rate: probability that an entry is set to zero.
@@ -41,28 +39,57 @@ class Dropout(nn.Module):
     train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Drops entries of `x` (any shape) and scales up the others; uses rng stream "dropout"."""
+    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """Drops entries and scales up the others; uses rng stream "dropout".
+
+        Args:
+          x: [B, ...].
+          positions: int32 [B], of the images in the global batch.
+        """
         if not self.train or self.rate == 0:
             return x
-        state = jnp.resize(jax.random.key_data(self.make_rng("dropout")), (4,))
-        key = jax.random.wrap_key_data(state, impl="rbg")
-        keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
-        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+        words = jax.random.key_data(self.make_rng("dropout"))
+        dropped = random_bits(words, positions, x.shape[1:]) < np.uint32(self.rate * 2**32)
+        return jnp.where(dropped, jnp.zeros_like(x), x / (1 - self.rate))
+
+
+def random_bits(words: jax.Array, positions: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random bits for each of some images: uint32 [B, *shape].
+
+    Args:
+      words: uint32 [2], a key's. Bits of different keys and positions are independent.
+      positions: int32 [B], of the images.
+      shape: of one image's bits; at most 2**32 numbers.
+    """
+    seed = _mixed(_mixed(positions.astype(jnp.uint32) ^ words[0]) ^ words[1])
+    seed = seed.reshape(-1, *(1,) * len(shape))
+    index, stride = jnp.zeros((1, *shape), jnp.uint32), 1
+    for axis in range(len(shape), 0, -1):
+        place = jax.lax.broadcasted_iota(jnp.uint32, (1, *shape), axis)
+        index, stride = index + place * np.uint32(stride), stride * shape[axis - 1]
+    return _mixed(_mixed(index ^ seed) + words[0])
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """Mixes the bits of uint32 numbers, each to another number: "lowbias32" of C. Wellons (2018).
+
+    Source: https://nullprogram.com/blog/2018/07/31/
+    """
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
 
 
 class Attention(nn.Module):
-    """Multi-head attention, with the softmax in float32.
+    """Multi-head attention, in float32.
 
     Attributes:
       num_heads: must divide the width D of the inputs.
       dropout: rate at which attention weights are dropped.
-      dtype: of the activations; parameters are float32.
     """
 
     num_heads: int
     dropout: float
-    dtype: Dtype
 
     @nn.compact
     def __call__(
@@ -70,6 +97,7 @@ class Attention(nn.Module):
         query: jax.Array,
         key: jax.Array,
         value: jax.Array,
+        positions: jax.Array,
         *,
         train: bool,
         mask: jax.Array | None = None,
@@ -80,27 +108,28 @@ class Attention(nn.Module):
           query: [B, N, D].
           key: [B, P, D].
           value: [B, P, D].
+          positions: int32 [B], of the images in the global batch, for dropout.
           train: whether to drop attention weights (rng stream "dropout").
           mask: bool [B, P], True for the keys to attend to; None for all.
 
         Returns:
-          `dtype` [B, N, D].
+          [B, N, D].
         """
         dim = query.shape[-1]
         query = self._heads(query, "query") * (dim // self.num_heads) ** -0.5
         key, value = self._heads(key, "key"), self._heads(value, "value")
-        logits = jnp.einsum("bnhd,bphd->bhnp", query, key, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("bnhd,bphd->bhnp", query, key)
         if mask is not None:
             logits = jnp.where(mask[:, None, None], logits, jnp.finfo(logits.dtype).min)
-        weights = Dropout(self.dropout, train)(nn.softmax(logits))
-        out = jnp.einsum("bhnp,bphd->bnhd", weights.astype(self.dtype), value)
+        weights = Dropout(self.dropout, train)(nn.softmax(logits), positions)
+        out = jnp.einsum("bhnp,bphd->bnhd", weights, value)
         out = out.reshape(*out.shape[:2], dim)
-        return nn.Dense(dim, kernel_init=_xavier, dtype=self.dtype, name="out")(out)
+        return nn.Dense(dim, kernel_init=_xavier, name="out")(out)
 
     def _heads(self, x: jax.Array, name: str) -> jax.Array:
         """Projects [B, P, D] and splits it into heads: [B, P, num_heads, D / num_heads]."""
         dim = x.shape[-1]
-        x = nn.Dense(dim, kernel_init=_xavier_thirds, dtype=self.dtype, name=name)(x)
+        x = nn.Dense(dim, kernel_init=_xavier_thirds, name=name)(x)
         return x.reshape(*x.shape[:2], self.num_heads, dim // self.num_heads)
 
 
@@ -112,14 +141,12 @@ class DecoderLayer(nn.Module):
       ffn_dim: hidden width of the feed-forward network.
       dropout: rate of every dropout.
       train: whether to drop out (rng stream "dropout").
-      dtype: of the activations; parameters are float32.
     """
 
     num_heads: int
     ffn_dim: int
     dropout: float
     train: bool
-    dtype: Dtype
 
     @nn.compact
     def __call__(
@@ -128,26 +155,28 @@ class DecoderLayer(nn.Module):
         memory: jax.Array,
         query_position: jax.Array,
         memory_position: jax.Array,
+        positions: jax.Array,
         memory_mask: jax.Array | None = None,
     ) -> jax.Array:
         """Applies the layer. Positions are added to queries and keys, never to values.
 
         Args:
-          x: [B, N, D], the queries' content.
+          x: float32 [B, N, D], the queries' content.
           memory: [B, P, D], the image's features.
           query_position: [N, D], learned codes of the queries.
           memory_position: [P, D] or [B, P, D], position codes of `memory`.
+          positions: int32 [B], of the images in the global batch, for dropout.
           memory_mask: bool [B, P], False on padding; None if there is none.
 
         Returns:
-          `dtype` [B, N, D].
+          float32 [B, N, D].
         """
 
         def drop(x: jax.Array) -> jax.Array:
-            return Dropout(self.dropout, self.train)(x)
+            return Dropout(self.dropout, self.train)(x, positions)
 
         def add_norm(x: jax.Array, branch: jax.Array, name: str) -> jax.Array:
-            norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=name)
+            norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
             return norm(x + drop(branch))
 
         def attend(
@@ -157,11 +186,11 @@ class DecoderLayer(nn.Module):
             name: str,
             mask: jax.Array | None = None,
         ) -> jax.Array:
-            attention = Attention(self.num_heads, self.dropout, self.dtype, name=name)
-            return attention(query, key, value, train=self.train, mask=mask)
+            attention = Attention(self.num_heads, self.dropout, name=name)
+            return attention(query, key, value, positions, train=self.train, mask=mask)
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, kernel_init=_xavier, dtype=self.dtype, name=name)
+            return nn.Dense(features, kernel_init=_xavier, name=name)
 
         query = x + query_position
         x = add_norm(x, attend(query, query, x, "self_attention"), "self_attention_norm")
@@ -173,7 +202,10 @@ class DecoderLayer(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """L decoder layers on the backbone's coarsest features.
+    """L decoder layers on the backbone's coarsest features, in float32 whatever those are.
+
+    There are few queries, so that float32 costs less than casting all parameters would. As queries
+    pass through all layers, rounding them to bfloat16 would add up.
 
     Attributes:
       hidden_dim: width D.
@@ -181,7 +213,6 @@ class TransformerDecoder(nn.Module):
       ffn_dim: hidden width of the feed-forward networks.
       num_layers: L.
       dropout: rate of every dropout.
-      dtype: of the activations; parameters are float32.
     """
 
     hidden_dim: int
@@ -189,13 +220,13 @@ class TransformerDecoder(nn.Module):
     ffn_dim: int
     num_layers: int
     dropout: float
-    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
         self,
         features: jax.Array,
         query_embed: jax.Array,
+        positions: jax.Array,
         *,
         train: bool,
         mask: jax.Array | None = None,
@@ -206,12 +237,13 @@ class TransformerDecoder(nn.Module):
           features: [B, h5, w5, channels], res5. As in MaskFormer they are projected to width D
             unless they have it already.
           query_embed: float32 [N, D], the queries' learned positions. Their content starts at zero.
+          positions: int32 [B], of the images in the global batch, for dropout.
           train: whether to drop out (rng stream "dropout").
           mask: bool [B, h5, w5] from `extent.cell_mask`, where the images are; None if they fill
             the batch.
 
         Returns:
-          `dtype` [L, B, N, D]: every layer's output after the final LayerNorm.
+          float32 [L, B, N, D]: every layer's output after the final LayerNorm.
 
         Raises:
           ValueError: if D is not a multiple of 4 and of `num_heads`.
@@ -224,17 +256,15 @@ class TransformerDecoder(nn.Module):
         batch, height, width, channels = features.shape
         if channels != self.hidden_dim:
             features = Conv(
-                self.hidden_dim, 1, _xavier_fan_in, dtype=self.dtype, name="input_projection"
+                self.hidden_dim, 1, _xavier_fan_in, dtype=features.dtype, name="input_projection"
             )(features)
-        memory = features.reshape(batch, height * width, self.hidden_dim)
+        memory = features.reshape(batch, height * width, self.hidden_dim).astype(jnp.float32)
         if mask is None:
             memory_mask, position = None, sine_position(height, width, self.hidden_dim)
         else:
             memory_mask = mask.reshape(batch, height * width)
             position = masked_sine_position(mask, self.hidden_dim)
-        position = position.astype(self.dtype)
-        query_position = query_embed.astype(self.dtype)
-        x = jnp.zeros((batch, *query_embed.shape), self.dtype)
+        x = jnp.zeros((batch, *query_embed.shape))
         outputs = []
         for index in range(self.num_layers):
             x = DecoderLayer(
@@ -242,11 +272,8 @@ class TransformerDecoder(nn.Module):
                 ffn_dim=self.ffn_dim,
                 dropout=self.dropout,
                 train=train,
-                dtype=self.dtype,
                 name=f"layer{index}",
-            )(x, memory, query_position, position, memory_mask)
+            )(x, memory, query_embed, position, positions, memory_mask)
             outputs.append(x)
-        norm = nn.LayerNorm(
-            epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="output_norm"
-        )
+        norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="output_norm")
         return norm(jnp.stack(outputs))

@@ -31,7 +31,7 @@ from rc2l_jax.models.maskformer import MaskFormer, build_model
 from rc2l_jax.run.config import ConfigError, validate, validate_options
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import restore_run, run_classes
-from rc2l_jax.run.startup import keep_compiled_programs
+from rc2l_jax.run.startup import prepare_devices
 from rc2l_jax.run.stored_config import run_config
 from rc2l_jax.structs import AXIS, EvalBatch
 from rc2l_jax.weights import WeightsError, files, load_pretrained, stablehlo
@@ -179,7 +179,7 @@ def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
 def _network(
     model: MaskFormer, variables: Any, config: ConfigDict, names: Sequence[str], title: str
 ) -> Network:
-    keep_compiled_programs(config.compilation_cache)
+    prepare_devices(config)
     options = InferenceOptions.from_config(config)
     variables = _on_all_devices(variables)
     data = config.data
@@ -207,7 +207,7 @@ def from_program(folder: Path, config: ConfigDict) -> Network:
       ConfigError: the config asks for several scales, mirrored views or windows.
     """
     _check_plain(config, folder)
-    keep_compiled_programs(config.compilation_cache)
+    prepare_devices(config)
     program, weights, description = stablehlo.open_program(folder)
     weights = _on_all_devices(weights)
     shape = tuple(description["size"])

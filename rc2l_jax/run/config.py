@@ -47,8 +47,8 @@ def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> No
     Args:
       config: the run's config.
       num_devices: devices of all processes together, which share each batch.
-      trains: False if the config is only used to evaluate: then only `eval_batch_size` must be a
-        multiple of the devices.
+      trains: False if the config is only used to evaluate: then its batches need not fit the
+        devices, since an evaluation's are rounded up.
 
     Raises:
       ConfigError: lists every problem found.
@@ -62,7 +62,7 @@ def validate(config: ConfigDict, num_devices: int, *, trains: bool = True) -> No
     # A default can have a problem of its own (data.name is empty): do not report it as the user's.
     problems += [text for key, text in _value_problems(values) if key in usable]
     problems += _combination_problems(values)
-    problems += _device_problems(values, num_devices, trains)
+    problems += _device_problems(values, num_devices) if trains else []
     if problems:
         raise ConfigError(problems)
 
@@ -166,11 +166,6 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
     for low, high in (("cutmix.min_area", "cutmix.max_area"), ("data.min_scale", "data.max_scale")):
         if values[low] > values[high]:
             problems.append(f"{low} = {values[low]} is above {high} = {values[high]}")
-    if values["max_segments"] > values["model.num_queries"]:
-        problems.append(
-            f"max_segments = {values['max_segments']} is above model.num_queries = "
-            f"{values['model.num_queries']}: more segments than queries to match them with"
-        )
     heads, hidden = values["model.num_heads"], values["model.hidden_dim"]
     if heads > 0 and hidden % heads:
         problems.append(
@@ -192,31 +187,53 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _device_problems(values: dict[str, Any], num_devices: int, trains: bool) -> list[str]:
-    """Finds batch sizes that `num_devices` devices cannot share equally, or that are too small."""
-    semi, accumulate = trains and values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
+def _device_problems(values: dict[str, Any], num_devices: int) -> list[str]:
+    """Finds training batches that the devices cannot share equally, or that are too small.
+
+    Each device takes its share in `accumulate_steps` parts of equal size.
+    """
+    semi, accumulate = values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
     parts = num_devices * accumulate
-    divisors = {"eval_batch_size": num_devices} | ({"batch_size": parts} if trains else {})
-    divisors |= {"unlabeled_batch_size": parts} if semi else {}
-    in_parts = f" times accumulate_steps = {accumulate}" if accumulate > 1 else ""
-    problems = [
-        f"{key} = {values[key]} is not a multiple of the {num_devices} devices"
-        + (in_parts if key != "eval_batch_size" else "")
-        for key, divisor in divisors.items()
-        if values[key] % divisor
-    ]
+    shares = _counted(num_devices, "device")
+    if accumulate > 1:
+        shares = f"the {parts} parts of {shares} times accumulate_steps = {accumulate}"
+    problems = []
+    for key in ("batch_size", "unlabeled_batch_size") if semi else ("batch_size",):
+        size = values[key]
+        if 0 < size < parts:
+            problems.append(
+                f"{key} = {size} leaves some of {shares} without an image: it must be at least "
+                f"{parts}"
+            )
+        elif size > 0 and size % parts:
+            problems.append(
+                f"{key} = {size} cannot be shared equally by {shares}: take a multiple of {parts}"
+                + _device_counts(size, accumulate)
+            )
     if not semi:
         return problems
     unlabeled = values["unlabeled_batch_size"]
-    least = 2 if values["cutmix.probability"] > 0 else 1
-    if 0 <= unlabeled < least * parts:
-        reason = (
-            "CutMix needs another image on the same device (or set cutmix.probability = 0)"
-            if least == 2
-            else "unsup_weight > 0 needs unlabelled images (or set unsup_weight = 0)"
-        )
+    if unlabeled == 0:
         problems.append(
-            f"unlabeled_batch_size = {unlabeled} gives fewer than {least} images to each of "
-            f"{num_devices} devices{in_parts}: {reason}"
+            "unlabeled_batch_size = 0 with unsup_weight > 0, which needs unlabelled images: set "
+            "unsup_weight = 0 for supervised training"
+        )
+    elif unlabeled == accumulate and values["cutmix.probability"] > 0:
+        problems.append(
+            f"unlabeled_batch_size = {unlabeled} leaves CutMix one image at a time, and it needs a "
+            f"second one: take at least {2 * accumulate}, or set cutmix.probability = 0"
         )
     return problems
+
+
+def _device_counts(size: int, accumulate: int) -> str:
+    """Names the numbers of devices that can share a batch, as the end of a sentence; "" if none."""
+    if size % accumulate:
+        return ""
+    most = size // accumulate
+    counts = [str(n) for n in range(1, most + 1) if most % n == 0]
+    return f", or one of {', '.join(counts)} devices"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number > 1 else "")

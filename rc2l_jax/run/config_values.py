@@ -2,7 +2,7 @@
 
 import math
 
-from rc2l_jax.method.losses.region import DENOMINATORS, UNIONS
+from rc2l_jax.method.losses.region import DENOMINATORS, NORMALIZERS, UNIONS
 from rc2l_jax.method.matching import MATCHERS
 from rc2l_jax.method.pseudo_segments import SOURCES
 from rc2l_jax.method.views import STRONG_COLORS, UNCOVERED
@@ -14,12 +14,14 @@ CHOICES = {
     "init_queries": ("first", "fresh"),
     "matcher": MATCHERS,
     "dtype": DTYPES,
+    "matmul_precision": ("default", "high", "highest"),
     "optimizer_dtype": DTYPES,
     "on_bad_example": ("error", "skip"),
     "strong_color": STRONG_COLORS,
     "pseudo.source": SOURCES,
     "pseudo.uncovered": UNCOVERED,
     "unsup.contrast_denominator": DENOMINATORS,
+    "unsup.normalizer": NORMALIZERS,
     "unsup.union": UNIONS,
     "model.backbone": BACKBONES,
     "model.stem": STEMS,

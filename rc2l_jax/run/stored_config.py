@@ -116,10 +116,21 @@ def keep_former_config(workdir: epath.Path, step: int) -> None:
 
 
 def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Returns {dotted key: (stored value, new value)}; "absent" stands for a missing key."""
-    old, new = dotted(stored), dotted(json.loads(json.dumps(config.to_dict())))
+    """Returns {dotted key: (stored value, new value)}; "absent" stands for a missing key.
+
+    A key of `configs/base.py` that the stored config lacks did not exist then. It has its default,
+    which is how runs were before.
+    """
+    old, new, default = (dotted(_plain(x)) for x in (stored, config.to_dict(), base.get_config()))
+    old = {key: value for key, value in default.items() if key in new} | old
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _plain(config: ConfigDict | Mapping[str, Any]) -> Any:
+    """A config as JSON keeps it."""
+    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    return json.loads(json.dumps(values))
 
 
 def check_run_config(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -21,16 +21,32 @@ from rc2l_jax.structs import AXIS, Batch, Mean, TrainState
 
 
 def parallel_train_step(
-    model: MaskFormer, optimizer: optax.GradientTransformation, config: ConfigDict
+    model: MaskFormer,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]:
-    """Maps `train_step` over all devices.
+    """Maps `train_step` over devices.
+
+    Args:
+      model: the architecture of student and teacher.
+      optimizer: for the student's parameters.
+      config: the run's.
+      devices: those to compile for, of this or of another machine; None for all there are.
 
     Returns:
       A function of the replicated state, which is donated, and a batch with leaves [D, B/D, ...], D
       local devices. It returns the next state and the metrics of `train_step`.
     """
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=config)
-    lifted = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    lifted = jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        donate_argnums=0,
+        devices=devices,
+    )
     return compiled_together(lifted)
 
 

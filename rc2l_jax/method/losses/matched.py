@@ -2,8 +2,9 @@
 
 At that resolution masks are the largest arrays of a step, and there are L layers of them, but most
 slots of a batch are empty. So only slots in use are upsampled and compared, a few at a time. The
-forward pass also computes the gradient with respect to the mask logits, at their low resolution,
-and keeps it for the backward pass, so that no mask is upsampled twice or kept in full.
+forward pass also computes the gradient of the weighted sum of both losses with respect to the mask
+logits, at their low resolution, and keeps it for the backward pass, so that no mask is upsampled
+twice or kept in full.
 """
 
 from __future__ import annotations
@@ -38,36 +39,48 @@ class _Slots(NamedTuple):
     used: jax.Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6, 7))
 def matched_mask_losses(
     mask_logits: jax.Array,
     segments: Segments,
     assignment: Assignment,
+    focal_weight: float,
+    dice_weight: float,
     focal_alpha: float,
     focal_gamma: float,
-) -> tuple[jax.Array, jax.Array]:
-    """Sums of focal and dice loss over the matched pairs of each layer.
+    gradient_dtype: str = "float32",
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sums over the matched pairs of each layer: of their loss, and of its two parts.
 
     Args:
       mask_logits: [L, B, N, h, w]; the gradient is with respect to these alone.
       segments: with masks [B, M, H, W].
       assignment: [L, B, M].
+      focal_weight: of the focal loss.
+      dice_weight: of the dice loss.
       focal_alpha: weight of the pixels inside a segment; those outside get 1 - alpha.
       focal_gamma: exponent of the focal loss's modulating factor.
+      gradient_dtype: that of the activations behind the mask logits, to which the logits' gradient
+        is rounded before any other array of its size is made.
 
     Returns:
-      The focal and the dice sums, float32 [L] each.
+      Float32 [L] each: the sum of `focal_weight` x focal + `dice_weight` x dice; and the sums of
+      focal and of dice, which have no gradient.
     """
-    return _forward(mask_logits, segments, assignment, focal_alpha, focal_gamma)[0]
+    static = focal_weight, dice_weight, focal_alpha, focal_gamma, gradient_dtype
+    return _forward(mask_logits, segments, assignment, *static)[0]
 
 
 def _forward(
     mask_logits: jax.Array,
     segments: Segments,
     assignment: Assignment,
+    focal_weight: float,
+    dice_weight: float,
     focal_alpha: float,
     focal_gamma: float,
-) -> tuple[tuple[jax.Array, jax.Array], tuple]:
+    gradient_dtype: str = "float32",
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple]:
     layers, images = assignment.query.shape[:2]
     size = segments.masks.shape[-2:]
     slots = _slots(segments, assignment)
@@ -75,56 +88,74 @@ def _forward(
     # Fills up the last lot; the slots added are not in use.
     slots = jax.tree.map(lambda x: jnp.pad(x, (0, -len(x) % lot)), slots)
 
+    rows = _as_rows(mask_logits)
+
     def losses(logits: jax.Array, masks: jax.Array, known: jax.Array) -> tuple:
         full = upsample(logits, size)
         focal = focal_loss(full, masks, known, alpha=focal_alpha, gamma=focal_gamma)
-        return focal, dice_loss(full, masks, known)
+        dice = dice_loss(full, masks, known)
+        return focal_weight * focal + dice_weight * dice, (focal, dice)
 
     def compare(index: jax.Array, carry: tuple) -> tuple:
-        sums, gradients = carry
+        sums, gradient = carry
 
         def take(x: jax.Array) -> jax.Array:
             return jax.lax.dynamic_slice_in_dim(x, index * lot, lot)
 
         some = jax.tree.map(take, slots)
         used = some.used[:, None, None]
-        logits = jnp.where(used, mask_logits[some.layer, some.image, some.query], 0.0)
+        logits = jnp.where(used, rows[_row(some, mask_logits.shape)], 0.0)
         masks = jnp.where(used, segments.masks[some.image, some.segment], 0)
         known = segments.known[some.image]
-        values, pull = jax.vjp(lambda x: losses(x, masks, known), logits.astype(jnp.float32))
-        weight, nothing = some.used.astype(jnp.float32), jnp.zeros(lot)
-        found = pull((weight, nothing))[0], pull((nothing, weight))[0]
+        logits = logits.astype(jnp.float32)
+        loss, pull, parts = jax.vjp(lambda x: losses(x, masks, known), logits, has_aux=True)
         sums = [
             total.at[some.layer].add(jnp.where(some.used, value, 0.0))
-            for total, value in zip(sums, values)
+            for total, value in zip(sums, (loss, *parts))
         ]
-        gradients = [
-            jax.lax.dynamic_update_slice_in_dim(all_, new, index * lot, 0)
-            for all_, new in zip(gradients, found)
-        ]
-        return sums, gradients
+        (found,) = pull(some.used.astype(jnp.float32))
+        found = found.astype(gradient_dtype)
+        return sums, jax.lax.dynamic_update_slice_in_dim(gradient, found, index * lot, 0)
 
-    start = (
-        [jnp.zeros(layers)] * 2,
-        [jnp.zeros((len(slots.used), *mask_logits.shape[-2:]))] * 2,
-    )
+    shape = len(slots.used), *mask_logits.shape[-2:]
+    start = [jnp.zeros(layers)] * 3, jnp.zeros(shape, gradient_dtype)
     lots = -(-slots.used.sum() // lot)
-    sums, gradients = jax.lax.fori_loop(0, lots, compare, start)
+    sums, gradient = jax.lax.fori_loop(0, lots, compare, start)
     # The backward pass needs the logits' shape and dtype but not their data, hence an empty slice.
-    return tuple(sums), (gradients, slots, mask_logits[..., :0])
+    return tuple(sums), (gradient, slots, mask_logits[..., :0])
 
 
-def _backward(focal_alpha: float, focal_gamma: float, saved: tuple, cotangents: tuple) -> tuple:
-    del focal_alpha, focal_gamma
-    gradients, slots, like = saved
-    of_slot = sum(
-        cotangent[slots.layer, None, None] * gradient
-        for cotangent, gradient in zip(cotangents, gradients)
-    )
-    of_logits = jnp.zeros((*like.shape[:-1], of_slot.shape[-1]))
-    query = jnp.where(slots.used, slots.query, like.shape[2])  # out of range: dropped
-    of_logits = of_logits.at[slots.layer, slots.image, query].add(of_slot, mode="drop")
+def _backward(
+    focal_weight: float,
+    dice_weight: float,
+    focal_alpha: float,
+    focal_gamma: float,
+    gradient_dtype: str,
+    saved: tuple,
+    cotangents: tuple,
+) -> tuple:
+    del focal_weight, dice_weight, focal_alpha, focal_gamma
+    gradient, slots, like = saved
+    of_slot = (cotangents[0][slots.layer, None, None] * gradient).astype(gradient_dtype)
+    layers, images, queries = like.shape[:3]
+    row = jnp.where(slots.used, _row(slots, like.shape), layers * images * queries)
+    rows = jnp.zeros((layers * images * queries, *of_slot.shape[1:]), gradient_dtype)
+    rows = rows.at[row].set(
+        of_slot, mode="drop"
+    )  # a row out of range is dropped, no row comes twice
+    of_logits = jnp.moveaxis(rows.reshape(images, layers, queries, *rows.shape[1:]), 1, 0)
     return of_logits.astype(like.dtype), None, None
+
+
+def _as_rows(mask_logits: jax.Array) -> jax.Array:
+    """[L, B, N, h, w] to [B * L * N, h, w], the order in which the network computes them."""
+    return jnp.moveaxis(mask_logits, 0, 1).reshape(-1, *mask_logits.shape[3:])
+
+
+def _row(slots: _Slots, shape: tuple[int, ...]) -> jax.Array:
+    """The rows of `_as_rows` that hold some slots' mask logits, of a shape [L, B, N, ...]."""
+    layers, _, queries = shape[:3]
+    return (slots.image * layers + slots.layer) * queries + slots.query
 
 
 matched_mask_losses.defvjp(_forward, _backward)

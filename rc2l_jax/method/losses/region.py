@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 from rc2l_jax.method.losses.mask import dice_loss, focal_loss, probability_logits
 from rc2l_jax.method.losses.supervised import class_targets, weighted_class_loss
-from rc2l_jax.structs import Assignment, Mean, Segments, gather_queries
+from rc2l_jax.structs import Assignment, Mean, Segments
 
 DENOMINATORS = ("with_positive", "paper")  # see `region_mask_contrast`
+NORMALIZERS = ("segments", "images")  # what sums over segments are divided by
 UNIONS = ("normalized", "semantic", "max")  # see `semantic_union`
 
 # Keeps square roots and divisions away from zero where a mask or a feature vanishes.
@@ -30,7 +31,7 @@ _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def region_mask_contrast(
-    mask_logits: jax.Array,
+    matched_masks: jax.Array,
     segments: Segments,
     assignment: Assignment,
     *,
@@ -40,7 +41,7 @@ def region_mask_contrast(
     """RMC, Eq. 5: a pseudo mask is to be closer to its matched query's mask than to the others.
 
     Args:
-      mask_logits: [B, N, h, w].
+      matched_masks: logits [B, M, h, w] of each slot's matched query, from `gather_queries`.
       segments: pseudo segments, with masks [B, M, h, w].
       assignment: [B, M].
       temperature: tau_m.
@@ -49,7 +50,7 @@ def region_mask_contrast(
         not. "with_positive" includes the positive pair (InfoNCE); the loss is at least 0.
     """
     known = segments.known[:, None].astype(jnp.float32)
-    student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known  # [B, M, h, w]
+    student = jax.nn.sigmoid(matched_masks.astype(jnp.float32)) * known  # [B, M, h, w]
     target = _target_masks(segments) * known
     # d(m^s_j, m^t_i) = 2 |m_j n m_i| / (|m_j| + |m_i|), for all pairs: [B, j, i]. The paper prints
     # a union in place of the sum; the Dice coefficient has the sum. The student's masks are soft
@@ -61,7 +62,7 @@ def region_mask_contrast(
 
 
 def region_feature_contrast(
-    mask_logits: jax.Array,
+    matched_masks: jax.Array,
     pixel_features: jax.Array,
     segments: Segments,
     assignment: Assignment,
@@ -72,7 +73,7 @@ def region_feature_contrast(
     """RFC, Eqs. 6-8: as RMC, with features averaged under the masks in place of the masks.
 
     Args:
-      mask_logits: [B, N, h, w].
+      matched_masks: logits [B, M, h, w] of each slot's matched query, from `gather_queries`.
       pixel_features: F^s [B, h, w, C], the student's. They are averaged under the pseudo masks as
         well as under the student's (the paper, below Eq. 7).
       segments: pseudo segments, with masks [B, M, h, w].
@@ -82,9 +83,10 @@ def region_feature_contrast(
         with "paper" the loss can fall to -2 / tau_f.
     """
     known = segments.known[:, None].astype(jnp.float32)
-    student = jax.nn.sigmoid(gather_queries(mask_logits, assignment)) * known
-    region = _unit(masked_average(student, pixel_features))  # Eq. 6: r^s [B, M, C]
-    target = _unit(masked_average(_target_masks(segments) * known, pixel_features))  # Eq. 7: r^t
+    student = jax.nn.sigmoid(matched_masks.astype(jnp.float32)) * known
+    # r^s of Eq. 6 and r^t of Eq. 7, [B, M, C] each, in one product: the features are read once.
+    masks = jnp.concatenate([student, _target_masks(segments) * known], axis=1)
+    region, target = jnp.split(_unit(masked_average(masks, pixel_features)), 2, axis=1)
     cosine = _einsum("bjc,bic->bji", region, target)
     return _contrast(cosine, segments, assignment, temperature, denominator)
 
@@ -181,7 +183,7 @@ def semantic_mask_consistency(
 
 
 def mask_consistency(
-    mask_logits: jax.Array,
+    matched_masks: jax.Array,
     segments: Segments,
     assignment: Assignment,
     **mask_loss: float,
@@ -189,12 +191,12 @@ def mask_consistency(
     """The baseline of Table 3, row 1: L_mask on matched pairs.
 
     Args:
-      mask_logits: [B, N, h, w].
+      matched_masks: logits [B, M, h, w] of each slot's matched query, from `gather_queries`.
       segments: pseudo segments, with masks [B, M, h, w].
       assignment: [B, M].
       mask_loss: weights and focal parameters of L_mask, the keyword arguments of `_mask_loss`.
     """
-    loss = _mask_loss(gather_queries(mask_logits, assignment), segments, **mask_loss)
+    loss = _mask_loss(matched_masks, segments, **mask_loss)
     active = _active(segments, assignment)
     return jnp.where(active, loss, 0.0).sum(), _count(segments)
 

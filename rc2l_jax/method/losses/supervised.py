@@ -22,10 +22,13 @@ def supervised_loss(
     assignment: Assignment,
     *,
     no_object_weight: float,
+    focal_weight: float,
+    dice_weight: float,
     focal_alpha: float,
     focal_gamma: float,
+    gradient_dtype: str = "float32",
 ) -> dict[str, Mean]:
-    """The three terms of Eq. 1, unweighted, of each layer.
+    """The terms of Eq. 1 of each layer.
 
     Args:
       class_logits: [L, B, N, K+1].
@@ -33,25 +36,35 @@ def supervised_loss(
       segments: ground truth with masks [B, M, H, W].
       assignment: [L, B, M], from `matching.assign`.
       no_object_weight: weight in the class term of queries that have no segment.
+      focal_weight: weight of the focal loss in "mask".
+      dice_weight: weight of the dice loss in "mask".
       focal_alpha: weight of the pixels inside a segment; those outside get 1 - alpha.
       focal_gamma: exponent of the focal loss's modulating factor.
+      gradient_dtype: see `matched_mask_losses`.
 
     Returns:
       (sum, count) of each term, float32 [L] both:
       "class": sum of weighted cross-entropies, sum of weights.
-      "focal", "dice": sum over matched pairs, number of segments. As in MaskFormer the number is
-        that of segments, not of pairs. The two differ only where an image has more segments than
-        queries, or where its costs were not finite.
+      "mask": sum over matched pairs of L_mask, their weighted focal and dice loss; number of
+        segments. As in MaskFormer the number is that of segments, not of pairs. The two differ only
+        where an image has more segments than queries, or where its costs were not finite.
+      "focal", "dice": the parts of "mask", without weights and without gradient.
     """
 
     def class_term(logits: jax.Array, assignment: Assignment) -> Mean:
         targets = class_targets(segments, assignment, logits.shape[-2], logits.shape[-1] - 1)
         return weighted_class_loss(logits, targets, no_object_weight)
 
-    focal, dice = matched_mask_losses(mask_logits, segments, assignment, focal_alpha, focal_gamma)
+    both, focal, dice = matched_mask_losses(
+        mask_logits,
+        segments,
+        assignment,
+        *(focal_weight, dice_weight, focal_alpha, focal_gamma, gradient_dtype),
+    )
     count = jnp.full(focal.shape, segments.valid.sum(), jnp.float32)
     return {
         "class": jax.vmap(class_term)(class_logits, assignment),
+        "mask": (both, count),
         "focal": (focal, count),
         "dice": (dice, count),
     }
