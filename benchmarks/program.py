@@ -66,7 +66,7 @@ class Instruction:
     def part(self) -> str:
         """The part of the model or of the step that it belongs to."""
         backward = " backward" if "transpose(" in self.name else ""
-        scopes = [scope for scope in _SCOPES if scope in self.name]
+        scopes = [scope for scope in _SCOPES if re.search(rf"\b{scope}\b", self.name)]
         modules = [module for module in _MODULES if module in self.name]
         if not scopes and not modules:
             return "other"

@@ -422,8 +422,8 @@ def test_bfloat16_keeps_float32_parameters_and_outputs() -> None:
         for path, values in inside.items()
         if any(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(values))
     }
-    outside = {path for path in wide if not path.startswith("transformer/")}
-    assert outside == {"__call__", "predict_groups", "class_head/__call__"}
+    outside = {path for path in wide if not path.startswith(("transformer/", "mask_head/"))}
+    assert outside == {"__call__", "class_head/__call__"}
     assert {path for path in inside if path.startswith("transformer/")} - wide == {
         "transformer/input_projection/__call__"
     }
@@ -615,4 +615,5 @@ def test_unknown_names_are_refused_with_the_choices() -> None:
 def test_widths_that_do_not_fit_are_refused() -> None:
     decoder = TransformerDecoder(hidden_dim=42, num_heads=4, ffn_dim=8, num_layers=1, dropout=0.0)
     with pytest.raises(ValueError, match=r"model\.hidden_dim = 42 .* model\.num_heads = 4"):
-        decoder.init(jax.random.key(0), jnp.zeros((1, 2, 2, 8)), jnp.zeros((3, 42)), train=False)
+        features, embed = jnp.zeros((1, 2, 2, 8)), jnp.zeros((3, 42))
+        decoder.init(jax.random.key(0), features, embed, jnp.arange(1), train=False)

@@ -38,7 +38,7 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 @jax.custom_vjp
 def two_uses(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns `x` twice: for a residual block's branch, and for the sum at its end.
+    """Returns `x` twice: for a residual block's branch, and for the sum at its end (identity).
 
     Their gradients are added by a kernel of its own. On a GPU, XLA would add inside of the matrix
     product that computes the first one, into a copy of the second, which moves more memory.

@@ -27,26 +27,22 @@ DTYPES = ("float32", "bfloat16")  # of the activations; parameters are always fl
 
 
 class MaskHead(nn.Module):
-    """Three-layer perceptron that maps a query to its mask embedding.
+    """Three-layer perceptron that maps a query to its mask embedding, in float32.
 
     Attributes:
       hidden_dim: width of the two hidden layers.
       mask_dim: width C of the embedding.
-      dtype: of the activations; parameters are float32.
     """
 
     hidden_dim: int
     mask_dim: int
-    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps queries [..., D] to mask embeddings, `dtype` [..., C]."""
+        """Maps queries [..., D] to mask embeddings [..., C]."""
         widths = (self.hidden_dim, self.hidden_dim, self.mask_dim)
         for index, width in enumerate(widths, start=1):
-            x = nn.Dense(width, kernel_init=_torch_linear, dtype=self.dtype, name=f"layer{index}")(
-                x
-            )
+            x = nn.Dense(width, kernel_init=_torch_linear, name=f"layer{index}")(x)
             x = x if index == len(widths) else nn.relu(x)
         return x
 
@@ -55,7 +51,7 @@ class MaskFormer(nn.Module):
     """MaskFormer with a ResNet backbone.
 
     Whatever `dtype` is, these are float32: parameters, normalisation statistics, the transformer
-    decoder, class logits and the accumulation of mask logits. The collections are "params" and,
+    decoder and its heads, and the accumulation of mask logits. The collections are "params" and,
     unless `norm` is "group", "batch_stats".
 
     Attributes:
@@ -180,7 +176,8 @@ class MaskFormer(nn.Module):
             precision=jax.lax.Precision.HIGHEST,
             name="class_head",
         )(rows)
-        mask_embed = MaskHead(self.hidden_dim, self.mask_dim, self.dtype, name="mask_head")(rows)
+        mask_embed = MaskHead(self.hidden_dim, self.mask_dim, name="mask_head")(rows)
+        mask_embed = mask_embed.astype(self.dtype)
 
         predictions, start = [], 0
         for first, images_of in parts:

@@ -89,7 +89,8 @@ class ResidualBlock(nn.Module):
                 (self.features, 3, self.stride, self.dilation),
                 (out_features, 3, 1, self.dilation),
             )
-        x, y = two_uses(x)
+        has_shortcut = x.shape[-1] != out_features or self.stride != 1
+        x, y = (x, x) if has_shortcut else two_uses(x)
         for index, (features, kernel, stride, dilation) in enumerate(plan, start=1):
             last = index == len(plan)
             y = self.conv_norm(
@@ -104,7 +105,7 @@ class ResidualBlock(nn.Module):
                 mask=mask,
             )
             y = y if last else relu(y)
-        if x.shape[-1] != out_features or self.stride != 1:
+        if has_shortcut:
             x = self.conv_norm(
                 x,
                 out_features,
@@ -114,7 +115,9 @@ class ResidualBlock(nn.Module):
                 norm_name="shortcut_norm",
                 mask=mask,
             )
-        return relu(x + y)
+        # As matrices, which lets XLA add inside of the last 1x1 convolution of a bottleneck without
+        # copying x first.
+        return relu(x.reshape(-1, out_features) + y.reshape(-1, out_features)).reshape(y.shape)
 
 
 class ResNet(nn.Module):
