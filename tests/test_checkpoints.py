@@ -235,7 +235,7 @@ def test_how_a_run_is_evaluated_may_change(tmp_path):
     config.eval.scales, config.eval.flip, config.eval_batch_size = (0.5, 1.0), True, 4
     changes = check_run_config(tmp_path, config, USED)
     assert len(changes) == 1 + len(config.eval)
-    assert "eval.scales was 'absent' and is now [0.5, 1.0]" in changes
+    assert "eval.scales was [1.0] and is now [0.5, 1.0]" in changes
 
 
 def test_without_a_checkpoint_a_config_may_be_mended(tmp_path):

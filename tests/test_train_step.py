@@ -313,12 +313,13 @@ def test_the_student_sees_the_labelled_images_and_the_strong_views(monkeypatch):
     class Seen(Exception):
         """Stops the step where the student's images are known."""
 
-    def student(model: object, params: object, state: object, images: jax.Array, key: object):
-        raise Seen(images)
+    def student(model: object, params: object, state: object, images: list, *_: object):
+        raise Seen(jnp.concatenate(images))
 
     config = tiny.config(data__color=False)
     batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
     shown = jnp.full(batch.unlabeled_image.shape, 7.0)
+    monkeypatch.setattr(train_step, "step_keys", lambda *_: None)
     monkeypatch.setattr(train_step, "weak_view", lambda *_: shown + 1)
     monkeypatch.setattr(train_step, "teacher_segments", lambda *_: SimpleNamespace(segments=None))
     monkeypatch.setattr(train_step, "strong_view", lambda *_: (shown, None))

@@ -225,9 +225,9 @@ def evaluate_run(training: Training, state: TrainState, batch: Batch) -> None:
 def picture_unlabeled(training: Training, state: TrainState, batch: Batch) -> np.ndarray | None:
     """Shows the first device's unlabelled images as a step that starts from `state` would see them.
 
-    With `accumulate_steps` above 1 this is not exact: for CutMix, a step pairs images within each
-    part of the batch, but the picture pairs them within the whole batch. None if there are no
-    unlabelled images or `num_pictures` is 0.
+    With `accumulate_steps` above 1 this is not exact: for CutMix, a step pairs the images of each
+    part, but the picture pairs those of the whole batch. None if there are no unlabelled images or
+    `num_pictures` is 0.
     """
     if not training.config.num_pictures or not batch.unlabeled_image.shape[1]:
         return None

@@ -37,9 +37,10 @@ def poisoned_step():
     forward, terms = train_step.student_forward, objective.unlabel_terms
     gradients = train_step.batch_gradients
 
-    def student_forward(model, params, state, images, dropout):
+    def student_forward(model, params, state, images, keys, config):
         now["step"] = state.step
-        return forward(model, params, state, poison(images, IMAGE), dropout)
+        labeled, *strong = images
+        return forward(model, params, state, [poison(labeled, IMAGE), *strong], keys, config)
 
     def unlabel_terms(*arguments):
         found = terms(*arguments)
