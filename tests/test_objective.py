@@ -35,10 +35,10 @@ def drawn() -> tuple[Predictions, Segments, Assignment]:
 
 
 @pytest.mark.parametrize(
-    ("union", "denominator", "no_object"),
-    [("normalized", "with_positive", True), ("max", "paper", False)],
+    ("union", "denominator", "no_object", "normalizer"),
+    [("normalized", "with_positive", True, "segments"), ("max", "paper", False, "images")],
 )
-def test_each_term_of_eq_2_has_its_own_numbers(union, denominator, no_object):
+def test_each_term_of_eq_2_has_its_own_numbers(union, denominator, no_object, normalizer):
     config = tiny.config(
         **{f"unsup__{name}_weight": weight for name, weight in WEIGHTS.items()},
         unsup__rmc_temperature=0.3,
@@ -46,6 +46,7 @@ def test_each_term_of_eq_2_has_its_own_numbers(union, denominator, no_object):
         unsup__focal_weight=MASK_LOSS["focal_weight"],
         unsup__dice_weight=MASK_LOSS["dice_weight"],
         unsup__union=union,
+        unsup__normalizer=normalizer,
         unsup__contrast_denominator=denominator,
         unsup__rcc_no_object=no_object,
         loss__no_object_weight=0.2,
@@ -77,5 +78,24 @@ def test_each_term_of_eq_2_has_its_own_numbers(union, denominator, no_object):
         ),
         "consistency": region.mask_consistency(matched, segments, first, **MASK_LOSS),
     }
+    if normalizer == "images":  # as printed: a sum over the segments of each of two images
+        terms = {name: (value, 2) for name, (value, _) in terms.items()}
     expected = sum(WEIGHTS[name] * value / count for name, (value, count) in terms.items())
     np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_pairs_with_unequal_slots_are_matched_as_alone():
+    """Images of one kind may have more slots and more layers than those of the other."""
+    predictions, segments, _ = drawn()
+    config = tiny.config(matcher="host")
+    two_layers = jax.tree.map(lambda x: jnp.concatenate([x, x[::-1] * 2]), predictions)
+    two_layers = two_layers.replace(pixel_features=predictions.pixel_features)
+    fewer = jax.tree.map(lambda x: x[:, :2], segments.replace(known=None))
+    fewer = fewer.replace(known=segments.known)
+    pairs = [(two_layers, fewer), (predictions, segments)]
+    together, finite = objective.match_all(pairs, config)
+    assert finite.shape == (2 * 2 + 2,) and finite.all()
+    for pair, found in zip(pairs, together):
+        (alone,), _ = objective.match_all([pair], config)
+        assert found.query.shape == (*pair[0].class_logits.shape[:2], pair[1].valid.shape[1])
+        jax.tree.map(np.testing.assert_array_equal, found, alone)

@@ -139,6 +139,7 @@ class Trained(Setup):
                 "matcher": "host",
                 "model.dropout": 0.1,
                 "strong_color": "jitter",
+                "pseudo.pixel_threshold": 0.3,
             }
         )
         self.config = config

@@ -56,7 +56,7 @@ number = {IMAGES} * int(accumulate)
 config.update_from_flattened_dict({{
     "num_steps": 120_000, "batch_size": number, "unlabeled_batch_size": number,
     "accumulate_steps": int(accumulate), "matcher": "host", "model.dropout": 0.1,
-    "learning_rate": 1e-4, "strong_color": "jitter",
+    "learning_rate": 1e-4, "strong_color": "jitter", "pseudo.pixel_threshold": 0.3,
 }})
 model, optimizer, state = create_train_state(config)
 with Checkpoints(epath.Path(run)) as checkpoints:
