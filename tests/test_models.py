@@ -1,4 +1,5 @@
 # Tests rc2l_jax/models/: every layer against transformers, shapes, norms, dropout, precision.
+import zlib
 from collections.abc import Callable
 from functools import partial
 
@@ -21,7 +22,7 @@ from rc2l_jax.models import build_model, normalization, resnet
 from rc2l_jax.models.maskformer import semantic_inference
 from rc2l_jax.models.pixel_decoder import upsample_nearest
 from rc2l_jax.models.position import sine_position
-from rc2l_jax.models.transformer import Dropout, TransformerDecoder, random_bits
+from rc2l_jax.models.transformer import Dropout, TransformerDecoder, image_seeds, random_bits
 from rc2l_jax.structs import Predictions
 from rc2l_jax.weights import names
 from rc2l_jax.weights.load import InitReport, fit
@@ -504,29 +505,29 @@ def x_after_first_convolution(params: dict, x: jax.Array) -> np.ndarray:
 
 
 def test_dropout_rate_and_scale() -> None:
-    x, positions = jnp.full((200, 500), 2.0), jnp.arange(200)
-    rngs = {"dropout": jax.random.key(0)}
-    dropped = Dropout(0.1, train=True).apply({}, x, positions, rngs=rngs)
+    x, seeds = jnp.full((200, 500), 2.0), image_seeds(jax.random.key(0), jnp.arange(200))
+    dropped = Dropout(0.1, train=True).apply({}, x, seeds)
     kept = np.asarray(dropped != 0)
     np.testing.assert_allclose(dropped[kept], 2.0 / 0.9, rtol=1e-6)
     assert abs(kept.mean() - 0.9) < 0.005  # five standard deviations
     assert kept.mean(0).std() < 0.03  # entries are dropped one by one, not in lines
     assert kept.mean(1).std() < 0.02
     for module in (Dropout(0.1, train=False), Dropout(0.0, train=True)):
-        assert (module.apply({}, x, positions) == x).all()
+        assert (module.apply({}, x, None) == x).all()
 
 
-def test_dropout_draws_for_an_image_by_its_position() -> None:
-    def bits(seed: int, positions: list[int], shape: tuple[int, ...]) -> np.ndarray:
-        words = jax.random.key_data(jax.random.key(seed))
-        return np.asarray(random_bits(words, jnp.array(positions), shape))
+def test_dropout_draws_for_an_image_by_its_position_and_its_layer() -> None:
+    def bits(key: int, positions: list[int], shape: tuple[int, ...], own: int = 0) -> np.ndarray:
+        seeds = image_seeds(jax.random.key(key), jnp.array(positions))
+        return np.asarray(random_bits(seeds ^ np.uint32(own), shape))
 
     whole = bits(0, [0, 1, 2, 3], (8, 40, 50))
     np.testing.assert_array_equal(bits(0, [2, 3], (8, 40, 50)), whole[2:])
-    # Bits of another layer's key, image or place agree in about half of all places.
+    # Bits of another key, layer, image or place agree in about half of all places.
     ones = np.unpackbits(whole.view(np.uint8))
     assert abs(ones.mean() - 0.5) < 0.002
-    for other in (bits(1, [0, 1, 2, 3], (8, 40, 50)), np.roll(whole, 1, 0), np.roll(whole, 1, 3)):
+    others = [bits(1, [0, 1, 2, 3], (8, 40, 50)), bits(0, [0, 1, 2, 3], (8, 40, 50), own=1)]
+    for other in (*others, np.roll(whole, 1, 0), np.roll(whole, 1, 3)):
         alike = np.unpackbits((whole ^ other).view(np.uint8))
         assert abs(alike.mean() - 0.5) < 0.002
     # Each of the bits by itself, and each of 256 values of the highest eight.
@@ -535,6 +536,26 @@ def test_dropout_draws_for_an_image_by_its_position() -> None:
     counts = np.bincount((whole >> 24).ravel(), minlength=256)
     chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
     assert 150 < chi_square < 380  # 255 expected, with a deviation of 23
+
+
+def test_every_dropout_has_bits_of_its_own() -> None:
+    """The paths that dropouts hash differ, in one layer and between layers."""
+    decoder = TransformerDecoder(hidden_dim=8, num_heads=2, ffn_dim=8, num_layers=2, dropout=0.5)
+    features, embed = jnp.ones((1, 2, 2, 8)), jnp.ones((3, 8))
+    variables = decoder.init(jax.random.key(0), features, embed, None, train=False)
+    seen = []
+
+    def note(call: object, arguments: tuple, named: dict, context: object) -> jax.Array:
+        if isinstance(context.module, Dropout):
+            seen.append(context.module.path)
+        return call(*arguments, **named)
+
+    with flax.linen.intercept_methods(note):
+        seeds = image_seeds(jax.random.key(0), jnp.arange(1))
+        decoder.apply(variables, features, embed, seeds, train=True)
+    # In each layer: two attentions, the sums after them, inside and after the feed-forward network.
+    assert len(seen) == len(set(seen)) == 2 * 6
+    assert len({zlib.crc32("/".join(path).encode()) for path in seen}) == 2 * 6
 
 
 def test_groups_are_predicted_as_alone() -> None:
@@ -616,4 +637,4 @@ def test_widths_that_do_not_fit_are_refused() -> None:
     decoder = TransformerDecoder(hidden_dim=42, num_heads=4, ffn_dim=8, num_layers=1, dropout=0.0)
     with pytest.raises(ValueError, match=r"model\.hidden_dim = 42 .* model\.num_heads = 4"):
         features, embed = jnp.zeros((1, 2, 2, 8)), jnp.zeros((3, 42))
-        decoder.init(jax.random.key(0), features, embed, jnp.arange(1), train=False)
+        decoder.init(jax.random.key(0), features, embed, None, train=False)

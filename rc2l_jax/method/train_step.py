@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -144,16 +145,14 @@ def train_step(
     norms = {module: norm(tree) for module, tree in grads.items()}
     grad_norm = norm(norms)
     finite = jnp.isfinite(grad_norm) & jnp.isfinite(losses["total"])
-    # A branch instead of a `where` for each leaf. With `where`, XLA computes scalars (norms, rates,
-    # the decay) again inside the update of every leaf, and compiles them with it.
-    new_state, update_norm = jax.lax.cond(
-        finite,
-        functools.partial(updated_state, optimizer=optimizer, config=config),
-        lambda state, *_: (state, jnp.zeros(())),
-        *(_as_vectors(state), _raveled(grads), batch_stats),
-        *(metrics.pop("class_counts"), grad_norm),
+    update = functools.partial(update_if_finite, optimizer=optimizer, config=config)
+    # XLA's CPU backend compiles one kernel for all vectors of a length. On a TPU, making vectors of
+    # matrices would rearrange them in memory.
+    new_state, update_norm = jax.lax.platform_dependent(
+        *(finite, state, grads, batch_stats, metrics.pop("class_counts"), grad_norm),
+        cpu=functools.partial(_on_vectors, update),
+        default=update,
     )
-    new_state = jax.tree.map(lambda new, old: new.reshape(old.shape), new_state, state)
     run = jnp.where(finite, 0, state.nonfinite_run + 1)
     new_state = new_state.replace(step=state.step + 1, nonfinite_run=run)
 
@@ -201,6 +200,25 @@ def batch_gradients(
     return grads, (batch_stats, losses, metrics)
 
 
+def update_if_finite(
+    finite: jax.Array,
+    state: TrainState,
+    *given: Any,
+    optimizer: optax.GradientTransformationExtraArgs,
+    config: ConfigDict,
+) -> tuple[TrainState, jax.Array]:
+    """`updated_state` of the other arguments; or, if not `finite`, the state as it was, and 0."""
+    # A branch instead of a `where` for each leaf. With `where`, XLA computes scalars (norms, rates,
+    # the decay) again inside the update of every leaf, and compiles them with it.
+    return jax.lax.cond(
+        finite,
+        functools.partial(updated_state, optimizer=optimizer, config=config),
+        lambda state, *_: (state, jnp.zeros(())),
+        state,
+        *given,
+    )
+
+
 @jax.named_scope("updated_state")
 def updated_state(
     state: TrainState,
@@ -217,7 +235,7 @@ def updated_state(
     The step number is left as it was.
 
     Args:
-      state: before the step, its parameters and moments as vectors (`_as_vectors`).
+      state: before the step.
       grads: mean over all devices, a tree like `state.params`.
       batch_stats: the student's new batch statistics.
       counts: float32 [2, K], `class_alignment.class_counts` summed over all devices.
@@ -243,11 +261,20 @@ def updated_state(
     return new_state, norm(updates)
 
 
-def _as_vectors(state: TrainState) -> TrainState:
-    """Parameters and moments as vectors: XLA compiles one kernel for all leaves of one size."""
+def _on_vectors(
+    update: Callable[..., tuple[TrainState, jax.Array]],
+    finite: jax.Array,
+    state: TrainState,
+    grads: Any,
+    *given: Any,
+) -> tuple[TrainState, jax.Array]:
+    """Calls `update` with parameters, moments and gradients as vectors."""
+
+    def raveled(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.reshape(-1) if x.ndim > 1 else x, tree)
+
     names = ("params", "teacher_params", "opt_state")
-    return state.replace(**{name: _raveled(getattr(state, name)) for name in names})
-
-
-def _raveled(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.reshape(-1) if x.ndim > 1 else x, tree)
+    vectors = state.replace(**{name: raveled(getattr(state, name)) for name in names})
+    new_state, norm_of_update = update(finite, vectors, raveled(grads), *given)
+    reshaped = jax.tree.map(lambda new, old: new.reshape(old.shape), new_state, state)
+    return reshaped, norm_of_update

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rc2l_jax.models.extent import cell_mask
 from rc2l_jax.models.pixel_decoder import PixelDecoder
 from rc2l_jax.models.resnet import ResNet
-from rc2l_jax.models.transformer import TransformerDecoder
+from rc2l_jax.models.transformer import TransformerDecoder, image_seeds
 from rc2l_jax.structs import AXIS, Predictions
 
 # torch's default for a linear layer: uniform within 1 / sqrt(fan_in).
@@ -145,7 +145,10 @@ class MaskFormer(nn.Module):
           The predictions of each group.
         """
         mask = None if extent is None else cell_mask(extent, images.shape[1:3])
-        positions = jnp.arange(len(images)) if positions is None else positions
+        seeds = None
+        if train and self.dropout:
+            positions = jnp.arange(len(images)) if positions is None else positions
+            seeds = image_seeds(self.make_rng("dropout"), positions)
         features = self._backbone()(images, train=train, mask=mask)
         pixel_features = PixelDecoder(
             self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
@@ -160,7 +163,7 @@ class MaskFormer(nn.Module):
             num_layers=self.num_decoder_layers,
             dropout=self.dropout,
             name="transformer",
-        )(features[-1], query_embed, positions, train=train, mask=mask)  # [L, B, N, hidden_dim]
+        )(features[-1], query_embed, seeds, train=train, mask=mask)  # [L, B, N, hidden_dim]
 
         parts, start = [], 0
         for size, every_layer in groups:

@@ -8,6 +8,8 @@ a further LayerNorm, the next layer gets it without.
 
 from __future__ import annotations
 
+import zlib
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,50 +26,54 @@ _xavier_fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Dropout(nn.Module):
-    """Dropout that draws for each image by itself, from its position in the global batch.
+    """Dropout that draws for each image by itself, from the image's seed and the module's path.
 
-    So the number of devices changes nothing. Bits come from a hash of the position in the array,
-    which XLA computes where they are used. jax.random's would be written to memory, and each of its
-    calls takes about half a second to compile on a CPU.
+    So the number of devices changes nothing. Bits come from a hash of the place in the array, which
+    XLA computes where they are used. jax.random's would be written to memory, and each of its calls
+    takes about half a second to compile on a CPU.
 
     Attributes:
       rate: probability that an entry is set to zero.
-      train: False returns the input, and needs no rng stream.
+      train: False returns the input.
     """
 
     rate: float
     train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
-        """Drops entries and scales up the others; uses rng stream "dropout".
+    def __call__(self, x: jax.Array, seeds: jax.Array | None) -> jax.Array:
+        """Drops entries and scales up the others.
 
         Args:
           x: [B, ...].
-          positions: int32 [B], of the images in the global batch.
+          seeds: uint32 [B], from `image_seeds`; None where nothing is dropped.
         """
         if not self.train or self.rate == 0:
             return x
-        words = jax.random.key_data(self.make_rng("dropout"))
-        dropped = random_bits(words, positions, x.shape[1:]) < np.uint32(self.rate * 2**32)
+        own = np.uint32(zlib.crc32("/".join(self.path).encode()))
+        dropped = random_bits(seeds ^ own, x.shape[1:]) < np.uint32(self.rate * 2**32)
         return jnp.where(dropped, jnp.zeros_like(x), x / (1 - self.rate))
 
 
-def random_bits(words: jax.Array, positions: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def image_seeds(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """A seed for each of some images, uint32 [B], from a key and their positions, int32 [B]."""
+    words = jax.random.key_data(key)
+    return _mixed(_mixed(positions.astype(jnp.uint32) ^ words[0]) ^ words[-1])
+
+
+def random_bits(seeds: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Random bits for each of some images: uint32 [B, *shape].
 
     Args:
-      words: uint32 [2], a key's. Bits of different keys and positions are independent.
-      positions: int32 [B], of the images.
+      seeds: uint32 [B]. Bits of different seeds are independent.
       shape: of one image's bits; at most 2**32 numbers.
     """
-    seed = _mixed(_mixed(positions.astype(jnp.uint32) ^ words[0]) ^ words[1])
-    seed = seed.reshape(-1, *(1,) * len(shape))
+    seeds = _mixed(seeds).reshape(-1, *(1,) * len(shape))
     index, stride = jnp.zeros((1, *shape), jnp.uint32), 1
     for axis in range(len(shape), 0, -1):
         place = jax.lax.broadcasted_iota(jnp.uint32, (1, *shape), axis)
         index, stride = index + place * np.uint32(stride), stride * shape[axis - 1]
-    return _mixed(_mixed(index ^ seed) + words[0])
+    return _mixed(_mixed(index ^ seeds) + seeds)
 
 
 def _mixed(x: jax.Array) -> jax.Array:
@@ -97,7 +103,7 @@ class Attention(nn.Module):
         query: jax.Array,
         key: jax.Array,
         value: jax.Array,
-        positions: jax.Array,
+        seeds: jax.Array | None,
         *,
         train: bool,
         mask: jax.Array | None = None,
@@ -108,8 +114,8 @@ class Attention(nn.Module):
           query: [B, N, D].
           key: [B, P, D].
           value: [B, P, D].
-          positions: int32 [B], of the images in the global batch, for dropout.
-          train: whether to drop attention weights (rng stream "dropout").
+          seeds: uint32 [B], the images' seeds for dropout; None where nothing is dropped.
+          train: whether to drop attention weights.
           mask: bool [B, P], True for the keys to attend to; None for all.
 
         Returns:
@@ -121,7 +127,7 @@ class Attention(nn.Module):
         logits = jnp.einsum("bnhd,bphd->bhnp", query, key)
         if mask is not None:
             logits = jnp.where(mask[:, None, None], logits, jnp.finfo(logits.dtype).min)
-        weights = Dropout(self.dropout, train)(nn.softmax(logits), positions)
+        weights = Dropout(self.dropout, train)(nn.softmax(logits), seeds)
         out = jnp.einsum("bhnp,bphd->bnhd", weights, value)
         out = out.reshape(*out.shape[:2], dim)
         return nn.Dense(dim, kernel_init=_xavier, name="out")(out)
@@ -140,7 +146,7 @@ class DecoderLayer(nn.Module):
       num_heads: heads of both attentions.
       ffn_dim: hidden width of the feed-forward network.
       dropout: rate of every dropout.
-      train: whether to drop out (rng stream "dropout").
+      train: whether to drop out.
     """
 
     num_heads: int
@@ -155,7 +161,7 @@ class DecoderLayer(nn.Module):
         memory: jax.Array,
         query_position: jax.Array,
         memory_position: jax.Array,
-        positions: jax.Array,
+        seeds: jax.Array | None,
         memory_mask: jax.Array | None = None,
     ) -> jax.Array:
         """Applies the layer. Positions are added to queries and keys, never to values.
@@ -165,7 +171,7 @@ class DecoderLayer(nn.Module):
           memory: [B, P, D], the image's features.
           query_position: [N, D], learned codes of the queries.
           memory_position: [P, D] or [B, P, D], position codes of `memory`.
-          positions: int32 [B], of the images in the global batch, for dropout.
+          seeds: uint32 [B], the images' seeds for dropout; None where nothing is dropped.
           memory_mask: bool [B, P], False on padding; None if there is none.
 
         Returns:
@@ -173,7 +179,7 @@ class DecoderLayer(nn.Module):
         """
 
         def drop(x: jax.Array) -> jax.Array:
-            return Dropout(self.dropout, self.train)(x, positions)
+            return Dropout(self.dropout, self.train)(x, seeds)
 
         def add_norm(x: jax.Array, branch: jax.Array, name: str) -> jax.Array:
             norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
@@ -187,7 +193,7 @@ class DecoderLayer(nn.Module):
             mask: jax.Array | None = None,
         ) -> jax.Array:
             attention = Attention(self.num_heads, self.dropout, name=name)
-            return attention(query, key, value, positions, train=self.train, mask=mask)
+            return attention(query, key, value, seeds, train=self.train, mask=mask)
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(features, kernel_init=_xavier, name=name)
@@ -226,7 +232,7 @@ class TransformerDecoder(nn.Module):
         self,
         features: jax.Array,
         query_embed: jax.Array,
-        positions: jax.Array,
+        seeds: jax.Array | None,
         *,
         train: bool,
         mask: jax.Array | None = None,
@@ -237,8 +243,8 @@ class TransformerDecoder(nn.Module):
           features: [B, h5, w5, channels], res5. As in MaskFormer they are projected to width D
             unless they have it already.
           query_embed: float32 [N, D], the queries' learned positions. Their content starts at zero.
-          positions: int32 [B], of the images in the global batch, for dropout.
-          train: whether to drop out (rng stream "dropout").
+          seeds: uint32 [B], the images' seeds for dropout; None where nothing is dropped.
+          train: whether to drop out.
           mask: bool [B, h5, w5] from `extent.cell_mask`, where the images are; None if they fill
             the batch.
 
@@ -273,7 +279,7 @@ class TransformerDecoder(nn.Module):
                 dropout=self.dropout,
                 train=train,
                 name=f"layer{index}",
-            )(x, memory, query_embed, position, positions, memory_mask)
+            )(x, memory, query_embed, position, seeds, memory_mask)
             outputs.append(x)
         norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="output_norm")
         return norm(jnp.stack(outputs))

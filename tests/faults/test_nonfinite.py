@@ -39,8 +39,7 @@ def poisoned_step():
 
     def student_forward(model, params, state, images, keys, config):
         now["step"] = state.step
-        labeled, *strong = images
-        return forward(model, params, state, [poison(labeled, IMAGE), *strong], keys, config)
+        return forward(model, params, state, [poison(x, IMAGE) for x in images], keys, config)
 
     def unlabel_terms(*arguments):
         found = terms(*arguments)

@@ -116,11 +116,15 @@ def _focal_terms(logits: jax.Array, *, alpha: float, gamma: float) -> tuple[jax.
     # This is softplus(-x), by a subtraction instead of an exponential and a logarithm. For large x
     # rounding loses a value that is negligible beside other pixels' losses.
     miss_inside = miss_outside - logits
-    # The modulating factor (1 - p)^gamma is computed as exp(-gamma softplus(x)). This avoids the
-    # cancellation in 1 - p, and the infinite gradients that some gammas give where 1 - p is rounded
-    # to zero.
-    inside = alpha * jnp.exp(-gamma * miss_outside) * miss_inside
-    outside = (1.0 - alpha) * jnp.exp(-gamma * miss_inside) * miss_outside
+    if gamma >= 1 and float(gamma).is_integer():
+        p = jax.nn.sigmoid(logits)
+        easy_inside, easy_outside = (jax.lax.integer_pow(x, int(gamma)) for x in (1.0 - p, p))
+    else:
+        # The modulating factor (1 - p)^gamma is computed as exp(-gamma softplus(x)). This avoids
+        # the infinite gradients that such gammas give where 1 - p is rounded to zero.
+        easy_inside, easy_outside = (jnp.exp(-gamma * x) for x in (miss_outside, miss_inside))
+    inside = alpha * easy_inside * miss_inside
+    outside = (1.0 - alpha) * easy_outside * miss_outside
     return inside, outside
 
 
