@@ -55,6 +55,7 @@ class Accelerator(NamedTuple):
       bandwidth: bytes a second; None if not known.
       tflops: peak rates by dtype; empty if not known.
       description: text of a GPU's file; "" for a TPU.
+      chip_config: how a TPU's chips become devices.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Accelerator(NamedTuple):
     bandwidth: float
     tflops: dict[str, float]
     description: str
+    chip_config: str = "default"
 
 
 def main() -> None:
@@ -102,7 +104,10 @@ def find_accelerator(topology: str) -> Accelerator:
         if not shape:
             raise PlanError(f"{topology} has no shape: write {rates['example']}, for instance")
         memory, bandwidth = int(rates["memory_gib"] * GIB), rates["bandwidth_gb"] * GB
-        return Accelerator(kind, "tpu", topology, memory, bandwidth, rates["tflops"], "")
+        chip_config = rates.get("chip_config", "default")
+        return Accelerator(
+            kind, "tpu", topology, memory, bandwidth, rates["tflops"], "", chip_config
+        )
     if not file.is_file():
         examples = ", ".join(device["example"] for device in known.values())
         raise PlanError(f"topology {topology!r} is unknown; known are {examples}")
@@ -172,7 +177,9 @@ def find_devices(accelerator: Accelerator) -> list[Any]:
     try:
         if accelerator.platform == "tpu":
             description = topologies.get_topology_desc(
-                platform="tpu", topology_name=accelerator.shape
+                platform="tpu",
+                topology_name=accelerator.shape,
+                chip_config_name=accelerator.chip_config,
             )
         else:
             description = topologies.get_topology_desc(

@@ -179,6 +179,11 @@ def test_every_gpus_description_says_its_memory_and_bandwidth():
     assert plan.find_accelerator(f"{file}:4").shape == "4"  # a file of one's own
 
 
+def test_a_chip_of_two_cores_is_one_device():
+    assert plan.find_accelerator("v4:2x2x1").chip_config == "megacore"
+    assert plan.find_accelerator("v5e:2x2").chip_config == "default"
+
+
 @pytest.mark.parametrize(
     ("devices", "words"),
     [
