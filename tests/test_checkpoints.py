@@ -234,8 +234,11 @@ def test_how_a_run_is_evaluated_may_change(tmp_path):
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     config.eval.scales, config.eval.flip, config.eval_batch_size = (0.5, 1.0), True, 4
     changes = check_run_config(tmp_path, config, USED)
-    assert len(changes) == 1 + len(config.eval)
-    assert "eval.scales was [1.0] and is now [0.5, 1.0]" in changes
+    assert changes == [
+        "eval.flip was False and is now True",
+        "eval.scales was [1.0] and is now [0.5, 1.0]",
+        "eval_batch_size was 8 and is now 4",
+    ]
 
 
 def test_without_a_checkpoint_a_config_may_be_mended(tmp_path):

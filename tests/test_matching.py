@@ -26,7 +26,7 @@ WEIGHTS = {
 }
 
 # Compiled, as that takes a fraction of the time of running operation by operation.
-matching_cost = jax.jit(matching.matching_cost)
+matching_cost = jax.jit(matching.matching_cost, static_argnames="focal_gamma")
 assign = jax.jit(matching.assign, static_argnames="matcher")
 
 

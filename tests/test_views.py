@@ -17,21 +17,27 @@ from rc2l_jax.method.segments import label_map
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.method.teacher import teacher_segments
 from rc2l_jax.method.views import strong_view, weak_view
-from rc2l_jax.structs import VOID, Segments
+from rc2l_jax.structs import AXIS, VOID, Segments
 
 
-def views_of(state, batch, keys, model, config):
+def views_of(state, batch, model, config, pseudo=None):
     """The weak view, the strong view and the latter's segments, as the training step makes them.
 
-    If `model` is None, the teacher is not run: `state` is then the segments that it predicts.
+    With `pseudo`, the segments that the teacher predicts, the teacher is not run.
     """
-    weak = weak_view(batch, keys, config)
-    if model is None:
-        pseudo = state
-    else:
-        pseudo = teacher_segments(state, weak, batch.unlabeled_valid, model, config).segments
-    strong, target = strong_view(batch, weak, pseudo, keys, config)
-    return SimpleNamespace(weak=weak, strong=strong, segments=target.segments)
+
+    def views(batch, pseudo):
+        keys = step_keys(state, batch)
+        weak = weak_view(batch, keys, config)
+        if pseudo is None:
+            pseudo = teacher_segments(state, weak, batch.unlabeled_valid, model, config).segments
+        strong, target = strong_view(batch, weak, pseudo, keys, config)
+        return weak, strong, target.segments
+
+    one_device = jax.tree.map(lambda x: x[None], (batch, pseudo))
+    found = jax.pmap(views, axis_name=AXIS)(*one_device)
+    weak, strong, segments = jax.tree.map(lambda x: np.asarray(x[0]), found)
+    return SimpleNamespace(weak=weak, strong=strong, segments=segments)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +49,7 @@ def segments_of():
         config = tiny.config(pseudo__mask_threshold=0.5, pseudo__uncovered=uncovered)
         model, _, state = create_train_state(config)
         batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
-        keys = step_keys(state, batch, jnp.int32(0))
-        got = jax.jit(lambda: views_of(state, batch, keys, model, config).segments)()
-        return jax.tree.map(np.asarray, got)
+        return views_of(state, batch, model, config).segments
 
     return run
 
@@ -81,8 +85,7 @@ def test_image_segments_and_padding_are_cut_alike(uncovered):
     )
     batch = jax.tree.map(jnp.asarray, batch)
     state = SimpleNamespace(key=jax.random.key(0), step=jnp.int32(3))
-    keys = step_keys(state, batch, jnp.int32(0))
-    got = views_of(weak, batch, keys, None, config)
+    got = views_of(state, batch, None, config, pseudo=weak)
 
     mine, strong = (np.asarray(x)[:, ::4, ::4] for x in (got.weak, got.strong))
     # [B, B, h, w]: which image a pixel comes from. Images are noise, so that no two are alike.
@@ -100,8 +103,7 @@ def test_an_image_of_which_the_teacher_says_nothing_is_no_evidence(uncovered):
     config = tiny.config(pseudo__min_area=1_000_000, pseudo__uncovered=uncovered)
     model, _, state = create_train_state(config)
     batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
-    keys = step_keys(state, batch, jnp.int32(0))
-    got = jax.jit(lambda: views_of(state, batch, keys, model, config).segments)()
+    got = views_of(state, batch, model, config).segments
     assert not got.valid.any() and not got.known.any()
 
 
