@@ -141,6 +141,7 @@ def prepare(accelerator: Accelerator) -> None:
             raise PlanError(f"package {module.split('.')[0]} is missing: {INSTALL}")
     if accelerator.platform == "tpu":
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is there to be locked
         return
     versions = {name: metadata.version(name) for name in ("jax", "jax-cuda12-plugin")}
     if len(set(versions.values())) > 1:
