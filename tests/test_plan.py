@@ -1,4 +1,4 @@
-"""benchmarks/plan.py and program.py: what XLA plans for accelerators that are not there."""
+"""benchmarks/plan.py and what it uses: what XLA plans for accelerators that are not there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from faults.runs import ROOT
 
 from benchmarks import plan
+from benchmarks.accelerators import GPUS, PlanError, find_accelerator, found, prepare
 from benchmarks.program import (
     Program,
     array_bytes,
@@ -158,30 +159,30 @@ def test_the_part_names_are_those_of_the_step():
     ],
 )
 def test_unknown_topologies_are_refused_in_one_line(topology, words):
-    with pytest.raises(plan.PlanError, match=words) as error:
-        plan.find_accelerator(topology)
+    with pytest.raises(PlanError, match=words) as error:
+        find_accelerator(topology)
     assert "\n" not in str(error.value)
 
 
 def test_a_description_that_is_none_is_refused(tmp_path):
     file = tmp_path / "mine.txtpb"
     file.write_text("# my GPU\ngpu_device_info { core_count: 3 }\n")
-    with pytest.raises(plan.PlanError, match=f"{file} does not describe a GPU: it lacks"):
-        plan.find_accelerator(str(file))
+    with pytest.raises(PlanError, match=f"{file} does not describe a GPU: it lacks"):
+        find_accelerator(str(file))
 
 
 def test_every_gpus_description_says_its_memory_and_bandwidth():
-    for file in sorted(plan.GPUS.glob("*.txtpb")):
-        gpu = plan.find_accelerator(file.stem)
+    for file in sorted(GPUS.glob("*.txtpb")):
+        gpu = find_accelerator(file.stem)
         assert gpu.platform == "cuda" and gpu.tflops["float32"] > 10
         assert 15 * 2**30 < gpu.memory < 81 * 2**30
         assert 0.8e12 < gpu.bandwidth < 4e12
-    assert plan.find_accelerator(f"{file}:4").shape == "4"  # a file of one's own
+    assert find_accelerator(f"{file}:4").shape == "4"  # a file of one's own
 
 
 def test_a_chip_of_two_cores_is_one_device():
-    assert plan.find_accelerator("v4:2x2x1").chip_config == "megacore"
-    assert plan.find_accelerator("v5e:2x2").chip_config == "default"
+    assert find_accelerator("v4:2x2x1").chip_config == "megacore"
+    assert find_accelerator("v5e:2x2").chip_config == "default"
 
 
 @pytest.mark.parametrize(
@@ -193,16 +194,16 @@ def test_a_chip_of_two_cores_is_one_device():
 )
 def test_batches_that_do_not_fit_are_refused_in_one_line(devices, words):
     arguments = argparse.Namespace(config=ROOT / "configs/shapes.py", set=[], evaluation=False)
-    with pytest.raises(plan.PlanError, match=words) as error:
-        plan.read_config(arguments, plan.find_accelerator("v5e:2x2"), devices)
+    with pytest.raises(PlanError, match=words) as error:
+        plan.read_config(arguments, find_accelerator("v5e:2x2"), devices)
     assert "\n" not in str(error.value)
 
 
 def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr(plan, "_found", lambda module: False)
+    monkeypatch.setattr("benchmarks.accelerators.found", lambda module: False)
     for topology, package in (("v5e:2x2", "libtpu"), ("h100", "jax_cuda12_plugin")):
-        with pytest.raises(plan.PlanError, match=rf"{package} is missing: pip install -r require"):
-            plan.prepare(plan.find_accelerator(topology))
+        with pytest.raises(PlanError, match=rf"{package} is missing: pip install -r require"):
+            prepare(find_accelerator(topology))
 
 
 def planned(topology: str, *more: str) -> str:
@@ -230,7 +231,7 @@ def summary(text: str) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not plan._found("libtpu"), reason="libtpu is missing (requirements-plan.txt)")
+@pytest.mark.skipif(not found("libtpu"), reason="libtpu is missing (requirements-plan.txt)")
 def test_a_step_on_four_tpu_chips():
     text = planned("v5e:2x2", "--breakdown")
     assert "TPU v5" in text.splitlines()[0]
@@ -245,7 +246,7 @@ def test_a_step_on_four_tpu_chips():
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not plan._found("jax_cuda12_plugin"),
+    not found("jax_cuda12_plugin"),
     reason="the CUDA plug-in is missing (requirements-plan.txt)",
 )
 @pytest.mark.parametrize("more", [(), ("--evaluation",)])
