@@ -195,8 +195,6 @@ def figures(
     flops = cost.get("flops") or programs.library_flops(instructions)
     counted = cost.get("bytes accessed", 0.0)
     traffic = sum(x.traffic * x.times for x in instructions)
-    # On a TPU much data stays in the chip's fast memory, of which only XLA's own count knows.
-    bytes_moved = counted if accelerator.platform == "tpu" and counted else traffic
     rate = accelerator.tflops.get(config.dtype)
     arithmetic = f"{flops / rate / 1e9:.1f} ms at {rate:g} TFLOP/s" if rate else "no rate known"
     calls, fusions = programs.kernels(instructions)
@@ -211,12 +209,15 @@ def figures(
         ("  temporaries", f"{memory.temp_size_in_bytes / GIB:.2f} GiB"),
         ("arithmetic", f"{flops / 1e12:.2f} TFLOP"),
         ("  time at least", arithmetic),
-        ("traffic, operands and results", f"{traffic / GB:.1f} GB"),
-        ("traffic, XLA's count", f"{counted / GB:.1f} GB" if counted else "-"),
+        ("traffic with the memory", f"{traffic / GB:.1f} GB"),
         (
             "  time at least",
-            f"{1000 * bytes_moved / accelerator.bandwidth:.1f} ms at "
+            f"{1000 * traffic / accelerator.bandwidth:.1f} ms at "
             f"{accelerator.bandwidth / GB:,.0f} GB/s",
+        ),
+        (
+            "  XLA's count, the chip's own memory included",
+            f"{counted / GB:.1f} GB" if counted else "-",
         ),
         ("library calls + fusions", f"{calls:,} + {fusions:,}"),
         ("host callbacks", str(programs.host_callbacks(instructions))),
@@ -225,7 +226,7 @@ def figures(
     for kind, number in sorted(programs.products(program, instructions).items()):
         rows.append((kind, str(number)))
     summary = (
-        f"peak: {peak / GIB:.2f} GiB, bytes: {bytes_moved / GB:.1f} GB, kernels: {calls + fusions}"
+        f"peak: {peak / GIB:.2f} GiB, bytes: {traffic / GB:.1f} GB, kernels: {calls + fusions}"
     )
     return rows, summary
 

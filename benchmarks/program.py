@@ -1,9 +1,9 @@
 """Reads the optimised program that XLA compiled (`compiled.as_text()`): what runs, and its traffic.
 
-Traffic is counted by instruction: each reads its operands and writes its result once. This is an
-upper bound where an instruction reads only a part of an operand, and where an operand stays in a
-cache. A loop counts as often as it runs, where XLA knows how often, and of a conditional's branches
-the one with the most traffic counts.
+Traffic is that with a device's memory, counted by instruction: each reads its operands and writes
+its result once. A TPU's own fast memory is left out. This is an upper bound where an instruction
+reads only a part of an operand, and where an operand stays in a cache. A loop counts as often as it
+runs, where XLA knows how often, and of a conditional's branches the one with the most traffic.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ class Program:
             names = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
             operands = tuple(types.get(name, "") for name in names)
             traffic = sum(map(array_bytes, (result, *operands)))
+            if op in ("copy-start", "slice-start"):
+                traffic = _moved(result)
             origin = _OP_NAME.search(line)
             source = origin.group(1) if origin else ""
             yield Instruction(op, result, times, operands, traffic, source, line)
@@ -152,13 +154,24 @@ class Program:
         return self.computations.get(found.group(1), []) if found else [instruction.text]
 
 
-def array_bytes(text: str) -> int:
-    """Bytes of all arrays of a type, those in a TPU's own fast memory left out."""
+def array_bytes(text: str, everywhere: bool = False) -> int:
+    """Bytes of all arrays of a type; those in a TPU's own fast memory only if `everywhere`."""
     return sum(
         _BYTES[dtype] * math.prod(_sides(sides))
         for dtype, sides, layout in _ARRAY.findall(text)
-        if "S(1)" not in layout
+        if everywhere or "S(1)" not in layout
     )
+
+
+def _moved(result: str) -> int:
+    """Bytes that a transfer reads and writes outside of a TPU's own fast memory.
+
+    Args:
+      result: its type, which begins with the whole array that it reads from, and what it writes.
+    """
+    ends = _ARRAY.findall(result)[:2]
+    size = min(_BYTES[dtype] * math.prod(_sides(sides)) for dtype, sides, _ in ends)
+    return size * sum("S(1)" not in layout for _, _, layout in ends)
 
 
 def _sides(text: str) -> list[int]:
@@ -184,7 +197,8 @@ def collectives(instructions: list[Instruction]) -> dict[str, tuple[int, int]]:
         kind = x.op.removesuffix("-start")
         if kind in COLLECTIVES:
             runs, size = found.get(kind, (0, 0))
-            sent = array_bytes(x.result) // (2 if x.op.endswith("-start") else 1)
+            halves = 2 if x.op.endswith("-start") else 1  # what is sent and what is received
+            sent = array_bytes(x.result, everywhere=True) // halves
             found[kind] = runs + x.times, size + x.times * sent
     return found
 

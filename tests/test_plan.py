@@ -95,6 +95,13 @@ def test_a_program_is_read():
 def test_a_tpus_own_memory_is_no_traffic():
     assert array_bytes("bf16[32,3]{1,0:T(8,128)(2,1)}") == 32 * 3 * 2
     assert array_bytes("(f32[10]{0:T(128)S(1)}, u8[5]{0})") == 5
+    for here, there, sides in (("{0:S(1)}", "{0}", 1), ("{0}", "{0}", 2), ("{0}", "{0:S(1)}", 1)):
+        text = f"""ENTRY %main (x: f32[100]) -> f32[10] {{
+  %x = f32[100]{there} parameter(0)
+  %s = ((f32[100]{there}), f32[10]{here}, s32[]) slice-start(%x), slice={{[0:10]}}
+  %d = f32[10]{here} slice-done(%s)
+}}"""
+        assert [x.traffic for x in Program(text).instructions()] == [sides * 10 * 4]
 
 
 def test_convolutions_have_the_same_operations_forward_and_backward():
