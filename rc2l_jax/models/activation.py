@@ -60,13 +60,10 @@ def _two_uses_backward(saved: None, gradients: tuple[jax.Array, jax.Array]) -> t
 two_uses.defvjp(_two_uses_forward, _two_uses_backward)
 
 
-@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """Max-pooling over 3 x 3 pixels with stride 2 and padding 1, as torch pads.
 
-    Where several pixels of a window are largest, the first one gets the gradient, as in torch. It
-    is remembered as a number of 8 bits. XLA's own gradient looks for it again, in float32 and with
-    32-bit indices.
+    Where several pixels of a window are largest, the first one gets the gradient, as in torch.
 
     Args:
       x: [B, h, w, channels].
@@ -74,6 +71,19 @@ def max_pool(x: jax.Array) -> jax.Array:
     Returns:
       [B, ceil(h / 2), ceil(w / 2), channels].
     """
+
+    def by_xla(x: jax.Array) -> jax.Array:
+        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+    # A TPU has an instruction for XLA's gradient. Elsewhere it looks for the largest pixels again,
+    # in float32 and with 32-bit indices.
+    return jax.lax.platform_dependent(x, tpu=by_xla, default=_max_pool)
+
+
+@jax.custom_vjp
+def _max_pool(x: jax.Array) -> jax.Array:
+    """As `max_pool`. The place of a window's largest pixel is remembered as a number of 8 bits."""
     return _max_pool_forward(x)[0]
 
 
@@ -124,4 +134,4 @@ def _max_pool_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) 
     return (whole[:, :height, :width],)
 
 
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
