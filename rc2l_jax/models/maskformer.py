@@ -119,7 +119,7 @@ class MaskFormer(nn.Module):
         Raises:
           ValueError: on an unknown backbone, stem or norm, or widths that do not fit.
         """
-        groups = ((len(images), every_layer),)
+        groups = ((images.shape[0], every_layer),)  # a number that an export may leave open
         return self.predict_groups(images, groups, train=train, extent=extent)[0]
 
     @nn.compact
@@ -169,7 +169,8 @@ class MaskFormer(nn.Module):
         parts, start = [], 0
         for size, every_layer in groups:
             first = 0 if every_layer else self.num_decoder_layers - 1
-            parts.append((first, slice(start, start + size)))
+            images_of = slice(start, start + size) if len(groups) > 1 else slice(None)
+            parts.append((first, images_of))
             start += size
         # One call of each head for all groups, on rows [R, hidden_dim].
         rows = jnp.concatenate([queries[i:, g].reshape(-1, self.hidden_dim) for i, g in parts])
@@ -187,11 +188,12 @@ class MaskFormer(nn.Module):
         for first, images_of in parts:
             shape = queries[first:, images_of].shape[:-1]
             end = start + math.prod(shape)
+            of_rows = slice(start, end) if len(groups) > 1 else slice(None)
             predictions.append(
                 Predictions(
-                    class_logits=class_logits[start:end].reshape(*shape, -1),
+                    class_logits=class_logits[of_rows].reshape(*shape, -1),
                     mask_logits=mask_products(
-                        mask_embed[start:end].reshape(*shape, -1), pixel_features[images_of]
+                        mask_embed[of_rows].reshape(*shape, -1), pixel_features[images_of]
                     ),
                     pixel_features=pixel_features[images_of].astype(jnp.float32),
                 )
