@@ -28,7 +28,7 @@ class Accelerator(NamedTuple):
       platform: "tpu" or "cuda".
       shape: a TPU's topology, such as "v5e:2x2"; for GPUs how many of them.
       memory: bytes of a device.
-      bandwidth: bytes a second; None if not known.
+      bandwidth: bytes a second.
       tflops: peak rates by dtype; empty if not known.
       description: text of a GPU's file; "" for a TPU.
       chip_config: how a TPU's chips become devices.

@@ -27,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import bench
+from benchmarks import program as programs
 from benchmarks.accelerators import (
     GB,
     GIB,
@@ -36,6 +37,7 @@ from benchmarks.accelerators import (
     find_devices,
     prepare,
 )
+from benchmarks.memory import memory_plan
 
 LARGEST = 20  # instructions that --breakdown shows
 
@@ -144,8 +146,6 @@ def lower_evaluation(config: Any, devices: Sequence[Any]) -> Any:
 
 def show(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     """Compiles and prints the table."""
-    from benchmarks import program as programs
-
     devices = find_devices(accelerator)
     config = read_config(arguments, accelerator, len(devices))
     lower = lower_evaluation if arguments.evaluation else lower_training
@@ -182,15 +182,9 @@ def figures(
     instructions: list[Any],
 ) -> tuple[list[tuple[str, str]], str]:
     """The rows of the table, and its last line."""
-    from benchmarks import program as programs
-
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    peak = getattr(memory, "peak_memory_in_bytes", 0) or (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+    planned = memory_plan(compiled)
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or planned["total"]
     # XLA tells neither of a GPU's program.
     flops = cost.get("flops") or programs.library_flops(instructions)
     counted = cost.get("bytes accessed", 0.0)
@@ -205,8 +199,8 @@ def figures(
     rows = [
         ("matcher, activations", f"{config.matcher}, {config.dtype}"),
         ("peak memory", f"{peak / GIB:.2f} of {accelerator.memory / GIB:.0f} GiB"),
-        ("  arguments", f"{memory.argument_size_in_bytes / GIB:.2f} GiB"),
-        ("  temporaries", f"{memory.temp_size_in_bytes / GIB:.2f} GiB"),
+        ("  arguments", f"{planned['argument'] / GIB:.2f} GiB"),
+        ("  temporaries", f"{planned['temp'] / GIB:.2f} GiB"),
         ("arithmetic", f"{flops / 1e12:.2f} TFLOP"),
         ("  time at least", arithmetic),
         ("traffic with the memory", f"{traffic / GB:.1f} GB"),
@@ -233,8 +227,6 @@ def figures(
 
 def show_breakdown(instructions: list[Any]) -> None:
     """Prints traffic by part, and the instructions that move the most."""
-    from benchmarks import program as programs
-
     total = sum(x.traffic * x.times for x in instructions)
     rows = [
         (part, f"{size / GB:.2f}", f"{100 * size / total:.1f} %", str(number))

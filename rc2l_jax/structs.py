@@ -137,6 +137,21 @@ class TrainState:
     nonfinite_run: jax.Array
 
 
+def merge_layers(x: jax.Array) -> jax.Array:
+    """[L, B, N, *rest] to [B, L * N, *rest]: each image's queries of all layers, one after another.
+
+    It is also the order in which the network computes mask logits, so that nothing moves in memory.
+    """
+    layers, images, queries, *rest = x.shape
+    return jnp.moveaxis(x, 0, 1).reshape(images, layers * queries, *rest)
+
+
+def split_layers(x: jax.Array, layers: int) -> jax.Array:
+    """The inverse of `merge_layers`: [B, L * N, *rest] to [L, B, N, *rest]."""
+    images, merged, *rest = x.shape
+    return jnp.moveaxis(x.reshape(images, layers, merged // layers, *rest), 1, 0)
+
+
 def gather_queries(per_query: jax.Array, assignment: Assignment) -> jax.Array:
     """Picks the values of each slot's matched query: [..., N, *rest] -> [..., M, *rest]."""
     index = assignment.query

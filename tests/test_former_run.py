@@ -11,10 +11,10 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+from trained import unpack
 
 from rc2l_jax.reports.history import read_evaluations
 
@@ -42,9 +42,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    with zipfile.ZipFile(Path(__file__).with_name("former_run.zip")) as archive:
-        archive.extractall(tmp_path / "run")
-    return tmp_path / "run"
+    return unpack(tmp_path / "run")
 
 
 def python(*arguments: str) -> str:

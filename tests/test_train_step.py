@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,15 +18,12 @@ import numpy as np
 import optax
 import pytest
 import tiny
-from etils import epath
+import trained as trained_run
 
-from data.shapes import drawing
 from rc2l_jax.method import train_step
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.method.train_step import total_loss
-from rc2l_jax.run.checkpoints import Checkpoints
-from rc2l_jax.run.stored_config import run_config
-from rc2l_jax.structs import AXIS, Batch
+from rc2l_jax.structs import AXIS
 from rc2l_jax.training.averages import summarize
 from rc2l_jax.training.devices import parallel_train_step, replicate
 
@@ -123,47 +119,20 @@ def test_continuing_from_a_copied_state_is_bit_identical(setup):
 
 
 class Trained(Setup):
-    """The whole method, going on from a trained network; an untrained one is near ties everywhere.
-
-    Batches are drawn images, eight of each kind.
-    """
+    """The whole method, going on from a trained network, with eight drawn images of each kind."""
 
     def __init__(self, run: Path):
-        config = run_config(epath.Path(run))
-        config.update_from_flattened_dict(
-            {
-                "num_steps": 120_000,
-                "learning_rate": 1e-4,
-                "batch_size": 8,
-                "unlabeled_batch_size": 8,
-                "matcher": "host",
-                "model.dropout": 0.1,
-                "strong_color": "jitter",
-                "pseudo.pixel_threshold": 0.3,
-            }
-        )
-        self.config = config
-        self.model, self.optimizer, state = create_train_state(config)
-        with Checkpoints(epath.Path(run)) as checkpoints:
-            self.initial, _ = checkpoints.restore(state)
-        self.step = parallel_train_step(self.model, self.optimizer, config)
+        self.config, self.model, self.optimizer, self.initial = trained_run.restore(run, images=8)
+        self.step = parallel_train_step(self.model, self.optimizer, self.config)
 
     def batch(self, num_devices: int, seed: int):
-        size = self.config.data.crop_size
-        drawn = [drawing.draw(0, "train", 16 * seed + i, size) for i in range(16)]
-        image, label = (np.stack(part) for part in zip(*drawn))
-        valid = np.ones(label.shape, bool)
-        whole = (image[:8], label[:8], valid[:8], image[8:], valid[8:], label[8:])
-        shape = (num_devices, 8 // num_devices)
-        return Batch(*(x.reshape(*shape, *x.shape[1:]) for x in whole))
+        whole = trained_run.batch(self.config, seed)
+        return jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), whole)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Trained:
-    folder = tmp_path_factory.mktemp("former")
-    with zipfile.ZipFile(ROOT / "tests" / "former_run.zip") as archive:
-        archive.extractall(folder)
-    return Trained(folder)
+    return Trained(trained_run.unpack(tmp_path_factory.mktemp("former")))
 
 
 # `faults/test_processes.py` has more devices, more steps and several processes.
@@ -320,7 +289,7 @@ def test_the_student_sees_the_labelled_images_and_the_strong_views(monkeypatch):
     config = tiny.config(data__color=False)
     batch = jax.tree.map(lambda x: jnp.asarray(x[0]), tiny.batch(1))
     shown = jnp.full(batch.unlabeled_image.shape, 7.0)
-    monkeypatch.setattr(train_step, "step_keys", lambda *_: None)
+    monkeypatch.setattr(train_step, "step_keys", lambda *_: SimpleNamespace(color=None))
     monkeypatch.setattr(train_step, "weak_view", lambda *_: shown + 1)
     monkeypatch.setattr(train_step, "teacher_segments", lambda *_: SimpleNamespace(segments=None))
     monkeypatch.setattr(train_step, "strong_view", lambda *_: (shown, None))

@@ -10,7 +10,16 @@ from rc2l_jax.method.losses import region
 from rc2l_jax.method.losses.supervised import supervised_loss
 from rc2l_jax.method.matching import assign, matching_cost
 from rc2l_jax.method.segments import at_mask_grid, merge_same_class
-from rc2l_jax.structs import AXIS, Assignment, Mean, Predictions, Segments, gather_queries
+from rc2l_jax.structs import (
+    AXIS,
+    Assignment,
+    Mean,
+    Predictions,
+    Segments,
+    gather_queries,
+    merge_layers,
+    split_layers,
+)
 
 # Loss terms by name, each as (sum [L], count [L]) over the decoder layers.
 Terms = dict[str, Mean]
@@ -58,24 +67,15 @@ def _part(assignment: Assignment, start: int, shape: tuple[int, int, int]) -> As
     """The assignment [L, B, M] = `shape` of the cost matrices from number `start` on."""
     layers, images, slots = shape
     rows = slice(start, start + layers * images)
-    return jax.tree.map(
-        lambda x: x[rows, :slots].reshape(layers, images, slots),
-        assignment,
-    )
+    return jax.tree.map(lambda x: x[rows, :slots].reshape(shape), assignment)
 
 
 def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> jax.Array:
     """Cost matrices of all layers and images: float32 [L, B, N, M]."""
     targets = at_mask_grid(segments, predictions.mask_logits.shape[-2:])
-    layers, images, queries = predictions.class_logits.shape[:3]
-
-    def merged(x: jax.Array) -> jax.Array:
-        """[L, B, N, ...] to [B, L * N, ...]: all layers are compared with the same segments."""
-        return jnp.moveaxis(x, 0, 1).reshape(images, layers * queries, *x.shape[3:])
-
-    cost = matching_cost(
-        merged(predictions.class_logits),
-        merged(predictions.mask_logits),
+    cost = matching_cost(  # all layers are compared with the same segments
+        merge_layers(predictions.class_logits),
+        merge_layers(predictions.mask_logits),
         targets,
         class_weight=config.match.class_weight,
         focal_weight=config.match.focal_weight,
@@ -83,7 +83,7 @@ def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> 
         focal_alpha=config.loss.focal_alpha,
         focal_gamma=config.loss.focal_gamma,
     )
-    return jnp.moveaxis(cost.reshape(images, layers, queries, -1), 1, 0)
+    return split_layers(cost, len(predictions.class_logits))
 
 
 @jax.named_scope("label_loss")

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.structs import merge_layers, split_layers
+
 
 @jax.custom_vjp
 def mask_products(mask_embed: jax.Array, pixel_features: jax.Array) -> jax.Array:
@@ -26,12 +28,10 @@ def mask_products(mask_embed: jax.Array, pixel_features: jax.Array) -> jax.Array
 
 
 def _mask_products(mask_embed: jax.Array, pixel_features: jax.Array) -> jax.Array:
-    layers, batch, queries, _ = mask_embed.shape
     # One product for each image, with the layers' queries as rows: the result has the image's
     # pixels innermost, as losses read it, and nothing need be transposed.
-    rows = jnp.moveaxis(mask_embed, 0, 1).reshape(batch, layers * queries, -1)
-    logits = _full_product("bqc,bhwc->bqhw", rows, pixel_features)
-    return jnp.moveaxis(logits.reshape(batch, layers, queries, *logits.shape[2:]), 1, 0)
+    logits = _full_product("bqc,bhwc->bqhw", merge_layers(mask_embed), pixel_features)
+    return split_layers(logits, len(mask_embed))
 
 
 def _mask_products_forward(mask_embed: jax.Array, pixel_features: jax.Array) -> tuple:
@@ -40,14 +40,11 @@ def _mask_products_forward(mask_embed: jax.Array, pixel_features: jax.Array) -> 
 
 def _mask_products_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     mask_embed, pixel_features = saved
-    layers, batch, queries, _ = mask_embed.shape
-    gradient = jnp.moveaxis(gradient.astype(mask_embed.dtype), 0, 1)
-    gradient = gradient.reshape(batch, layers * queries, *gradient.shape[3:])
-    rows = jnp.moveaxis(mask_embed, 0, 1).reshape(batch, layers * queries, -1)
     dtype = mask_embed.dtype
-    of_rows = _full_product("bqhw,bhwc->bqc", gradient, pixel_features, dtype)
-    of_features = _full_product("bqhw,bqc->bhwc", gradient, rows, dtype)
-    return jnp.moveaxis(of_rows.reshape(batch, layers, queries, -1), 1, 0), of_features
+    gradient = merge_layers(gradient.astype(dtype))
+    of_embed = _full_product("bqhw,bhwc->bqc", gradient, pixel_features, dtype)
+    of_features = _full_product("bqhw,bqc->bhwc", gradient, merge_layers(mask_embed), dtype)
+    return split_layers(of_embed, len(mask_embed)), of_features
 
 
 mask_products.defvjp(_mask_products_forward, _mask_products_backward)

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import base
+from data.errors import counted
 from rc2l_jax.run.config_values import CHOICES, MULTIPLES_OF_32, NOT_EMPTY, POSITIVE, RANGES
 
 
@@ -194,7 +195,7 @@ def _device_problems(values: dict[str, Any], num_devices: int) -> list[str]:
     """
     semi, accumulate = values["unsup_weight"] > 0, max(values["accumulate_steps"], 1)
     parts = num_devices * accumulate
-    shares = _counted(num_devices, "device")
+    shares = counted(num_devices, "device")
     if accumulate > 1:
         shares = f"the {parts} parts of {shares} times accumulate_steps = {accumulate}"
     problems = []
@@ -233,7 +234,3 @@ def _device_counts(size: int, accumulate: int) -> str:
     most = size // accumulate
     counts = [str(n) for n in range(1, most + 1) if most % n == 0]
     return f", or one of {', '.join(counts)} devices"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number > 1 else "")

@@ -121,16 +121,12 @@ def differing_keys(stored: Mapping[str, Any], config: ConfigDict) -> dict[str, t
     A key of `configs/base.py` that the stored config lacks did not exist then. It has its default,
     which is how runs were before.
     """
-    old, new, default = (dotted(_plain(x)) for x in (stored, config.to_dict(), base.get_config()))
-    old = {key: value for key, value in default.items() if key in new} | old
+    new, default = (
+        dotted(json.loads(json.dumps(x.to_dict()))) for x in (config, base.get_config())
+    )
+    old = {key: value for key, value in default.items() if key in new} | dotted(stored)
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _plain(config: ConfigDict | Mapping[str, Any]) -> Any:
-    """A config as JSON keeps it."""
-    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    return json.loads(json.dumps(values))
 
 
 def check_run_config(

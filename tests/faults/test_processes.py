@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -28,53 +27,33 @@ from faults.runs import (
     printed_losses,
     saved_steps,
 )
+from trained import unpack
 
 STEPS = 20
 IMAGES = 16  # of each kind
-# The whole method, with the host callback and without TensorFlow, to save time. It goes on from a
-# trained network: one that is not trained is near ties everywhere, and rounding would choose.
-# Learning rates are the paper's. Larger ones make rounding grow faster from step to step.
+# The whole method, with the host callback and without TensorFlow, to save time.
 WORKER = f"""
-import json, sys
+import sys
 import jax
 port, index, count, output, run, accumulate = *map(int, sys.argv[1:4]), *sys.argv[4:]
 if count > 1:
     from rc2l_jax.run import distributed
     distributed.initialize(f"localhost:{{port}}", count, index)
 import numpy as np
-from etils import epath
-from data.shapes import drawing
-from rc2l_jax.method.state import create_train_state
-from rc2l_jax.run.checkpoints import Checkpoints
-from rc2l_jax.run.stored_config import run_config
-from rc2l_jax.structs import Batch
+import trained
 from rc2l_jax.training.averages import summarize
 from rc2l_jax.training.devices import parallel_train_step, replicate
 
-config = run_config(epath.Path(run))
 number = {IMAGES} * int(accumulate)
-config.update_from_flattened_dict({{
-    "num_steps": 120_000, "batch_size": number, "unlabeled_batch_size": number,
-    "accumulate_steps": int(accumulate), "matcher": "host", "model.dropout": 0.1,
-    "learning_rate": 1e-4, "strong_color": "jitter", "pseudo.pixel_threshold": 0.3,
-}})
-model, optimizer, state = create_train_state(config)
-with Checkpoints(epath.Path(run)) as checkpoints:
-    state, _ = checkpoints.restore(state)
+config, model, optimizer, state = trained.restore(run, number, accumulate_steps=int(accumulate))
 flat = lambda tree: np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(tree)])
 first = flat(state.params)
 state = replicate(state)
 step = parallel_train_step(model, optimizer, config)
 local, losses = jax.local_device_count(), []
 
-def images(start):
-    drawn = [drawing.draw(0, "train", start + i, config.data.crop_size) for i in range(number)]
-    image, label = (np.stack(part) for part in zip(*drawn))
-    return image, label, np.ones(label.shape, bool)
-
 for i in range({STEPS}):
-    (image, label, valid), other = images(2 * number * i), images(2 * number * i + number)
-    whole = Batch(image, label, valid, other[0], other[2], other[1])
+    whole = trained.batch(config, i)
     share = number // count
     batch = jax.tree.map(
         lambda x: x[index * share :][:share].reshape(local, share // local, *x.shape[1:]), whole
@@ -92,8 +71,7 @@ if index == 0:
 @pytest.fixture(scope="module")
 def train_together(tmp_path_factory) -> Callable[..., dict[str, np.ndarray]]:
     folder = tmp_path_factory.mktemp("together")
-    with zipfile.ZipFile(ROOT / "tests" / "former_run.zip") as archive:
-        archive.extractall(folder / "run")
+    unpack(folder / "run")
 
     @functools.cache
     def train(processes: int, devices: int, accumulate: int) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from rc2l_jax.method.losses.mask import dice_loss, focal_loss
-from rc2l_jax.structs import Assignment, Segments
+from rc2l_jax.structs import Assignment, Segments, merge_layers, split_layers
 
 # A lot is the slots compared at once: twice the number of images, and at least this many. That is
 # enough to keep a device busy, and few enough that the last, partly empty lot costs little.
@@ -87,8 +87,7 @@ def _forward(
     lot = min(max(_FEWEST_SLOTS, 2 * images), len(slots.used))
     # Fills up the last lot; the slots added are not in use.
     slots = jax.tree.map(lambda x: jnp.pad(x, (0, -len(x) % lot)), slots)
-
-    rows = _as_rows(mask_logits)
+    merged = merge_layers(mask_logits)
 
     def losses(logits: jax.Array, masks: jax.Array, known: jax.Array) -> tuple:
         full = upsample(logits, size)
@@ -104,7 +103,7 @@ def _forward(
 
         some = jax.tree.map(take, slots)
         used = some.used[:, None, None]
-        logits = jnp.where(used, rows[_row(some, mask_logits.shape)], 0.0)
+        logits = jnp.where(used, merged[_place(some, mask_logits.shape)], 0.0)
         masks = jnp.where(used, segments.masks[some.image, some.segment], 0)
         known = segments.known[some.image]
         logits = logits.astype(jnp.float32)
@@ -138,24 +137,16 @@ def _backward(
     gradient, slots, like = saved
     of_slot = (cotangents[0][slots.layer, None, None] * gradient).astype(gradient_dtype)
     layers, images, queries = like.shape[:3]
-    row = jnp.where(slots.used, _row(slots, like.shape), layers * images * queries)
-    rows = jnp.zeros((layers * images * queries, *of_slot.shape[1:]), gradient_dtype)
-    rows = rows.at[row].set(
-        of_slot, mode="drop"
-    )  # a row out of range is dropped, no row comes twice
-    of_logits = jnp.moveaxis(rows.reshape(images, layers, queries, *rows.shape[1:]), 1, 0)
-    return of_logits.astype(like.dtype), None, None
+    image, row = _place(slots, like.shape)
+    row = jnp.where(slots.used, row, layers * queries)  # out of range: dropped
+    merged = jnp.zeros((images, layers * queries, *of_slot.shape[1:]), gradient_dtype)
+    merged = merged.at[image, row].set(of_slot, mode="drop")  # a query has one slot at most
+    return split_layers(merged, layers).astype(like.dtype), None, None
 
 
-def _as_rows(mask_logits: jax.Array) -> jax.Array:
-    """[L, B, N, h, w] to [B * L * N, h, w], the order in which the network computes them."""
-    return jnp.moveaxis(mask_logits, 0, 1).reshape(-1, *mask_logits.shape[3:])
-
-
-def _row(slots: _Slots, shape: tuple[int, ...]) -> jax.Array:
-    """The rows of `_as_rows` that hold some slots' mask logits, of a shape [L, B, N, ...]."""
-    layers, _, queries = shape[:3]
-    return (slots.image * layers + slots.layer) * queries + slots.query
+def _place(slots: _Slots, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Where `merge_layers` puts the slots' queries, of an array of `shape` [L, B, N, ...]."""
+    return slots.image, slots.layer * shape[2] + slots.query
 
 
 matched_mask_losses.defvjp(_forward, _backward)
