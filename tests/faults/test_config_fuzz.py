@@ -44,7 +44,7 @@ def fit(key: str) -> st.SearchStrategy:
     """Values that a key may have; often they are at the ends of its range."""
     default = SCHEMA[key]
     if key in CHOICES:
-        return st.sampled_from(CHOICES[key])
+        return st.sampled_from(list(CHOICES[key]))
     if isinstance(default, bool):
         return st.booleans()
     if key == "seed":
