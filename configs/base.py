@@ -178,9 +178,13 @@ def get_config() -> ConfigDict:
     # Model. All of [M] unless said.
     config.model = ConfigDict()
     config.model.backbone = "resnet101"  # [P]; resnet10, 18, 34, 50, 101, 152
+    # The next three are of ResNets only.
     config.model.backbone_width = 64  # channels of the first stage
     config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)
     config.model.norm = "frozen"  # "batch": over all devices; "group": to train from scratch
+    # True: the backbone stays as it was loaded. It takes no gradient and no optimiser state, and
+    # the teacher has the same.
+    config.model.freeze_backbone = False
     config.model.num_queries = 50  # [P] Table 5 (VOC); [D] also in the supervised baseline
     config.model.pixel_dim = 256  # channels of the pixel decoder
     config.model.mask_dim = 256  # C

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from rc2l_jax.models.backbones import create_backbone
 from rc2l_jax.models.extent import cell_mask
 from rc2l_jax.models.mask_products import mask_products
 from rc2l_jax.models.pixel_decoder import PixelDecoder
-from rc2l_jax.models.resnet import ResNet
 from rc2l_jax.models.transformer import TransformerDecoder, image_seeds
 from rc2l_jax.structs import AXIS, Predictions
 
@@ -49,7 +49,7 @@ class MaskHead(nn.Module):
 
 
 class MaskFormer(nn.Module):
-    """MaskFormer with a ResNet backbone.
+    """MaskFormer on one of several backbones.
 
     Whatever `dtype` is, these are float32: parameters, normalisation statistics, the transformer
     decoder and its heads, and the accumulation of mask logits. The collections are "params" and,
@@ -58,10 +58,11 @@ class MaskFormer(nn.Module):
     Attributes:
       num_classes: K.
       num_queries: N.
-      backbone: a key of `resnet.BACKBONES`.
-      backbone_width: channels of the 3x3 convolutions in the backbone's first stage.
-      stem: first layers of the backbone, "basic" or "deeplab" (see `resnet.ResNet`).
-      norm: normalisation of the backbone: "frozen", "batch" or "group".
+      backbone: a key of `backbones.BACKBONES`.
+      backbone_width: channels of the 3x3 convolutions in a ResNet's first stage.
+      stem: first layers of a ResNet, "basic" or "deeplab" (see `resnet.ResNet`).
+      norm: normalisation of a ResNet: "frozen", "batch" or "group".
+      freeze_backbone: whether the backbone stays what it is (see `state.learned`).
       pixel_dim: channels of the pixel decoder.
       mask_dim: C.
       hidden_dim: width of the transformer decoder.
@@ -82,6 +83,7 @@ class MaskFormer(nn.Module):
     backbone_width: int
     stem: str
     norm: str
+    freeze_backbone: bool
     pixel_dim: int
     mask_dim: int
     hidden_dim: int
@@ -150,7 +152,17 @@ class MaskFormer(nn.Module):
         if train and self.dropout:
             positions = jnp.arange(len(images)) if positions is None else positions
             seeds = image_seeds(self.make_rng("dropout"), positions)
-        features = self._backbone()(images, train=train, mask=mask)
+        backbone = create_backbone(
+            self.backbone,
+            width=self.backbone_width,
+            stem=self.stem,
+            norm=self.norm,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            remat=self.remat,
+        )
+        # A frozen backbone keeps its statistics, too.
+        features = backbone(images, train=train and not self.freeze_backbone, mask=mask)
         pixel_features = PixelDecoder(
             self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
         )(features, mask)
@@ -200,19 +212,6 @@ class MaskFormer(nn.Module):
             )
             start = end
         return predictions
-
-    def _backbone(self) -> nn.Module:
-        """What maps images [B, H, W, 3] to four feature maps, of strides 4, 8, 16 and 32."""
-        return ResNet(
-            backbone=self.backbone,
-            width=self.backbone_width,
-            stem=self.stem,
-            norm=self.norm,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-            remat=self.remat,
-            name="backbone",
-        )
 
 
 def build_model(config: ConfigDict, axis_name: str | None = AXIS) -> MaskFormer:

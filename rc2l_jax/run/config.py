@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data.errors import counted
+from rc2l_jax.models import resnet
+from rc2l_jax.models.backbones import BACKBONES, RESNET_KEYS
 from rc2l_jax.run.config_values import CHOICES, MULTIPLES_OF_32, NOT_EMPTY, POSITIVE, RANGES
 
 
@@ -175,6 +177,7 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
     if hidden % 4:
         text = "must be a multiple of 4: sine and cosine of two axes"
         problems.append(f"model.hidden_dim = {hidden} {text}")
+    problems += _backbone_problems(values)
     if values["warmup_steps"] >= values["num_steps"] > 0:
         problems.append(
             f"warmup_steps = {values['warmup_steps']} must be below num_steps = "
@@ -184,6 +187,25 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
         problems.append(
             f"data.unlabeled_split is empty with unsup_weight = {values['unsup_weight']}: set it, "
             "or unsup_weight = 0 for supervised training"
+        )
+    return problems
+
+
+def _backbone_problems(values: dict[str, Any]) -> list[str]:
+    """Finds settings that the backbone does not have."""
+    problems, name = [], values["model.backbone"]
+    if name in BACKBONES and name not in resnet.BACKBONES:
+        schema = dotted(base.get_config())
+        for key in (f"model.{key}" for key in RESNET_KEYS):
+            if values[key] != schema[key]:
+                problems.append(
+                    f"{key} = {values[key]!r} is of ResNets, and model.backbone = {name!r} has "
+                    f"none: leave it at {schema[key]!r}"
+                )
+    if values["model.freeze_backbone"] and not values["init_from"]:
+        problems.append(
+            "model.freeze_backbone = True without init_from would freeze random weights: set "
+            "init_from, or freeze_backbone = False"
         )
     return problems
 

@@ -6,9 +6,10 @@ from rc2l_jax.method.losses.region import DENOMINATORS, NORMALIZERS, UNIONS
 from rc2l_jax.method.matching import MATCHERS
 from rc2l_jax.method.pseudo_segments import SOURCES
 from rc2l_jax.method.views import STRONG_COLORS, UNCOVERED
+from rc2l_jax.models.backbones import BACKBONES
 from rc2l_jax.models.maskformer import DTYPES
 from rc2l_jax.models.normalization import NORMS
-from rc2l_jax.models.resnet import BACKBONES, STEMS
+from rc2l_jax.models.resnet import STEMS
 
 CHOICES = {
     "init_queries": ("first", "fresh"),

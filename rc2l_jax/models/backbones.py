@@ -1,0 +1,51 @@
+"""The backbones by name, and which of the model's settings each of them has.
+
+A backbone maps normalised images [B, H, W, 3] to four feature maps, of strides 4, 8, 16 and 32:
+`backbone(images, train=..., mask=...)`, as in `ResNet`. Nothing else of the model asks what it is.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from rc2l_jax.models import resnet
+
+# Every value of `model.backbone`. What stands behind a name is up to the backbone's own file.
+BACKBONES: Mapping[str, Any] = ChainMap(resnet.BACKBONES)
+
+# Keys of `config.model` that describe a ResNet; other backbones are what their names say.
+RESNET_KEYS = ("backbone_width", "stem", "norm")
+
+
+def create_backbone(
+    name: str,
+    *,
+    width: int,
+    stem: str,
+    norm: str,
+    dtype: Any,
+    axis_name: str | None,
+    remat: bool,
+) -> nn.Module:
+    """Builds a backbone.
+
+    Args:
+      name: a key of `BACKBONES`.
+      width: channels of a ResNet's first stage.
+      stem: first layers of a ResNet.
+      norm: normalisation of a ResNet.
+      dtype: of the activations; parameters are float32.
+      axis_name: pmap axis over which norm "batch" averages its statistics; None for this device
+        alone.
+      remat: whether to keep only each block's output for the backward pass.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+    if name in resnet.BACKBONES:
+        return resnet.ResNet(name, width, stem, norm, dtype, axis_name, remat, name="backbone")
+    raise ValueError(f"model.backbone = {name!r} is unknown; use one of {', '.join(BACKBONES)}.")
