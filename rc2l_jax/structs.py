@@ -117,8 +117,9 @@ class TrainState:
       step: int32 [], steps done.
       key: the run's base PRNG key. It never changes: every step folds its own number into it.
       params, batch_stats: the student.
-      teacher_params, teacher_batch_stats: the EMA teacher (Eq. 4).
-      opt_state: the optimiser's state for `params`.
+      teacher_params, teacher_batch_stats: the EMA teacher (Eq. 4). A frozen backbone is not among
+        its parameters, since it has the student's.
+      opt_state: the optimiser's state for `params`, also without a frozen backbone.
       class_shares: float32 [2, K], moving averages of each class's share of the labelled segments
         (row 0) and of the teacher's predictions on unlabelled images (row 1); see
         `rc2l_jax.method.class_alignment`.
@@ -135,6 +136,12 @@ class TrainState:
     opt_state: Any
     class_shares: jax.Array
     nonfinite_run: jax.Array
+
+    @property
+    def teacher(self) -> dict[str, Any]:
+        """The teacher's variables, whole."""
+        params = {**self.params, **self.teacher_params}
+        return {"params": params, "batch_stats": self.teacher_batch_stats}
 
 
 def merge_layers(x: jax.Array) -> jax.Array:

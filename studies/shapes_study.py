@@ -141,7 +141,7 @@ def evaluate_state(model: Any, state: Any, config: Any, split: OpenSplit) -> dic
     """mIoU of student and teacher on the validation split."""
     networks = {
         "student": {"params": state.params, "batch_stats": state.batch_stats},
-        "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
+        "teacher": state.teacher,
     }
     batches = eval_batches.eval_batches(config, split, jax.local_device_count())
     confusions = evaluate(model, networks, batches, config)

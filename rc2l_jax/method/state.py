@@ -42,6 +42,8 @@ def initial_state(
     variables = model.init(init_key, jnp.zeros((1, size, size, 3)), train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
 
+    trained = learned(params, config)
+
     # The step is given the state's buffers (donation), so no two leaves may share one.
     def copy(tree: Any) -> Any:
         return jax.tree.map(jnp.copy, tree)
@@ -51,11 +53,25 @@ def initial_state(
         key=run_key,
         params=params,
         batch_stats=batch_stats,
-        teacher_params=copy(params),
+        teacher_params=copy(trained),
         teacher_batch_stats=copy(batch_stats),
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(trained),
         class_shares=jnp.full(
             (2, config.data.num_classes), 1.0 / config.data.num_classes, jnp.float32
         ),
         nonfinite_run=jnp.zeros((), jnp.int32),
     )
+
+
+def learned(params: Any, config: ConfigDict) -> Any:
+    """The parameters that training changes: without those of a frozen backbone.
+
+    The optimiser and the teacher have nothing else.
+
+    Args:
+      params: by module.
+      config: the run's; `model.freeze_backbone` is read.
+    """
+    if not config.model.freeze_backbone:
+        return params
+    return {module: tree for module, tree in params.items() if module != "backbone"}

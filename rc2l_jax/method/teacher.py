@@ -48,9 +48,9 @@ def teacher_segments(
     """
     # Without batch norm they are constants, the same for both networks: what follows from them is
     # then computed once.
-    own_stats = config.model.norm == "batch"
-    batch_stats = state.teacher_batch_stats if own_stats else state.batch_stats
-    teacher = {"params": state.teacher_params, "batch_stats": batch_stats}
+    teacher = state.teacher
+    if config.model.norm != "batch":
+        teacher["batch_stats"] = state.batch_stats
     predictions = model.apply(teacher, normalize(weak), train=False, every_layer=False)
     class_logits, mask_logits = jax.lax.stop_gradient(
         (predictions.class_logits[-1], predictions.mask_logits[-1])

@@ -19,6 +19,7 @@ from rc2l_jax.method import objective, step_metrics
 from rc2l_jax.method.class_alignment import class_counts, update_shares
 from rc2l_jax.method.keys import Keys, step_keys
 from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
+from rc2l_jax.method.state import learned
 from rc2l_jax.method.teacher import ema_decay, ema_update, teacher_segments
 from rc2l_jax.method.views import labeled_view, strong_view, weak_view
 from rc2l_jax.models.maskformer import MaskFormer
@@ -37,7 +38,7 @@ def total_loss(
     """Eq. 3 on one device's share of the batch, to be averaged over devices with `pmean`.
 
     Args:
-      params: the student's parameters.
+      params: the student's parameters that are learned; a frozen backbone is in `state`.
       state: supplies everything else: teacher, batch statistics, class shares, step and key.
       batch: this device's images [B, ...], or the part of them that is taken at a time.
       part: int32 [], which of the `accumulate_steps` parts of this device's share it is, from which
@@ -58,7 +59,8 @@ def total_loss(
         images.append(strong)
         targets.append(target)
 
-    predictions, batch_stats = student_forward(model, params, state, images, keys, config)
+    student = {**state.params, **params}
+    predictions, batch_stats = student_forward(model, student, state, images, keys, config)
     pairs = [(on, target.segments) for on, target in zip(predictions, targets)]
     assignments, finite = objective.match_all(pairs, config)
 
@@ -178,21 +180,22 @@ def batch_gradients(
     """
     parts = config.accumulate_steps
     gradient = functools.partial(jax.grad(total_loss, has_aux=True), model=model, config=config)
+    params = learned(state.params, config)
     if parts == 1:
-        return gradient(state.params, state, batch, 0)
+        return gradient(params, state, batch, 0)
 
     def add(carry: tuple, inputs: tuple[jax.Array, Batch]) -> tuple[tuple, None]:
         batch_stats, sums = carry
         index, part = inputs
         now = state.replace(batch_stats=batch_stats)
-        grads, (batch_stats, *rest) = gradient(state.params, now, part, index)
+        grads, (batch_stats, *rest) = gradient(params, now, part, index)
         return (batch_stats, jax.tree.map(jnp.add, sums, (grads, *rest))), None
 
     divided = jax.tree.map(
         lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
     )
     first = jax.tree.map(lambda x: x[0], divided)
-    grads, (_, *rest) = jax.eval_shape(gradient, state.params, state, first, 0)
+    grads, (_, *rest) = jax.eval_shape(gradient, params, state, first, 0)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, *rest))
     carry = jax.lax.scan(add, (state.batch_stats, zeros), (jnp.arange(parts), divided))[0]
     batch_stats, (grads, losses, metrics) = carry
@@ -236,22 +239,23 @@ def updated_state(
 
     Args:
       state: before the step.
-      grads: mean over all devices, a tree like `state.params`.
+      grads: mean over all devices, a tree like the learned ones of `state.params`.
       batch_stats: the student's new batch statistics.
       counts: float32 [2, K], `class_alignment.class_counts` summed over all devices.
       grad_norm: norm of `grads`, by which the optimiser clips.
       optimizer: for the student's parameters.
       config: the run's, with the keys of `configs/base.py`.
     """
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, norm=grad_norm)
-    params = optax.apply_updates(state.params, updates)
+    params = learned(state.params, config)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params, norm=grad_norm)
+    params = optax.apply_updates(params, updates)
     ema = functools.partial(ema_update, decay=config.ema_decay, step=state.step)
     rate = 1.0 - ema_decay(config.ema_decay, state.step)
     teacher_batch_stats = state.teacher_batch_stats
     if config.model.norm == "batch":  # the others' are constants
         teacher_batch_stats = ema(teacher_batch_stats, batch_stats)
     new_state = state.replace(
-        params=params,
+        params={**state.params, **params},
         batch_stats=batch_stats,
         teacher_params=ema(state.teacher_params, params),
         teacher_batch_stats=teacher_batch_stats,

@@ -12,10 +12,10 @@ from typing import Any
 
 import flax.linen as nn
 
-from rc2l_jax.models import resnet
+from rc2l_jax.models import efficientnet, resnet
 
 # Every value of `model.backbone`. What stands behind a name is up to the backbone's own file.
-BACKBONES: Mapping[str, Any] = ChainMap(resnet.BACKBONES)
+BACKBONES: Mapping[str, Any] = ChainMap(resnet.BACKBONES, efficientnet.BACKBONES)
 
 # Keys of `config.model` that describe a ResNet; other backbones are what their names say.
 RESNET_KEYS = ("backbone_width", "stem", "norm")
@@ -48,4 +48,6 @@ def create_backbone(
     """
     if name in resnet.BACKBONES:
         return resnet.ResNet(name, width, stem, norm, dtype, axis_name, remat, name="backbone")
+    if name in efficientnet.BACKBONES:
+        return efficientnet.EfficientNet(name, dtype, remat, name="backbone")
     raise ValueError(f"model.backbone = {name!r} is unknown; use one of {', '.join(BACKBONES)}.")

@@ -43,9 +43,11 @@ class FrozenNorm(nn.Module):
 
     Attributes:
       features: channels of what is normalised.
+      epsilon: is added to the variance.
     """
 
     features: int
+    epsilon: float = _EPSILON
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
@@ -56,7 +58,7 @@ class FrozenNorm(nn.Module):
 
         scale, bias = constant("scale", jnp.ones), constant("bias", jnp.zeros)
         mean, var = constant("mean", jnp.zeros), constant("var", jnp.ones)
-        gain = scale * jax.lax.rsqrt(var + _EPSILON)
+        gain = scale * jax.lax.rsqrt(var + self.epsilon)
         return gain, bias - mean * gain
 
 

@@ -166,6 +166,8 @@ class Checkpoints:
             name: {collection: state.get(field, {}) for collection, field in network.items()}
             for name, network in _NETWORKS.items()
         }
+        student, teacher = networks["student"], networks["teacher"]
+        teacher["params"] = {**student["params"], **teacher["params"]}  # see `TrainState.teacher`
         return step, networks, metadata
 
     def restore_teacher(self) -> dict[str, np.ndarray]:
@@ -181,7 +183,10 @@ class Checkpoints:
         with self._reading(step):
             stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
         fields = _NETWORKS["teacher"].values()
-        leaves, _ = self._read(step, {key: x for key, x in stored.items() if key[0] in fields})
+        wanted = {key: x for key, x in stored.items() if key[0] in fields}
+        own = {key[1:] for key in wanted}
+        wanted |= {k: x for k, x in stored.items() if k[0] == "params" and k[1:] not in own}
+        leaves, _ = self._read(step, wanted)
         return {"/".join(key[1:]): array for key, array in leaves.items()}
 
     def close(self) -> None:

@@ -197,7 +197,7 @@ def evaluate_run(training: Training, state: TrainState, batch: Batch) -> None:
     step = int(state.step)
     networks = {
         "student": {"params": state.params, "batch_stats": state.batch_stats},
-        "teacher": {"params": state.teacher_params, "batch_stats": state.teacher_batch_stats},
+        "teacher": state.teacher,
     }
     if not training.has_evaluated:
         say(EVALUATION_COMPILES)

