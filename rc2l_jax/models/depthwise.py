@@ -6,6 +6,8 @@ a stride of 2 and an even size the two read different pixels.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -55,41 +57,53 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     Returns:
       [B, ceil(h / stride), ceil(w / stride), channels], of `x`'s dtype.
     """
+    return _depthwise(x, kernel, stride)
 
-    def by_xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel[:, :, None],
-            window_strides=(stride, stride),
-            padding="SAME",
-            dimension_numbers=_LAYOUT,
-            feature_group_count=x.shape[-1],
-        )
 
-    @jax.custom_vjp
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        def by_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            return _shifted_products(_padded(x, kernel.shape[0], stride), kernel, stride)
+def _by_xla(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[:, :, None],
+        window_strides=(stride, stride),
+        padding="SAME",
+        dimension_numbers=_LAYOUT,
+        feature_group_count=x.shape[-1],
+    )
 
-        return jax.lax.platform_dependent(x, kernel, cpu=by_shifts, default=by_xla)
 
-    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-        return convolution(x, kernel), (x, kernel)
+def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return _shifted_products(_padded(x, kernel.shape[0], stride), kernel, stride)
 
-    def backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple:
-        def gradients_by_xla(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple:
-            return jax.vjp(by_xla, x, kernel)[1](gradient)
 
-        def gradients_by_shifts(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple:
-            of_kernel = _kernel_gradient(x, gradient, kernel.shape[0], stride)
-            return _input_gradient(x, kernel, gradient, stride), of_kernel.astype(kernel.dtype)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    ways = {"cpu": _by_shifts, "default": _by_xla}
+    bound = {name: functools.partial(way, stride=stride) for name, way in ways.items()}
+    return jax.lax.platform_dependent(x, kernel, **bound)
 
-        return jax.lax.platform_dependent(
-            *saved, gradient, cpu=gradients_by_shifts, default=gradients_by_xla
-        )
 
-    convolution.defvjp(forward, backward)
-    return convolution(x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
+    return _depthwise(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, saved: tuple, gradient: jax.Array) -> tuple:
+    ways = {"cpu": _gradients_by_shifts, "default": _gradients_by_xla}
+    bound = {name: functools.partial(way, stride=stride) for name, way in ways.items()}
+    return jax.lax.platform_dependent(*saved, gradient, **bound)
+
+
+_depthwise.defvjp(_forward, _backward)
+
+
+def _gradients_by_xla(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> tuple:
+    return jax.vjp(functools.partial(_by_xla, stride=stride), x, kernel)[1](gradient)
+
+
+def _gradients_by_shifts(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+) -> tuple:
+    of_kernel = _kernel_gradient(x, gradient, kernel.shape[0], stride)
+    return _input_gradient(x, kernel, gradient, stride), of_kernel.astype(kernel.dtype)
 
 
 def _padded(x: jax.Array, size: int, stride: int) -> jax.Array:

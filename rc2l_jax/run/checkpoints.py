@@ -182,12 +182,16 @@ class Checkpoints:
         step = self._existing_step(None)
         with self._reading(step):
             stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
-        fields = _NETWORKS["teacher"].values()
-        wanted = {key: x for key, x in stored.items() if key[0] in fields}
-        own = {key[1:] for key in wanted}
-        wanted |= {k: x for k, x in stored.items() if k[0] == "params" and k[1:] not in own}
-        leaves, _ = self._read(step, wanted)
-        return {"/".join(key[1:]): array for key, array in leaves.items()}
+        of_teacher = set(_NETWORKS["teacher"].values())
+        own = {key[1:] for key in stored if key[0] in of_teacher}
+        shared = {key[1:] for key in stored if key[0] == "params"} - own  # a frozen backbone
+        fields = of_teacher | ({"params"} if shared else set())
+        leaves, _ = self._read(step, {key: x for key, x in stored.items() if key[0] in fields})
+        return {
+            "/".join(key[1:]): array
+            for key, array in leaves.items()
+            if key[0] in of_teacher or key[1:] in shared
+        }
 
     def close(self) -> None:
         """Closes the folder after waiting, as `wait` does, for what is being written.
