@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -388,7 +387,7 @@ MISTAKES = {
     "corrupt_torch": "weights.pth: not a readable torch file",
     "corrupt_pickle": "weights.pkl: not a readable pickle",
     "code": r"weights.pkl: a pickle of more than NumPy arrays, not loaded: .*touch",
-    "code_torch": "weights.pth: not a readable torch file of weights",
+    "code_torch": r"weights.pth: not a readable torch file of weights.*: .*touch",
     "unknown_file": "weights.h5: unknown kind of file; .safetensors",
     "nothing_known": "none of MaskFormer of transformers.* a.weight",
     "swin_keys": "Swin",
@@ -431,14 +430,6 @@ def test_another_architecture_lists_both_sides(peer):
 def test_group_norm_has_no_place_for_batch_norms(peer):
     config = tiny_config(peer.folder, "group")
     with pytest.raises(WeightsError, match=r"model\.norm = 'group'"):
-        load_pretrained(random_variables(config), config)
-
-
-def test_torch_files_without_torch_say_so(peer, tmp_path, monkeypatch):
-    torch.save({}, tmp_path / "weights.pth")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    config = tiny_config(tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="pip install torch, or convert"):
         load_pretrained(random_variables(config), config)
 
 

