@@ -7,24 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_dinov2 import TINY as TINY_DINO
 from test_models import TINY, random_variables, tiny_config
 
-from rc2l_jax.models import build_model, resnet
+from rc2l_jax.models import build_model, dinov2, resnet
 from rc2l_jax.models.extent import cell_mask
 from rc2l_jax.models.position import masked_sine_position, sine_position
 from rc2l_jax.structs import Predictions
 
 SHAPE = (96, 128)
 EXTENTS = np.array([[64, 96], [96, 32]], np.int32)
-# (backbone, stem, norm, dtype): every stem and norm occurs. In float64 rounding cannot hide errors:
-# what is left is the rounding of the float32 logits (2e-7 measured). In float32 an image in another
-# shape is summed in another order, which makes up to 1.1e-5 (resnet18, deeplab, frozen).
+# (backbone, stem, norm, dtype): every stem and norm of a ResNet occurs. In float64 rounding cannot
+# hide errors: what is left is the rounding of the float32 logits (2e-7 measured). In float32 an
+# image in another shape is summed in another order, which makes up to 1.1e-5 (resnet18, deeplab,
+# frozen).
 NETWORKS = [
     ("resnet18", "basic", "group", "float64"),
     ("resnet18", "deeplab", "frozen", "float64"),
     ("tiny_bottleneck", "basic", "batch", "float64"),
     ("tiny_bottleneck", "deeplab", "group", "float64"),
     ("tiny_bottleneck", "deeplab", "group", "float32"),
+    ("tiny_dino", "basic", "frozen", "float64"),
+    ("tiny_dino_registers", "basic", "frozen", "float64"),
+    ("tiny_dino_registers", "basic", "frozen", "float32"),
 ]
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5}  # relative to the largest value
 
@@ -33,6 +38,8 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-5}  # relative to the largest value
 def tiny_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, architecture in TINY.items():
         monkeypatch.setitem(resnet.BACKBONES, name, architecture)
+    for name, architecture in TINY_DINO.items():
+        monkeypatch.setitem(dinov2.BACKBONES, name, architecture)
 
 
 def randomized(variables: dict) -> dict:

@@ -10,6 +10,10 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+# In the names of parameters: of a backbone's without weight decay, and modules that have norms.
+_UNDECAYED = "norm|_token|position_|layer_scale"
+_HEAD = "pyramid|pixel_decoder|transformer"
+
 
 class Rule(NamedTuple):
     """A parameter group: parameters whose path matches `pattern` share learning rate and decay."""
@@ -22,14 +26,15 @@ class Rule(NamedTuple):
 def parameter_rules(config: ConfigDict) -> dict[str, Rule]:
     """MaskFormer's groups: the backbone learns slower; norms and embeddings do not decay.
 
-    Every parameter of `MaskFormer` matches exactly one pattern; `group_of` raises otherwise.
+    Nor do tokens, position codes and scales of a transformer as the backbone. Every parameter of
+    `MaskFormer` matches exactly one pattern; `group_of` raises otherwise.
     """
     slow, decay = config.backbone_lr_multiplier, config.weight_decay
     return {
-        "backbone": Rule(r"backbone/(?!.*norm).*", slow, decay),
-        "backbone_norm": Rule(r"backbone/.*norm.*", slow, 0.0),
-        "head": Rule(r"(pixel_decoder|transformer|class_head|mask_head)\b(?!.*norm).*", 1.0, decay),
-        "head_norm": Rule(r"(pixel_decoder|transformer)/.*norm.*", 1.0, 0.0),
+        "backbone": Rule(rf"backbone/(?!.*({_UNDECAYED})).*", slow, decay),
+        "backbone_norm": Rule(rf"backbone/.*({_UNDECAYED}).*", slow, 0.0),
+        "head": Rule(rf"({_HEAD}|class_head|mask_head)\b(?!.*norm).*", 1.0, decay),
+        "head_norm": Rule(rf"({_HEAD})/.*norm.*", 1.0, 0.0),
         "embedding": Rule(r"query_embed\b.*", 1.0, 0.0),
     }
 

@@ -1,7 +1,9 @@
 """The backbones by name, and which of the model's settings each of them has.
 
 A backbone maps normalised images [B, H, W, 3] to four feature maps, of strides 4, 8, 16 and 32:
-`backbone(images, train=..., mask=...)`, as in `ResNet`. Nothing else of the model asks what it is.
+`backbone(images, train=..., mask=...)`, as in `ResNet`. A plain transformer gives only the one of
+stride 16, from which a pyramid makes the four; that is new and learns as the rest of the model
+does, so it is not part of the backbone. Nothing else of the model asks what it is.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from typing import Any
 
 import flax.linen as nn
 
-from rc2l_jax.models import efficientnet, resnet
+from rc2l_jax.models import dinov2, efficientnet, resnet
+from rc2l_jax.models.pyramid import SimplePyramid
 
 # Every value of `model.backbone`. What stands behind a name is up to the backbone's own file.
-BACKBONES: Mapping[str, Any] = ChainMap(resnet.BACKBONES, efficientnet.BACKBONES)
+BACKBONES: Mapping[str, Any] = ChainMap(resnet.BACKBONES, efficientnet.BACKBONES, dinov2.BACKBONES)
 
 # Keys of `config.model` that describe a ResNet; other backbones are what their names say.
 RESNET_KEYS = ("backbone_width", "stem", "norm")
@@ -50,4 +53,17 @@ def create_backbone(
         return resnet.ResNet(name, width, stem, norm, dtype, axis_name, remat, name="backbone")
     if name in efficientnet.BACKBONES:
         return efficientnet.EfficientNet(name, dtype, remat, name="backbone")
+    if name in dinov2.BACKBONES:
+        return dinov2.DINOv2(name, dtype, remat, name="backbone")
     raise ValueError(f"model.backbone = {name!r} is unknown; use one of {', '.join(BACKBONES)}.")
+
+
+def create_pyramid(name: str, *, features: int, dtype: Any) -> SimplePyramid | None:
+    """Builds what makes four feature maps of a backbone's one; None if it gives four itself.
+
+    Args:
+      name: a key of `BACKBONES`.
+      features: channels of each map.
+      dtype: of the activations; parameters are float32.
+    """
+    return SimplePyramid(features, dtype, name="pyramid") if name in dinov2.BACKBONES else None

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from rc2l_jax.models.backbones import create_backbone
+from rc2l_jax.models.backbones import create_backbone, create_pyramid
 from rc2l_jax.models.extent import cell_mask
 from rc2l_jax.models.mask_products import mask_products
 from rc2l_jax.models.pixel_decoder import PixelDecoder
@@ -63,7 +63,7 @@ class MaskFormer(nn.Module):
       stem: first layers of a ResNet, "basic" or "deeplab" (see `resnet.ResNet`).
       norm: normalisation of a ResNet: "frozen", "batch" or "group".
       freeze_backbone: whether the backbone stays what it is (see `state.learned`).
-      pixel_dim: channels of the pixel decoder.
+      pixel_dim: channels of the pixel decoder, and of a plain transformer's feature pyramid.
       mask_dim: C.
       hidden_dim: width of the transformer decoder.
       num_heads: heads of its attentions.
@@ -163,6 +163,9 @@ class MaskFormer(nn.Module):
         )
         # A frozen backbone keeps its statistics, too.
         features = backbone(images, train=train and not self.freeze_backbone, mask=mask)
+        pyramid = create_pyramid(self.backbone, features=self.pixel_dim, dtype=self.dtype)
+        if pyramid is not None:
+            features = pyramid(features, images.shape[1:3], mask)
         pixel_features = PixelDecoder(
             self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
         )(features, mask)

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rc2l_jax.structs import TrainState
-from rc2l_jax.weights import files, names
+from rc2l_jax.weights import dinov2, files, names
 from rc2l_jax.weights.errors import WeightsError
 
 _NOT_IN_A_BACKBONE = "not part of a backbone"
@@ -117,7 +117,11 @@ def fit(
         if not family.whole and not ours.startswith("backbone/"):
             report.reinitialized[ours] = _NOT_IN_A_BACKBONE
             continue
-        name = family.name_of(ours)
+        try:
+            name = family.name_of(ours)
+        except KeyError:
+            problems.append(f"{ours} {value.shape}: a {family.title} has no such array")
+            continue
         if name not in arrays:
             problems.append(f"{ours} {value.shape}: the file has no {name}")
             continue
@@ -176,8 +180,13 @@ def _reason_to_leave(
 def _check_description(description: dict[str, Any], config: ConfigDict, path: Any) -> None:
     """Refuses a network that config.json says is another one, even if all array shapes fit."""
     kind = description.get("model_type", "maskformer")
+    if kind in dinov2.KINDS:
+        dinov2.check_description(description, config, path)
+        return
     if kind not in ("maskformer", "resnet"):
-        raise WeightsError(f"{path}: its config.json says {kind!r}; use a MaskFormer or a ResNet")
+        raise WeightsError(
+            f"{path}: its config.json says {kind!r}; use a MaskFormer, a ResNet or a DINOv2"
+        )
     backbone, decoder = (
         value if isinstance(value := description.get(key), dict) else {}
         for key in ("backbone_config", "decoder_config")

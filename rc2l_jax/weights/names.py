@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rc2l_jax.weights import dinov2
 from rc2l_jax.weights.efficientnet import EFFICIENTNET
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.rules import (
@@ -79,6 +80,17 @@ class OwnFamily(Family):
         return array
 
 
+class PathFamily(Family):
+    """A kind of checkpoint whose rules rename whole paths, not only modules."""
+
+    def name_of(self, path: str) -> str:
+        """Returns the family's name for one of our paths."""
+        for pattern, rename in self.rules:
+            if match := re.fullmatch(pattern, path):
+                return self.prefix + rename(match)
+        raise KeyError(path)
+
+
 OWN = OwnFamily("teacher of a run", marker="", rules=(), prefix="", waived=r"(?!)", whole=True)
 
 
@@ -133,6 +145,22 @@ FAMILIES = (
         _CLASSIFIER,
         whole=False,
     ),
+    PathFamily(
+        "DINOv2 of transformers",
+        dinov2.TRANSFORMERS_MARKER,
+        dinov2.TRANSFORMERS_DINOV2,
+        "",
+        dinov2.TRANSFORMERS_WAIVED,
+        whole=False,
+    ),
+    PathFamily(
+        "DINOv2 of Meta",
+        dinov2.META_MARKER,
+        dinov2.META_DINOV2,
+        "",
+        dinov2.META_WAIVED,
+        whole=False,
+    ),
 )
 # Files that are known but cannot be used: (pattern of a name in it, what the file is).
 _FOREIGN = (
@@ -158,14 +186,15 @@ def family_of(
     Raises:
       WeightsError: the arrays are of none of the families.
     """
-    for pattern, what in _FOREIGN:
+    whole = {current_name(name): array for name, array in _split_projections(arrays).items()}
+    bare = {_bare(name): array for name, array in whole.items()}
+    foreign = () if dinov2.recognises(bare, source) else _FOREIGN
+    for pattern, what in foreign:
         if any(re.fullmatch(pattern, name) for name in arrays):
             raise WeightsError(
                 f"{source}: this is {what}, which the model cannot take; it takes MaskFormer on a "
-                "ResNet, or a ResNet"
+                "ResNet, a ResNet or a DINOv2"
             )
-    whole = {current_name(name): array for name, array in _split_projections(arrays).items()}
-    bare = {_bare(name): array for name, array in whole.items()}
     for family in FAMILIES:
         names = whole if family.whole else bare
         if any(re.fullmatch(family.marker, name) for name in names):
@@ -178,7 +207,11 @@ def family_of(
 
 def _bare(name: str) -> str:
     """Returns a backbone's name without the prefix that a wrapper gave it."""
-    return re.sub(r"^(resnet|backbone|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.", "", name)
+    return re.sub(
+        r"^(resnet|dinov2(?:_with_registers)?|backbone|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.",
+        "",
+        name,
+    )
 
 
 def current_name(name: str) -> str:
@@ -192,14 +225,14 @@ def current_name(name: str) -> str:
     )
     if name.startswith(TRANSFORMERS_DECODER):
         name = name.replace("_attn.o_proj.", "_attn.out_proj.").replace(".mlp.fc", ".fc")
-    return name
+    return dinov2.name_on_disk(name)
 
 
 def _split_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Splits the arrays [3D, D] and [3D] that hold torch's query, key and value projections."""
     split = {}
     for name, array in arrays.items():
-        if match := re.fullmatch(r"(.*\.in_proj)_(weight|bias)", name):
+        if match := re.fullmatch(r"(.*\.(?:in_proj|attn\.qkv))[._](weight|bias)", name):
             if len(array) % 3:
                 raise WeightsError(f"{name} {array.shape}: not three projections in one")
             for part, piece in zip(("query", "key", "value"), np.split(array, 3)):

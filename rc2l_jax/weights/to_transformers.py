@@ -54,6 +54,11 @@ def export_transformers(
 
 def _check_representable(config: ConfigDict) -> None:
     model = config.model
+    if model.backbone not in BACKBONES:
+        raise WeightsError(
+            f"model.backbone = {model.backbone!r}: transformers has no MaskFormer on it that could "
+            "be written. Export a program instead: --format=stablehlo"
+        )
     if model.norm == "group":
         raise WeightsError(
             "model.norm = 'group': the ResNet of transformers has batch normalisation only. Export "
