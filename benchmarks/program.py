@@ -28,7 +28,7 @@ _TRIPS = re.compile(r'known_trip_count":{"n":"(\d+)"')
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota"}
 _FREE |= {"partition-id", "replica-id", "opt-barrier", "add-dependency"}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-_MODULES = ("backbone", "pixel_decoder", "transformer", "mask_head", "class_head")
+_MODULES = ("backbone", "pyramid", "pixel_decoder", "transformer", "mask_head", "class_head")
 # Scopes that the training step names (`jax.named_scope`), in its order.
 _SCOPES = ("weak_view", "teacher_segments", "strong_view", "student_forward", "match_all")
 _SCOPES += ("label_loss", "unlabel_loss", "updated_state")

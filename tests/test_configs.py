@@ -21,7 +21,7 @@ from rc2l_jax.input_pipeline.subsets import open_subsets
 from rc2l_jax.models.maskformer import build_model
 from rc2l_jax.run.config import validate
 
-BASES = ("__init__", "base", "paper", "small")
+BASES = ("__init__", "base", "dinov2", "paper", "small")
 FILES = {
     file.relative_to(ROOT).as_posix(): file
     for file in sorted((ROOT / "configs").rglob("*.py"))
@@ -201,6 +201,25 @@ def test_every_cell_of_tables_1_and_2_has_a_config_and_a_baseline():
         assert {term: config.unsup[f"{term}_weight"] for term in WEIGHTS} == WEIGHTS
         config.unsup_weight = 0.0
         assert supervised.get_config() == config
+
+
+def test_every_cell_of_voc_train_is_there_on_dinov2():
+    cells = [cell for cell in CELLS if cell.startswith("voc_train")]
+    assert len(cells) == 5
+    for cell in cells:
+        module = load(f"configs/{cell}_dinov2.py")
+        assert f"with ResNet-101 it has {CELLS[cell][1]:.2f}." in module.__doc__
+        config = module.get_config()
+        assert (config.model.backbone, config.init_from) == ("dinov2_base", "facebook/dinov2-base")
+        # UniMatch V2: 5e-6 for the encoder, 40 times as much for the rest, weight decay 0.01.
+        rates = config.learning_rate * config.backbone_lr_multiplier, config.learning_rate
+        np.testing.assert_allclose(rates, (5e-6, 40 * 5e-6), rtol=1e-12)
+        assert (config.weight_decay, config.poly_power) == (0.01, 0.9)
+        other = load(f"configs/{cell}.py").get_config()
+        for key in ("init_from", "learning_rate", "backbone_lr_multiplier", "weight_decay"):
+            other[key] = config[key]
+        other.model.backbone = config.model.backbone
+        assert other == config
 
 
 def test_the_ablations_change_what_their_tables_say():

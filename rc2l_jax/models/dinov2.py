@@ -2,7 +2,8 @@
 
 Sources: Oquab et al. (arXiv 2304.07193); Darcet et al. (arXiv 2309.16588) for registers. The layers
 and the interpolation of position codes are those of transformers' `Dinov2Model` and
-`Dinov2WithRegistersModel`.
+`Dinov2WithRegistersModel`. (Meta's code moves the codes of models without registers by another
+tenth of a token, to avoid a rounding error of older versions of torch.)
 
 The weights are for patches of 14 pixels, while masks have strides that are powers of two. So images
 are resized to 7/8 here: a patch is then 16 of the image's pixels, and features have stride 16.
