@@ -1,9 +1,11 @@
-"""Time and memory of reading a full-size checkpoint, and of writing it out again.
+"""Time and memory of reading a full-size checkpoint, writing it out again, and predicting with it.
 
     python benchmarks/convert_checkpoint.py
+    python benchmarks/convert_checkpoint.py --backbone=swin_base
 
-transformers writes a random ResNet-101 MaskFormer (100 queries, 171 classes, as for COCO-Stuff).
-Then a new process reads it into the model of `configs/voc_train_half.py`, and writes that out.
+transformers writes a random MaskFormer (100 queries, 171 classes, as for COCO-Stuff). Then a new
+process reads it into the model of `configs/voc_train_half.py`, and writes that out. At last it
+predicts a random image of 512 x 512 with what it wrote, twice, since the first time compiles.
 """
 
 from __future__ import annotations
@@ -20,23 +22,26 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 NUM_QUERIES, NUM_CLASSES = 100, 171
+SIZE = 512
 
 
 def main() -> None:
     """Writes the checkpoint, converts it in a new process, prints what that took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="of a checkpoint that is written already")
-    folder = parser.parse_args().folder
+    parser.add_argument("--backbone", choices=("resnet101", "swin_base"), default="resnet101")
+    arguments = parser.parse_args()
+    folder, backbone = arguments.folder, arguments.backbone
     if folder is not None:
-        print(json.dumps(convert(folder)))
+        print(json.dumps(convert(folder, backbone)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder) / "checkpoint")
-        command = [sys.executable, __file__, "--folder", folder]
+        write_checkpoint(Path(folder) / "checkpoint", backbone)
+        command = [sys.executable, __file__, "--folder", folder, "--backbone", backbone]
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 
-def write_checkpoint(folder: Path) -> None:
+def write_checkpoint(folder: Path, backbone: str) -> None:
     """A random network in the format of the Hugging Face hub."""
     from transformers import (
         DetrConfig,
@@ -47,26 +52,33 @@ def write_checkpoint(folder: Path) -> None:
 
     stages = ["stage1", "stage2", "stage3", "stage4"]
     config = MaskFormerConfig(
-        backbone_config=ResNetConfig(depths=[3, 4, 23, 3], out_features=stages),
+        # None is a Swin-B.
+        backbone_config=ResNetConfig(depths=[3, 4, 23, 3], out_features=stages)
+        if backbone == "resnet101"
+        else None,
         decoder_config=DetrConfig(num_queries=NUM_QUERIES),
         num_labels=NUM_CLASSES,
     )
     MaskFormerForInstanceSegmentation(config).save_pretrained(folder)
 
 
-def convert(folder: Path) -> dict[str, float]:
-    """Reads the checkpoint and writes it out; returns seconds, and peak memory in GiB."""
+def convert(folder: Path, backbone: str) -> dict[str, float]:
+    """Reads the checkpoint, writes it out, predicts; returns seconds, and peak memory in GiB."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from configs import voc_train_half
     from rc2l_jax.models.maskformer import build_model
+    from rc2l_jax.prediction.network import open_network
+    from rc2l_jax.prediction.predict import predict_images
     from rc2l_jax.weights import load_pretrained
     from rc2l_jax.weights.to_transformers import export_transformers
 
     config = voc_train_half.get_config()
     config.init_from = str(folder / "checkpoint")
+    config.model.backbone = backbone
+    config.data.eval_short_edge, config.data.max_long_edge = SIZE, SIZE
     model = build_model(config)
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
@@ -78,12 +90,25 @@ def convert(folder: Path) -> dict[str, float]:
     loaded = time.perf_counter()
     names = tuple(f"class {index}" for index in range(config.data.num_classes))
     export_transformers(variables, config, names, folder / "out")
+    exported, peak_converting = time.perf_counter(), peak()
+    del variables
+    network = open_network(folder / "out")
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    opened = time.perf_counter()
+    seconds = []
+    for _ in range(2):
+        start_predicting = time.perf_counter()
+        predict_images(network, [image])
+        seconds.append(round(time.perf_counter() - start_predicting, 2))
     return {
         "arrays": len(report.loaded),
         "load_seconds": round(loaded - start, 2),
-        "export_seconds": round(time.perf_counter() - loaded, 2),
-        "peak_gib": round(peak(), 2),
+        "export_seconds": round(exported - loaded, 2),
+        "peak_gib": round(peak_converting, 2),
         "peak_before_gib": round(before, 2),
+        "open_seconds": round(opened - exported, 2),
+        "predict_seconds": seconds,
+        "peak_predicting_gib": round(peak(), 2),
     }
 
 

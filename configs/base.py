@@ -178,7 +178,9 @@ def get_config() -> ConfigDict:
     # Model. All of [M] unless said.
     config.model = ConfigDict()
     config.model.backbone = "resnet101"  # [P]; resnet10, 18, 34, 50, 101, 152
-    # or dinov2_small, _base, _large, and dinov2_small_registers etc. (docs/weights.md)
+    # or efficientnet_lite0, 1, 2; or dinov2_small, _base, _large, and each with _registers; or
+    # swin_tiny, _small, _base, _large, which [M] trains with learning_rate = 6e-5, weight_decay =
+    # 0.01 and backbone_lr_multiplier = 1 (docs/weights.md).
     # The next three are of ResNets only.
     config.model.backbone_width = 64  # channels of the first stage
     config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)

@@ -714,7 +714,7 @@ def altered(folder: Path, copy: Path, file: str, **values: object) -> Path:
 
 WRONG_WEIGHTS = {
     "kind": ("config.json", {"model_type": "resnet"}, "prediction needs a whole MaskFormer"),
-    "backbone": ("config.json", {"backbone_config": {"model_type": "swin"}}, "only ResNet is here"),
+    "backbone": ("config.json", {"backbone_config": {"model_type": "vit"}}, "only ResNet and Swin"),
     "depths": (
         "config.json",
         {"backbone_config": {"depths": [1, 2, 3, 4]}},

@@ -14,11 +14,13 @@ from typing import Any
 
 import flax.linen as nn
 
-from rc2l_jax.models import dinov2, efficientnet, resnet
+from rc2l_jax.models import dinov2, efficientnet, resnet, swin
 from rc2l_jax.models.pyramid import SimplePyramid
 
 # Every value of `model.backbone`. What stands behind a name is up to the backbone's own file.
-BACKBONES: Mapping[str, Any] = ChainMap(resnet.BACKBONES, efficientnet.BACKBONES, dinov2.BACKBONES)
+BACKBONES: Mapping[str, Any] = ChainMap(
+    resnet.BACKBONES, efficientnet.BACKBONES, swin.BACKBONES, dinov2.BACKBONES
+)
 
 # Keys of `config.model` that describe a ResNet; other backbones are what their names say.
 RESNET_KEYS = ("backbone_width", "stem", "norm")
@@ -55,6 +57,8 @@ def create_backbone(
         return efficientnet.EfficientNet(name, dtype, remat, name="backbone")
     if name in dinov2.BACKBONES:
         return dinov2.DINOv2(name, dtype, remat, name="backbone")
+    if name in swin.BACKBONES:
+        return swin.Swin(name, dtype, remat, name="backbone")
     raise ValueError(f"model.backbone = {name!r} is unknown; use one of {', '.join(BACKBONES)}.")
 
 

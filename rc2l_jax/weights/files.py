@@ -154,7 +154,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Returns:
       {name: float32 array}; floats of other widths are converted. Scalars (batch normalisation's
-      counters) and empty arrays are left out.
+      counters), empty arrays and a Swin's indices of relative positions are left out.
 
     Raises:
       WeightsError: the file is damaged or of another kind, or holds anything but finite floats.
@@ -208,7 +208,7 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
         name = str(name)
         if not isinstance(value, (StoredArray, PickledArray)):
             raise WeightsError(f"{path}: {name} is no array but {type(value).__name__}")
-        if not value.shape or 0 in value.shape:
+        if not value.shape or 0 in value.shape or name.endswith("relative_position_index"):
             continue
         if value.dtype.kind != "f" and value.dtype != ml_dtypes.bfloat16:
             raise WeightsError(f"{path}: {name} is of type {value.dtype}, not a float")

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import base
+from rc2l_jax.models.backbones import RESNET_KEYS
 from rc2l_jax.models.pixels import PIXEL_MEAN, PIXEL_STD
 from rc2l_jax.models.resnet import BACKBONES, Architecture
+from rc2l_jax.weights import swin
 from rc2l_jax.weights.errors import WeightsError
 
 _MAX_CLASSES = 254  # ids have 8 bits, and 255 is void
@@ -44,18 +47,10 @@ def describe_network(description: Mapping[str, Any], config: ConfigDict, where: 
             f"{where}: model_type is {description.get('model_type')!r}; prediction needs a whole "
             "MaskFormer ('maskformer')"
         )
-    resnet = _RESNET | (description.get("backbone_config") or {})
-    if resnet.get("model_type", "resnet") != "resnet":
-        raise WeightsError(
-            f"{where}: the backbone is {resnet['model_type']!r}; only ResNet is here"
-        )
     decoder = _DETR | (description.get("decoder_config") or {})
     names = _class_names(description.get("id2label") or {}, where)
     config.model.update(
-        backbone=_backbone(resnet, where),
-        backbone_width=resnet["embedding_size"],
-        stem="basic",
-        norm="frozen",  # the same as "batch" at inference
+        **_backbone(description.get("backbone_config") or swin.DEFAULT_BACKBONE, where),
         num_queries=decoder["num_queries"],
         pixel_dim=description.get("fpn_feature_size", 256),
         mask_dim=description.get("mask_feature_size", 256),
@@ -68,7 +63,24 @@ def describe_network(description: Mapping[str, Any], config: ConfigDict, where: 
     return names
 
 
-def _backbone(resnet: Mapping[str, Any], where: str) -> str:
+def _backbone(description: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns the keys of `config.model` that say the backbone."""
+    kind = description.get("model_type", "resnet")
+    if kind in swin.MODEL_TYPES:
+        defaults = {key: base.get_config().model[key] for key in RESNET_KEYS}
+        return defaults | {"backbone": swin.backbone_of(description, where)}
+    if kind != "resnet":
+        raise WeightsError(f"{where}: the backbone is {kind!r}; only ResNet and Swin are here")
+    resnet = _RESNET | description
+    return {
+        "backbone": _resnet(resnet, where),
+        "backbone_width": resnet["embedding_size"],
+        "stem": "basic",
+        "norm": "frozen",  # the same as "batch" at inference
+    }
+
+
+def _resnet(resnet: Mapping[str, Any], where: str) -> str:
     wanted = Architecture(resnet["layer_type"] == "bottleneck", tuple(resnet["depths"]))
     for name, architecture in BACKBONES.items():
         if architecture == wanted:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from rc2l_jax.models import resnet
 from rc2l_jax.structs import TrainState
-from rc2l_jax.weights import dinov2, files, names
+from rc2l_jax.weights import dinov2, files, names, swin
 from rc2l_jax.weights.errors import WeightsError
 
 _NOT_IN_A_BACKBONE = "not part of a backbone"
@@ -117,6 +118,9 @@ def fit(
         if not family.whole and not ours.startswith("backbone/"):
             report.reinitialized[ours] = _NOT_IN_A_BACKBONE
             continue
+        if re.fullmatch(family.lacks, ours):
+            report.reinitialized[ours] = f"not part of a {family.title}"
+            continue
         try:
             name = family.name_of(ours)
         except KeyError:
@@ -183,27 +187,37 @@ def _check_description(description: dict[str, Any], config: ConfigDict, path: An
     if kind in dinov2.KINDS:
         dinov2.check_description(description, config, path)
         return
-    if kind not in ("maskformer", "resnet"):
+    if kind not in ("maskformer", "resnet", *swin.MODEL_TYPES):
         raise WeightsError(
-            f"{path}: its config.json says {kind!r}; use a MaskFormer, a ResNet or a DINOv2"
+            f"{path}: its config.json says {kind!r}; use a MaskFormer, a ResNet, a Swin or a DINOv2"
         )
     backbone, decoder = (
         value if isinstance(value := description.get(key), dict) else {}
         for key in ("backbone_config", "decoder_config")
     )
-    if kind == "maskformer" and backbone.get("model_type", "resnet") != "resnet":
-        raise WeightsError(
-            f"{path}: its config.json says a backbone {backbone['model_type']!r}; only ResNet "
-            "is here"
-        )
+    backbone = backbone if kind == "maskformer" else description
+    _check_backbone(backbone, config.model.backbone, path)
     heads = decoder.get("decoder_attention_heads", config.model.num_heads)
     if kind == "maskformer" and heads != config.model.num_heads:
         raise WeightsError(
             f"{path}: its config.json says {heads} attention heads and model.num_heads = "
             f"{config.model.num_heads}: set model.num_heads = {heads}"
         )
-    resnet = backbone if kind == "maskformer" else description
-    if resnet.get("downsample_in_bottleneck") or resnet.get("downsample_in_first_stage"):
+
+
+def _check_backbone(description: dict[str, Any], ours: str, path: Any) -> None:
+    """Refuses a backbone that is of another kind than `ours`, or has other settings."""
+    kind = description.get("model_type")  # None if config.json does not say it
+    if kind is not None and kind not in (
+        ("resnet",) if ours in resnet.BACKBONES else swin.MODEL_TYPES
+    ):
+        raise WeightsError(
+            f"{path}: its config.json says a backbone {kind!r} and model.backbone = {ours!r}: set "
+            "model.backbone to that of the file"
+        )
+    if kind in swin.MODEL_TYPES:
+        swin.check_settings(description, f"{path}: its config.json says")
+    if description.get("downsample_in_bottleneck") or description.get("downsample_in_first_stage"):
         raise WeightsError(
             f"{path}: its config.json says a ResNet with strides elsewhere than in v1.5 "
             "(downsample_in_bottleneck, downsample_in_first_stage)"

@@ -25,6 +25,12 @@ from rc2l_jax.weights.rules import (
     TRANSFORMERS_RESNET,
     Rules,
 )
+from rc2l_jax.weights.swin import (
+    AUTHORS_SWIN,
+    MASKFORMER_SWIN,
+    OUTPUT_NORMS,
+    TRANSFORMERS_SWIN,
+)
 
 _LEAVES = {
     "kernel": "weight",
@@ -32,6 +38,7 @@ _LEAVES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "relative_position_bias": "relative_position_bias_table",
 }
 
 
@@ -45,6 +52,7 @@ class Family(NamedTuple):
       prefix: goes before the names of backbone modules.
       waived: pattern of names that may be in the file, and that the model has no use for.
       whole: True for a whole MaskFormer, False for a backbone alone.
+      lacks: pattern of paths of ours, of the part that the file holds, that are never in it.
     """
 
     title: str
@@ -53,6 +61,7 @@ class Family(NamedTuple):
     prefix: str
     waived: str
     whole: bool
+    lacks: str = r"(?!)"
 
     def name_of(self, path: str) -> str:
         """Returns the family's name for one of our paths."""
@@ -96,10 +105,12 @@ OWN = OwnFamily("teacher of a run", marker="", rules=(), prefix="", waived=r"(?!
 
 TRANSFORMERS = Family(
     "MaskFormer of transformers",
-    r"model\.pixel_level_module\.encoder\.embedder\.embedder\.convolution\.weight",
-    TRANSFORMERS_RESNET + TRANSFORMERS_HEADS,
+    r"model\.pixel_level_module\.encoder\."
+    r"(embedder\.embedder\.convolution|model\.embeddings\.patch_embeddings\.projection)\.weight",
+    TRANSFORMERS_RESNET + MASKFORMER_SWIN + TRANSFORMERS_HEADS,
     TRANSFORMERS_ENCODER,
-    r"criterion\.empty_weight|.*\.num_batches_tracked",
+    r"criterion\.empty_weight|.*\.num_batches_tracked"
+    r"|model\.pixel_level_module\.encoder\.model\.layernorm\..*",
     whole=True,
 )
 _CLASSIFIER = r"classifier\..*|fc\..*|stem\.fc\..*|head\..*|.*\.num_batches_tracked"
@@ -108,7 +119,7 @@ FAMILIES = (
     Family(
         "MaskFormer of detectron2",
         r"sem_seg_head\.predictor\.query_embed\.weight",
-        DETECTRON2_RESNET + DETECTRON2_HEADS,
+        DETECTRON2_RESNET + AUTHORS_SWIN + DETECTRON2_HEADS,
         "backbone.",
         r"criterion\.empty_weight|pixel_mean|pixel_std|.*\.num_batches_tracked",
         whole=True,
@@ -161,11 +172,28 @@ FAMILIES = (
         dinov2.META_WAIVED,
         whole=False,
     ),
+    Family(
+        "Swin of transformers",
+        r"encoder\.layers\.0\.blocks\.0\.attention\.self\.relative_position_bias_table",
+        TRANSFORMERS_SWIN,
+        "",
+        r"layernorm\..*|classifier\..*",
+        whole=False,
+        lacks=OUTPUT_NORMS,
+    ),
+    Family(
+        "Swin of its authors",
+        r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table",
+        AUTHORS_SWIN,
+        "",
+        r"norm\..*|head\..*|.*\.attn_mask",
+        whole=False,
+        lacks=OUTPUT_NORMS,
+    ),
 )
 # Files that are known but cannot be used: (pattern of a name in it, what the file is).
 _FOREIGN = (
     (r"model\.transformer_module\.level_embed.*|.*\.pixel_decoder\.transformer\..*", "Mask2Former"),
-    (r".*(swin|patch_embed|embeddings\.patch_embeddings).*", "a network on a Swin transformer"),
     (r"conv1_w|res2_0_branch2a_w", "a Caffe2 ResNet (another channel order, strides in the 1x1)"),
     (r"conv1\.0\.weight", "a ResNet with timm's deep stem"),
 )
@@ -193,7 +221,7 @@ def family_of(
         if any(re.fullmatch(pattern, name) for name in arrays):
             raise WeightsError(
                 f"{source}: this is {what}, which the model cannot take; it takes MaskFormer on a "
-                "ResNet, a ResNet or a DINOv2"
+                "ResNet or a Swin, or a ResNet, a Swin or a DINOv2 alone"
             )
     for family in FAMILIES:
         names = whole if family.whole else bare
@@ -208,7 +236,7 @@ def family_of(
 def _bare(name: str) -> str:
     """Returns a backbone's name without the prefix that a wrapper gave it."""
     return re.sub(
-        r"^(resnet|dinov2(?:_with_registers)?|backbone|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.",
+        r"^(resnet|swin|dinov2(?:_with_registers)?|backbone|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.",
         "",
         name,
     )
@@ -229,10 +257,10 @@ def current_name(name: str) -> str:
 
 
 def _split_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Splits the arrays [3D, D] and [3D] that hold torch's query, key and value projections."""
+    """Splits the arrays [3D, D] and [3D] that hold query, key and value projections."""
     split = {}
     for name, array in arrays.items():
-        if match := re.fullmatch(r"(.*\.(?:in_proj|attn\.qkv))[._](weight|bias)", name):
+        if match := re.fullmatch(r"(.*\.(?:in_proj|qkv))[_.](weight|bias)", name):
             if len(array) % 3:
                 raise WeightsError(f"{name} {array.shape}: not three projections in one")
             for part, piece in zip(("query", "key", "value"), np.split(array, 3)):

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from rc2l_jax.models.pixels import PIXEL_MEAN, PIXEL_STD
 from rc2l_jax.models.resnet import BACKBONES
+from rc2l_jax.weights import swin
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.files import new_folder
 from rc2l_jax.weights.names import TRANSFORMERS, to_theirs
@@ -85,6 +86,8 @@ def peer_arrays(variables: Any, config: ConfigDict) -> dict[str, np.ndarray]:
         if path.endswith("/mean"):  # transformers counts batches there, and does not use it
             counter = name.removesuffix("running_mean") + "num_batches_tracked"
             arrays[counter] = np.zeros((), np.int64)
+    if config.model.backbone in swin.BACKBONES:
+        arrays |= swin.peer_extras(config.model.backbone)
     weights = np.ones(config.data.num_classes + 1, np.float32)
     weights[-1] = config.loss.no_object_weight
     return arrays | {"criterion.empty_weight": weights}
@@ -92,17 +95,7 @@ def peer_arrays(variables: Any, config: ConfigDict) -> dict[str, np.ndarray]:
 
 def peer_config(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Returns the content of transformers' config.json for our model."""
-    model, architecture = config.model, BACKBONES[config.model.backbone]
-    expansion = 4 if architecture.bottleneck else 1
-    backbone = {
-        "model_type": "resnet",
-        "depths": list(architecture.depths),
-        "embedding_size": model.backbone_width,
-        "hidden_sizes": [model.backbone_width * 2**stage * expansion for stage in range(4)],
-        "layer_type": "bottleneck" if architecture.bottleneck else "basic",
-        "hidden_act": "relu",
-        "out_features": _STAGES,
-    }
+    model = config.model
     decoder = {
         "model_type": "detr",
         "d_model": model.hidden_dim,
@@ -116,7 +109,7 @@ def peer_config(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, A
     return {
         "architectures": ["MaskFormerForInstanceSegmentation"],
         "model_type": "maskformer",
-        "backbone_config": backbone,
+        "backbone_config": _peer_backbone(model),
         "decoder_config": decoder,
         "fpn_feature_size": model.pixel_dim,
         "mask_feature_size": model.mask_dim,
@@ -129,6 +122,22 @@ def peer_config(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, A
         "id2label": {str(index): name for index, name in enumerate(class_names)},
         "label2id": {name: index for index, name in enumerate(class_names)},
         "torch_dtype": "float32",
+    }
+
+
+def _peer_backbone(model: ConfigDict) -> dict[str, Any]:
+    if model.backbone in swin.BACKBONES:
+        return swin.peer_backbone(model.backbone)
+    architecture = BACKBONES[model.backbone]
+    expansion = 4 if architecture.bottleneck else 1
+    return {
+        "model_type": "resnet",
+        "depths": list(architecture.depths),
+        "embedding_size": model.backbone_width,
+        "hidden_sizes": [model.backbone_width * 2**stage * expansion for stage in range(4)],
+        "layer_type": "bottleneck" if architecture.bottleneck else "basic",
+        "hidden_act": "relu",
+        "out_features": _STAGES,
     }
 
 
