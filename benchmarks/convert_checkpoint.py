@@ -1,11 +1,12 @@
 """Time and memory of reading a full-size checkpoint, writing it out again, and predicting with it.
 
     python benchmarks/convert_checkpoint.py
-    python benchmarks/convert_checkpoint.py --backbone=swin_base
+    python benchmarks/convert_checkpoint.py --backbone=swin_base --sharded
 
-transformers writes a random MaskFormer (100 queries, 171 classes, as for COCO-Stuff). Then a new
-process reads it into the model of `configs/voc_train_half.py`, and writes that out. At last it
-predicts a random image of 512 x 512 with what it wrote, twice, since the first time compiles.
+transformers writes a random MaskFormer (100 queries, 171 classes, as for COCO-Stuff), and the same
+as a .pth file. Then a new process reads it into the model of `configs/voc_train_half.py`, writes
+that out, and predicts a random image of 512 x 512 with what it wrote, twice, since the first time
+compiles. Two more processes read the .pth file, with our reader and with torch's.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 NUM_QUERIES, NUM_CLASSES = 100, 171
 SIZE = 512
+SHARD_SIZE = "100MB"
+TORCH_FILE = "weights.pth"
+READERS = ("ours", "torch")
 
 
 def main() -> None:
@@ -30,19 +34,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="of a checkpoint that is written already")
     parser.add_argument("--backbone", choices=("resnet101", "swin_base"), default="resnet101")
-    arguments = parser.parse_args()
-    folder, backbone = arguments.folder, arguments.backbone
-    if folder is not None:
-        print(json.dumps(convert(folder, backbone)))
+    parser.add_argument("--sharded", action="store_true", help="in half precision, in shards")
+    parser.add_argument("--reader", choices=READERS, help="read its .pth file only, with this")
+    args = parser.parse_args()
+    if args.folder is not None:
+        reading = read(args.folder, args.reader) if args.reader else None
+        print(json.dumps(reading or convert(args.folder, args.backbone)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder) / "checkpoint", backbone)
-        command = [sys.executable, __file__, "--folder", folder, "--backbone", backbone]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+        write_checkpoint(Path(folder) / "checkpoint", args.backbone, args.sharded)
+        for more in ([], *(["--reader", reader] for reader in READERS)):
+            command = [sys.executable, __file__, "--folder", folder, "--backbone", args.backbone]
+            run = subprocess.run([*command, *more], check=True, capture_output=True, text=True)
+            print(run.stdout.strip())
 
 
-def write_checkpoint(folder: Path, backbone: str) -> None:
-    """A random network in the format of the Hugging Face hub."""
+def write_checkpoint(folder: Path, backbone: str, sharded: bool) -> None:
+    """A random network in the format of the Hugging Face hub, and beside it as a file of torch."""
+    import torch
     from transformers import (
         DetrConfig,
         MaskFormerConfig,
@@ -59,7 +68,30 @@ def write_checkpoint(folder: Path, backbone: str) -> None:
         decoder_config=DetrConfig(num_queries=NUM_QUERIES),
         num_labels=NUM_CLASSES,
     )
-    MaskFormerForInstanceSegmentation(config).save_pretrained(folder)
+    network = MaskFormerForInstanceSegmentation(config)
+    if sharded:
+        network = network.half()
+    network.save_pretrained(folder, max_shard_size=SHARD_SIZE if sharded else "5GB")
+    torch.save(network.state_dict(), folder.parent / TORCH_FILE)
+
+
+def read(folder: Path, reader: str) -> dict[str, float | str]:
+    """Reads the file of torch; returns seconds (those of the CPU, too), and peak memory in GiB."""
+    if reader == "torch":
+        from torch import load
+    else:
+        from rc2l_jax.weights.files import read_arrays as load
+    before = peak()
+    start, start_cpu = time.perf_counter(), time.process_time()
+    kept = load(folder / TORCH_FILE)
+    return {
+        "reader": reader,
+        "arrays": len(kept),
+        "read_seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(time.process_time() - start_cpu, 2),
+        "peak_gib": round(peak(), 2),
+        "peak_before_gib": round(before, 2),
+    }
 
 
 def convert(folder: Path, backbone: str) -> dict[str, float]:

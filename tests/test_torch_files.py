@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import functools
 import io
-import json
 import math
 import os
 import pickle
@@ -553,89 +552,3 @@ for path in sorted(Path(sys.argv[1]).glob("*.pth")):
     shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     numbers = sum(math.prod(t.shape) for t in tensors().values() if t.ndim)
     assert shown.split("\n")[:-1] == [f"{name} {numbers}" for name in sorted(FORMATS)]
-
-
-# Shards.
-
-
-def sharded(folder: Path, kind: str) -> tuple[Path, dict[str, torch.Tensor]]:
-    """Three shards and their index, each with some of the tensors."""
-    content = {k: v.detach().clone() for k, v in tensors().items()}
-    stem = "model" if kind == "safetensors" else "pytorch_model"
-    weight_map = {}
-    for part in range(3):
-        name = f"{stem}-0000{part + 1}-of-00003.{kind}"
-        some = {k: v.contiguous() for k, v in list(content.items())[part::3]}
-        weight_map |= dict.fromkeys(some, name)
-        if kind == "safetensors":
-            from safetensors.torch import save_file
-
-            save_file(some, folder / name)
-        else:
-            torch.save(some, folder / name)
-    index = folder / f"{stem}.{kind}.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
-    return index, content
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_shards_are_read_as_one(tmp_path, kind):
-    index, content = sharded(tmp_path, kind)
-    got = read_arrays(index)
-    want = {k: v for k, v in content.items() if v.ndim and v.numel()}
-    assert got.keys() == want.keys()
-    for name, tensor in want.items():
-        np.testing.assert_array_equal(got[name], tensor.float().numpy(), err_msg=name)
-
-
-def edit(index: Path, change: Callable[[dict], Any]) -> None:
-    content = json.loads(index.read_text())
-    change(content["weight_map"])
-    index.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_shards_that_do_not_fit_their_index_are_named(tmp_path, kind):
-    index, _ = sharded(tmp_path, kind)
-    stem, before = index.name.split(".")[0], index.read_text()
-    last = f"{stem}-00003-of-00003.{kind}"
-    edit(index, lambda x: x.update({"more.weight": last}))
-    with pytest.raises(WeightsError, match=rf"{last}, which lacks 1 arrays: more\.weight"):
-        read_arrays(index)
-    index.write_text(before)
-    edit(index, lambda x: x.pop("float32"))
-    with pytest.raises(WeightsError, match="which also has 1 arrays: float32"):
-        read_arrays(index)
-    index.write_text(before)
-    edit(index, lambda x: x.update({"float32": last}))
-    with pytest.raises(WeightsError, match=r"(lacks|also has) 1 arrays: float32"):
-        read_arrays(index)
-    index.write_text(before)
-    (tmp_path / last).unlink()
-    with pytest.raises(WeightsError, match=rf"{index.name}: {last}: not in this folder"):
-        read_arrays(index)
-
-
-@pytest.mark.parametrize(
-    "shard",
-    [
-        *("../x.bin", "/x.bin", "a/x.bin", "..\\x.bin", "C:\\x.bin", "*.bin", "..", "", ".x.bin"),
-        *("~.pt", "x.bin\n", "x.index.json", "x.pkl", "x.txt", 3, None, ["x.bin"]),
-    ],
-)
-def test_an_index_names_files_of_its_own_folder_only(tmp_path, shard):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    index, _ = sharded(folder, "bin")
-    torch.save({"float32": torch.ones(2)}, tmp_path / "x.bin")
-    edit(index, lambda x: x.update({"float32": shard}))
-    with pytest.raises(WeightsError, match=r"index\.json: puts float32 into .* own folder only"):
-        read_arrays(index)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": {}}', "[" * 10**5, "\ud800"])
-def test_an_index_that_is_none_is_named(tmp_path, text):
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(WeightsError, match=r"index\.json: (not JSON|no index of shards)"):
-        read_arrays(index)
