@@ -83,7 +83,7 @@ def ours(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[s
 
     from configs import base
     from rc2l_jax.method.matching import assign
-    from rc2l_jax.method.objective import match_all
+    from rc2l_jax.method.objective import layer_costs, match_all
     from rc2l_jax.structs import Predictions, Segments
 
     config = base.get_config()
@@ -119,23 +119,6 @@ def ours(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[s
 
         times[f"both {matcher}"] = clock(match, predictions, segments)
     return times
-
-
-def layer_costs(predictions: Any, segments: Any, config: Any) -> Any:
-    """Cost matrices of all layers and images: float32 [L, B, N, M]."""
-    import jax
-
-    from rc2l_jax.method.matching import matching_cost
-
-    weights = {
-        f"{name}_weight": config.match[f"{name}_weight"] for name in ("class", "focal", "dice")
-    }
-    weights |= {name: config.loss[name] for name in ("focal_alpha", "focal_gamma")}
-
-    def cost(classes: jax.Array, masks: jax.Array) -> jax.Array:
-        return matching_cost(classes, masks, segments, **weights)
-
-    return jax.vmap(cost)(predictions.class_logits, predictions.mask_logits)
 
 
 def measure_peer(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -46,7 +48,7 @@ def match_all(
         """Stacks [L, B, ..., M] to [G, ..., slots]; the slots added are empty."""
         return jnp.concatenate([_padded(x.reshape(-1, *x.shape[2:]), slots) for x in xs])
 
-    costs = [_costs(predictions, segments, config) for predictions, segments in pairs]
+    costs = [layer_costs(predictions, segments, config) for predictions, segments in pairs]
     valid = [
         jnp.broadcast_to(s.valid, c.shape[:2] + s.valid.shape[1:])
         for c, (_, s) in zip(costs, pairs)
@@ -70,20 +72,44 @@ def _part(assignment: Assignment, start: int, shape: tuple[int, int, int]) -> As
     return jax.tree.map(lambda x: x[rows, :slots].reshape(shape), assignment)
 
 
-def _costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> jax.Array:
-    """Cost matrices of all layers and images: float32 [L, B, N, M]."""
+def layer_costs(predictions: Predictions, segments: Segments, config: ConfigDict) -> jax.Array:
+    """Cost matrices of all layers and images: float32 [L, B, N, M].
+
+    Args:
+      predictions: of L layers on B images; their classes and masks are compared.
+      segments: to which every layer is compared, with masks [B, M, H, W].
+      config: the run's; its cost weights and focal parameters are used.
+    """
     targets = at_mask_grid(segments, predictions.mask_logits.shape[-2:])
-    cost = matching_cost(  # all layers are compared with the same segments
-        merge_layers(predictions.class_logits),
-        merge_layers(predictions.mask_logits),
-        targets,
+    given = predictions.class_logits, predictions.mask_logits, targets
+    given = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, given))
+    cost = functools.partial(
+        matching_cost,
         class_weight=config.match.class_weight,
         focal_weight=config.match.focal_weight,
         dice_weight=config.match.dice_weight,
         focal_alpha=config.loss.focal_alpha,
         focal_gamma=config.loss.focal_gamma,
     )
-    return split_layers(cost, len(predictions.class_logits))
+
+    def at_once(classes: jax.Array, masks: jax.Array, targets: Segments) -> jax.Array:
+        return split_layers(cost(merge_layers(classes), merge_layers(masks), targets), len(classes))
+
+    def one_by_one(classes: jax.Array, masks: jax.Array, targets: Segments) -> jax.Array:
+        layers, images = classes.shape[:2]
+
+        def one(index: jax.Array) -> jax.Array:
+            layer, image = index // images, index % images
+            of_image = jax.tree.map(lambda x: x[image, None], targets)
+            return cost(classes[layer, image, None], masks[layer, image, None], of_image)[0]
+
+        each = jax.lax.map(one, jnp.arange(layers * images))
+        return each.reshape(layers, images, *each.shape[1:])
+
+    # The maps of all pixels' costs stay in a CPU's cache for one layer of one image. All at once
+    # they are several arrays of the size of all mask logits, and writing them takes most of the
+    # time.
+    return jax.lax.platform_dependent(*given, cpu=one_by_one, default=at_once)
 
 
 @jax.named_scope("label_loss")
