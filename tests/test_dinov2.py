@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from types import SimpleNamespace
 
 import flax
 import jax
@@ -25,6 +26,7 @@ from configs import base
 from rc2l_jax.method import optimizer
 from rc2l_jax.models import build_model, dinov2, resampling
 from rc2l_jax.models.pyramid import SimplePyramid
+from rc2l_jax.training import check
 from rc2l_jax.weights import WeightsError, load_pretrained, names, stablehlo
 from rc2l_jax.weights.to_transformers import export_transformers
 
@@ -71,7 +73,7 @@ def flat(variables: object) -> dict[str, np.ndarray]:
 @cache
 def peer_of(name: str) -> Dinov2Model | Dinov2WithRegistersModel:
     """A random peer, none of whose arrays is without effect."""
-    architecture = TINY[name]
+    architecture = dinov2.BACKBONES[name]
     sizes = {
         "hidden_size": architecture.width,
         "num_hidden_layers": architecture.depth,
@@ -145,8 +147,8 @@ def channels_first(x: np.ndarray) -> torch.Tensor:
 def shrunk_by_torch(x: np.ndarray) -> torch.Tensor:
     """Images filled up with zeros to multiples of 16 and resized to 7/8, [B, 3, ., .].
 
-    In double precision: torch rounds its coordinates, and in float32 that moves the pixels of a
-    wide image enough to change tokens by 1.2e-4 (those of the peer, by 2e-6 at most ours).
+    In double precision, because torch rounds its coordinates to the images' type: in float32 that
+    moves the pixels of a wide image so far that the peer's tokens change by 1.2e-4.
     """
     rest = [-side % 16 for side in x.shape[1:3]]
     x = functional.pad(channels_first(x).double(), (0, rest[1], 0, rest[0]))
@@ -170,6 +172,20 @@ def test_tokens_agree_with_transformers(loaded, name, size):
     assert ours.shape[1:3] == tuple(-(-side // 16) for side in size)
     assert np.std(want, axis=-1).min() > 0.1, "the comparison would be vacuous"
     np.testing.assert_allclose(ours, want, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dinov2_small", "dinov2_small_registers"])
+def test_a_published_size_agrees_with_transformers(tmp_path, name):
+    peer, x = peer_of(name), images(70, 101, batch=1)
+    peer.save_pretrained(tmp_path)
+    variables, _ = load_pretrained(random_variables(name), tiny_config(name, tmp_path))
+    params = {"params": variables["params"]["backbone"]}
+    ours = jax.jit(lambda v, x: dinov2.DINOv2(name).apply(v, x, train=True))(params, x)
+    with torch.no_grad():
+        tokens = peer(shrunk_by_torch(x)).last_hidden_state.numpy()
+    want = tokens[:, -35:].reshape(1, 5, 7, 384)
+    np.testing.assert_allclose(ours, want, atol=1e-4 * np.abs(want).max(), rtol=0)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -540,3 +556,10 @@ def test_it_goes_out_as_a_program_and_not_to_transformers(loaded, tmp_path):
     want_ids, want_shares = predict(loaded[name], x)
     np.testing.assert_allclose(shares, want_shares, atol=1e-5)
     assert (np.asarray(ids) == want_ids).mean() > 0.99
+
+
+def test_it_needs_no_group_norm_from_scratch():
+    config, subsets = tiny_config(), SimpleNamespace(overlap=())
+    assert not check.warnings(config, subsets)
+    config.model.backbone = "resnet18"
+    assert "nothing normalises" in check.warnings(config, subsets)[0]

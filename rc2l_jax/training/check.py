@@ -16,6 +16,7 @@ from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
 from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
+from rc2l_jax.models import resnet
 from rc2l_jax.run.config import validate
 from rc2l_jax.structs import VOID
 
@@ -119,7 +120,8 @@ def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
 def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
     """Returns sentences about config and splits that a user should know and need not act on."""
     found = []
-    if config.model.norm == "frozen" and not config.init_from:
+    is_resnet = config.model.backbone in resnet.BACKBONES  # others have norms of their own
+    if is_resnet and config.model.norm == "frozen" and not config.init_from:
         found.append(
             "model.norm = 'frozen' without init_from: nothing normalises a network from scratch; "
             "'group' does (configs/small.py)"
