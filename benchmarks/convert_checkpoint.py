@@ -26,27 +26,33 @@ NUM_QUERIES, NUM_CLASSES = 100, 171
 SIZE = 512
 SHARD_SIZE = "100MB"
 TORCH_FILE = "weights.pth"
-READERS = ("ours", "torch")
+TASKS = ("write", "convert", "read", "read with torch")
 
 
 def main() -> None:
-    """Writes the checkpoint, converts it in a new process, prints what that took."""
+    """Writes the checkpoint, converts it, and prints what that took, all in processes of their own.
+
+    (A process counts the largest size of the one that started it as its own, so this one is small.)
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="of a checkpoint that is written already")
     parser.add_argument("--backbone", choices=("resnet101", "swin_base"), default="resnet101")
     parser.add_argument("--sharded", action="store_true", help="in half precision, in shards")
-    parser.add_argument("--reader", choices=READERS, help="read its .pth file only, with this")
+    parser.add_argument("--folder", type=Path, help="of the checkpoint, for one task only")
+    parser.add_argument("--task", choices=TASKS, default="convert", help="this task")
     args = parser.parse_args()
-    if args.folder is not None:
-        reading = read(args.folder, args.reader) if args.reader else None
-        print(json.dumps(reading or convert(args.folder, args.backbone)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder) / "checkpoint", args.backbone, args.sharded)
-        for more in ([], *(["--reader", reader] for reader in READERS)):
-            command = [sys.executable, __file__, "--folder", folder, "--backbone", args.backbone]
-            run = subprocess.run([*command, *more], check=True, capture_output=True, text=True)
-            print(run.stdout.strip())
+    if args.folder is None:
+        with tempfile.TemporaryDirectory() as folder:
+            for task in TASKS:
+                command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder]
+                command += ["--task", task]
+                run = subprocess.run(command, check=True, capture_output=True, text=True)
+                print(run.stdout, end="")
+    elif args.task == "write":
+        write_checkpoint(args.folder / "checkpoint", args.backbone, args.sharded)
+    elif args.task == "convert":
+        print(json.dumps(convert(args.folder, args.backbone)))
+    else:
+        print(json.dumps(read(args.folder, args.task)))
 
 
 def write_checkpoint(folder: Path, backbone: str, sharded: bool) -> None:
@@ -75,9 +81,9 @@ def write_checkpoint(folder: Path, backbone: str, sharded: bool) -> None:
     torch.save(network.state_dict(), folder.parent / TORCH_FILE)
 
 
-def read(folder: Path, reader: str) -> dict[str, float | str]:
-    """Reads the file of torch; returns seconds (those of the CPU, too), and peak memory in GiB."""
-    if reader == "torch":
+def read(folder: Path, task: str) -> dict[str, float | str]:
+    """Reads the file of torch; returns seconds (of the CPU, too), and peak memory in GiB."""
+    if task == "read with torch":
         from torch import load
     else:
         from rc2l_jax.weights.files import read_arrays as load
@@ -85,7 +91,7 @@ def read(folder: Path, reader: str) -> dict[str, float | str]:
     start, start_cpu = time.perf_counter(), time.process_time()
     kept = load(folder / TORCH_FILE)
     return {
-        "reader": reader,
+        "task": task,
         "arrays": len(kept),
         "read_seconds": round(time.perf_counter() - start, 2),
         "cpu_seconds": round(time.process_time() - start_cpu, 2),
@@ -102,8 +108,6 @@ def convert(folder: Path, backbone: str) -> dict[str, float]:
 
     from configs import voc_train_half
     from rc2l_jax.models.maskformer import build_model
-    from rc2l_jax.prediction.network import open_network
-    from rc2l_jax.prediction.predict import predict_images
     from rc2l_jax.weights import load_pretrained
     from rc2l_jax.weights.to_transformers import export_transformers
 
@@ -124,6 +128,10 @@ def convert(folder: Path, backbone: str) -> dict[str, float]:
     export_transformers(variables, config, names, folder / "out")
     exported, peak_converting = time.perf_counter(), peak()
     del variables
+
+    from rc2l_jax.prediction.network import open_network  # with TensorFlow, which is large
+    from rc2l_jax.prediction.predict import predict_images
+
     network = open_network(folder / "out")
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     opened = time.perf_counter()

@@ -390,7 +390,7 @@ MISTAKES = {
     "corrupt_torch": "weights.pth: not a readable torch file",
     "corrupt_pickle": "weights.pkl: not a readable pickle",
     "code": r"weights.pkl: a pickle of more than NumPy arrays, not loaded: .*touch",
-    "code_torch": r"weights.pth: not a readable torch file .* wants to use builtins\.getattr",
+    "code_torch": r"weights.pth: not a readable torch file.* wants to use builtins\.getattr",
     "unknown_file": "weights.h5: unknown kind of file; .safetensors",
     "nothing_known": "none of MaskFormer of transformers.* a.weight",
     "swin_keys": "none of .*, Swin of its authors. Its first arrays: backbone.patch_embed",
