@@ -43,16 +43,16 @@ from rc2l_jax.weights.to_transformers import export_transformers
 # An odd window and an even one; stages of one block and of two, whose second one is shifted.
 TINY = {
     "tiny_swin": swin.Architecture(8, (2, 2, 1, 2), (1, 2, 2, 4), window=3),
-    "even_swin": swin.Architecture(8, (1, 2, 2, 2), (2, 2, 4, 4), window=4),
+    "even_swin": swin.Architecture(8, (1, 2, 2, 2), (2, 2, 4, 4), window=10),
     "tiniest_swin": swin.Architecture(8, (1, 1, 1, 2), (1, 1, 2, 2), window=2),
 }
-# (backbone, size, whether to compare gradients). 32 and windows divide none of these sizes, and in
-# the last one every stage's map is smaller than a window.
+# (backbone, size, whether to compare gradients). 32 and windows divide none of these sizes. In the
+# last one every stage's map is smaller than a window.
 NETWORKS = [
     ("tiny_swin", (70, 102), True),
     ("tiny_swin", (131, 31), False),
-    ("even_swin", (70, 102), False),
-    ("even_swin", (5, 9), True),
+    ("even_swin", (70, 102), True),
+    ("even_swin", (35, 33), False),
 ]
 CLASS_NAMES = ("sky", "road", "car", "tree", "pole")
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -69,7 +69,9 @@ def tiny_backbones():
 
 
 def tiny_config(init_from: object = "", backbone: str = "tiny_swin", **model: object) -> ConfigDict:
-    config = plain_config(backbone=backbone, backbone_width=64, num_decoder_layers=2, **model)
+    # Groups of two channels: without its mean a group of one would hide what is added to it.
+    settings = {"backbone_width": 64, "pixel_dim": 64, "num_decoder_layers": 2}
+    config = plain_config(backbone=backbone, **settings | model)
     config.init_from = str(init_from)
     return config
 
@@ -424,7 +426,7 @@ def test_another_variant_lists_both_sides_with_their_shapes(peer):
     table = f"{ENCODER}model.encoder.layers.1.blocks.0.attention.self.relative_position_bias_table"
     for part in (
         f"backbone/stage3_1/attention_norm/scale (32,): the file has no {block}",
-        f"stage2_0/attention/relative_position_bias (49, 2): {table} in the file gives (25, 2)",
+        f"stage2_0/attention/relative_position_bias (361, 2): {table} in the file gives (25, 2)",
         f"{ENCODER}model.encoder.layers.0.blocks.1.output.dense.bias (8,) in the file: the model",
     ):
         assert part in text
@@ -501,8 +503,8 @@ def test_a_maskformer_that_says_no_backbone_has_the_peers_default():
 # Weights out, and both together.
 
 
-def predicted_by_peer(model, image: np.ndarray) -> np.ndarray:
-    """Class ids by MaskFormer's semantic inference, of an image that is not resized."""
+def shares_of_peer(model: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+    """Each class's share of the scores [K, H, W] of an image that is not resized."""
     pixels = ((image - PIXEL_MEAN) / PIXEL_STD).astype(np.float32)[None]
     with torch.no_grad():
         out = model(to_torch(pixels))
@@ -510,7 +512,8 @@ def predicted_by_peer(model, image: np.ndarray) -> np.ndarray:
         out.masks_queries_logits, image.shape[:2], mode="bilinear", align_corners=False
     )
     classes = out.class_queries_logits.softmax(-1)[..., :-1]
-    return torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())[0].argmax(0).numpy()
+    scores = torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())[0]
+    return (scores / scores.sum(0)).numpy()
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
@@ -523,10 +526,10 @@ def test_a_folder_predicts_what_the_peer_predicts(peer, tmp_path, kind):
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         torch.save(tensors, folder / "pytorch_model.bin")
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    (prediction,) = predict_images(open_network(folder), [image])
-    want = predicted_by_peer(peer.model, image)
-    assert len(np.unique(want)) > 1
-    assert (prediction.ids != want).sum() <= 2
+    (prediction,) = predict_images(open_network(folder), [image], probabilities=True)
+    want = shares_of_peer(peer.model, image)
+    assert want.std((1, 2)).max() > 5e-3, "the comparison would be vacuous"
+    np.testing.assert_allclose(prediction.probabilities, want, atol=3e-4)  # they are float16
 
 
 def test_out_and_in_again_is_bit_identical_and_opens_in_the_peer(peer, tmp_path):
