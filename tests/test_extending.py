@@ -97,13 +97,14 @@ from rc2l_jax.method.optimizer import parameter_groups, parameter_rules
 
 assert "convnext_t" in CHOICES["model.backbone"]
 convnext.BACKBONES["convnext_t"] = (1, 1, 1, 1)  # which compiles sooner
+convnext.WIDTH = 4
 config = tiny.config(model__backbone="convnext_t", remat=True)
 model = build_model(config, axis_name=None)
 images = 10 * jax.random.normal(jax.random.key(0), (2, 64, 96, 3))
 params = jax.jit(lambda: model.init(jax.random.key(1), images, train=False))()["params"]
 parameter_groups(params, parameter_rules(config))  # every parameter has a rule
 
-backbone = convnext.ConvNeXt("convnext_t", 4, jnp.float32, True)
+backbone = convnext.ConvNeXt("convnext_t", jnp.float32, True)
 apply = lambda p, x: backbone.apply({"params": p}, x, train=True)
 features = jax.eval_shape(apply, params["backbone"], images)
 assert [f.shape[1:] for f in features] == [(16, 24, 4), (8, 12, 8), (4, 6, 16), (2, 3, 32)]
