@@ -212,7 +212,8 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
             continue
         if value.dtype.kind != "f" and value.dtype != ml_dtypes.bfloat16:
             raise WeightsError(f"{path}: {name} is of type {value.dtype}, not a float")
-        array = np.ascontiguousarray(value.read(), np.float32)
+        with np.errstate(over="ignore"):  # gives infinity, which the next line refuses
+            array = np.ascontiguousarray(value.read(), np.float32)
         if not np.isfinite(array).all():
             raise WeightsError(f"{path}: {name} is not finite everywhere")
         arrays[name.removeprefix("module.")] = array

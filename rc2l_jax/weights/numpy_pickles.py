@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ class _Dtype(Buildable):
     """Stands for `numpy.dtype`: a type of plain numbers, of either byte order."""
 
     def __init__(self, name: Any = "", *_: Any):
-        if not isinstance(name, str):
-            raise ValueError("a type of numbers without a name")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\d{0,3}", name):
+            raise ValueError("a type of numbers that is not named as NumPy names them")
         self.dtype = np.dtype(name)
         if self.dtype.kind not in "fiub":
             raise Refused(f"it has an array of type {self.dtype}, which is no number")

@@ -131,7 +131,8 @@ class _Machine:
         module = "builtins" if module == "__builtin__" else module  # its name in Python 2
         full = f"{module}.{name}"
         if full not in self._known:
-            raise Refused(f"it wants to use {full[:100]}")
+            shown = full[:100] if full.isprintable() else repr(full[:100])
+            raise Refused(f"it wants to use {shown}")
         self._stack.append(self._known[full])
 
     def find_popped(self) -> None:
