@@ -3,6 +3,7 @@
     python benchmarks/growth.py                  # a GPU: ResNet-101, bfloat16
     python benchmarks/growth.py --device=cpu     # ResNet-18, float32, small
     python benchmarks/growth.py --device=cpu --only crop options
+    python benchmarks/growth.py --device=cpu --only backbone --backbone=efficientnet_lite0
 
 The cases of a table differ in one thing only. Memory is what XLA plans: arguments + outputs +
 temporaries - what is aliased. Each case runs in a process of its own, without TensorFlow.
@@ -60,6 +61,10 @@ def cases(device: str) -> dict[str, dict[str, Case]]:
         "queries": values("model.num_queries", (20, 50, 100)),
         "segments": values("max_segments", (8, 21, 32, 50)),
         "options": {name: Case(crop, images, x) for name, x in options.items()},
+        "backbone": {
+            "trained": Case(crop, images),
+            "frozen": Case(crop, images, ("model.freeze_backbone=True",)),
+        },
     }
 
 
