@@ -479,7 +479,7 @@ MISTAKES = {
     "patch": ({"patch_size": 16}, r"says patch_size = 16, and model\.backbone = .* has 14"),
     "image": ({"image_size": 224}, r"says image_size = 224, and .* has 518"),
     "giant": ({"use_swiglu_ffn": True}, r"this is DINOv2 giant \(SwiGLU\), which is not here"),
-    "vit": ({"model_type": "vit"}, r"says 'vit'; use a MaskFormer, a ResNet or a DINOv2"),
+    "vit": ({"model_type": "vit"}, r"says 'vit'; use a MaskFormer, a ResNet, a Swin or a DINOv2"),
 }
 
 
