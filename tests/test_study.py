@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from configs import camvid_eighth
-from configs.studies import camvid, camvid_continued, camvid_longer, camvid_resnet50
+from configs import camvid_eighth, folder_small
+from configs.studies import backbones, camvid, camvid_continued, camvid_longer, camvid_resnet50
 from rc2l_jax.run.config import validate
 from studies import study, study_report
 
@@ -136,6 +136,25 @@ def test_a_longer_cell_differs_from_the_usual_one_in_its_steps_alone(cell):
     for key in ("num_steps", "eval_every_steps"):
         config[key] = usual[key]
     assert config == usual
+
+
+@pytest.mark.parametrize("cell", study_report.names_of(backbones.TABLES))
+def test_a_cell_of_backbones_is_the_small_config_on_labelled_images_alone(cell):
+    method, labels, seed = cell.split("-")
+    config = backbones.get_config(cell)
+    validate(config, 1)
+    assert config.unsup_weight == 0 and config.seed == int(seed)
+    assert config.data.labeled_split == f"lists/draw{seed}/{labels}.txt"
+    usual = folder_small.get_config()
+    model = (
+        camvid_eighth.get_config().model
+        if method == "scratch"
+        else usual.model.copy_and_resolve_references()
+    )
+    model.freeze_backbone = method.startswith("frozen")
+    assert config.model == model
+    for shared in ("num_steps", "batch_size", "warmup_steps", "weight_decay", "grad_clip_norm"):
+        assert config[shared] == usual[shared]
 
 
 def test_the_middle_cell_is_the_config_of_the_readme():
