@@ -36,7 +36,10 @@ def flat(tree) -> dict[str, np.ndarray]:
 def test_only_the_rest_changes(ran):
     before, after = (flat(state.params) for state in ran)
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
-    assert changed == {key for key in before if not key.startswith("backbone/")}
+    assert not any(key.startswith("backbone/") for key in changed)
+    rest = {key for key in before if not key.startswith("backbone/")}
+    # Some biases have no gradient (those of attention keys), and 0 does not decay.
+    assert {key for key in rest if key.endswith("kernel")} < changed
     before, after = (flat(state.batch_stats) for state in ran)
     assert before and all(np.array_equal(before[key], after[key]) for key in before)
 

@@ -148,15 +148,17 @@ def train_step(
     grad_norm = norm(norms)
     finite = jnp.isfinite(grad_norm) & jnp.isfinite(losses["total"])
     update = functools.partial(update_if_finite, optimizer=optimizer, config=config)
+    trained = state.replace(params=learned(state.params, config))
     # XLA compiles one kernel for all vectors of a length, and fuses more of them. On a TPU, making
     # vectors of matrices would rearrange them in memory.
     new_state, update_norm = jax.lax.platform_dependent(
-        *(finite, state, grads, batch_stats, metrics.pop("class_counts"), grad_norm),
+        *(finite, trained, grads, batch_stats, metrics.pop("class_counts"), grad_norm),
         tpu=update,
         default=functools.partial(_on_vectors, update),
     )
     run = jnp.where(finite, 0, state.nonfinite_run + 1)
-    new_state = new_state.replace(step=state.step + 1, nonfinite_run=run)
+    params = {**state.params, **new_state.params}
+    new_state = new_state.replace(step=state.step + 1, params=params, nonfinite_run=run)
 
     scalars = {f"loss/{name}": value for name, value in losses.items()} | {
         "grad_norm": grad_norm,
@@ -238,24 +240,23 @@ def updated_state(
     The step number is left as it was.
 
     Args:
-      state: before the step.
-      grads: mean over all devices, a tree like the learned ones of `state.params`.
+      state: before the step, with the learned parameters only.
+      grads: mean over all devices, a tree like `state.params`.
       batch_stats: the student's new batch statistics.
       counts: float32 [2, K], `class_alignment.class_counts` summed over all devices.
       grad_norm: norm of `grads`, by which the optimiser clips.
       optimizer: for the student's parameters.
       config: the run's, with the keys of `configs/base.py`.
     """
-    params = learned(state.params, config)
-    updates, opt_state = optimizer.update(grads, state.opt_state, params, norm=grad_norm)
-    params = optax.apply_updates(params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, norm=grad_norm)
+    params = optax.apply_updates(state.params, updates)
     ema = functools.partial(ema_update, decay=config.ema_decay, step=state.step)
     rate = 1.0 - ema_decay(config.ema_decay, state.step)
     teacher_batch_stats = state.teacher_batch_stats
     if config.model.norm == "batch":  # the others' are constants
         teacher_batch_stats = ema(teacher_batch_stats, batch_stats)
     new_state = state.replace(
-        params={**state.params, **params},
+        params=params,
         batch_stats=batch_stats,
         teacher_params=ema(state.teacher_params, params),
         teacher_batch_stats=teacher_batch_stats,
