@@ -55,7 +55,7 @@ def export_transformers(
 
 def _check_representable(config: ConfigDict) -> None:
     model = config.model
-    if model.backbone not in BACKBONES:
+    if model.backbone not in BACKBONES and model.backbone not in swin.BACKBONES:
         raise WeightsError(
             f"model.backbone = {model.backbone!r}: transformers has no MaskFormer on it that could "
             "be written. Export a program instead: --format=stablehlo"
