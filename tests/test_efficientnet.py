@@ -157,6 +157,20 @@ def test_a_package_that_is_missing_is_named_with_the_command(monkeypatch):
         find(NAME)
 
 
+def test_with_remat_checkpoints_have_the_same_names():
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    plain, again = (
+        jax.eval_shape(
+            lambda x, remat=remat: efficientnet.EfficientNet(NAME, remat=remat).init(
+                jax.random.key(0), x, train=False
+            ),
+            images,
+        )
+        for remat in (False, True)
+    )
+    assert plain == again
+
+
 CASES = [(3, 1, 9, 8), (3, 2, 9, 8), (5, 1, 7, 6), (5, 2, 10, 7), (3, 2, 1, 2), (5, 2, 2, 1)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from test_dinov2 import TINY as TINY_DINO
 from test_models import TINY, random_variables, tiny_config
 
-from rc2l_jax.models import build_model, dinov2, resnet, swin
+from rc2l_jax.models import build_model, dinov2, efficientnet, resnet, swin
 from rc2l_jax.models.extent import cell_mask
 from rc2l_jax.models.position import masked_sine_position, sine_position
 from rc2l_jax.structs import Predictions
@@ -30,11 +30,13 @@ NETWORKS = [
     ("tiny_dino", "basic", "frozen", "float64"),
     ("tiny_dino_registers", "basic", "frozen", "float64"),
     ("tiny_dino_registers", "basic", "frozen", "float32"),
+    ("tiny_efficientnet", "basic", "frozen", "float64"),
     ("tiny_swin", "basic", "frozen", "float64"),
     ("tiny_swin", "basic", "frozen", "float32"),
 ]
 # Windows of 7 fill up no image's map, and another number of rows and columns than the batch's.
 TINY_SWIN = swin.Architecture(8, (2, 2, 1, 2), (1, 2, 2, 4), window=7)
+TINY_EFFICIENTNET = efficientnet.Scaling(width=0.25, depth=0.3)
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5}  # relative to the largest value
 
 
@@ -45,6 +47,7 @@ def tiny_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, architecture in TINY_DINO.items():
         monkeypatch.setitem(dinov2.BACKBONES, name, architecture)
     monkeypatch.setitem(swin.BACKBONES, "tiny_swin", TINY_SWIN)
+    monkeypatch.setitem(efficientnet.BACKBONES, "tiny_efficientnet", TINY_EFFICIENTNET)
 
 
 def randomized(variables: dict) -> dict:
