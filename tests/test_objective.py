@@ -10,6 +10,7 @@ import tiny
 
 from rc2l_jax.method import objective
 from rc2l_jax.method.losses import region
+from rc2l_jax.method.matching import matching_cost
 from rc2l_jax.method.segments import merge_same_class
 from rc2l_jax.structs import AXIS, Assignment, Predictions, Segments, gather_queries
 
@@ -32,6 +33,32 @@ def drawn() -> tuple[Predictions, Segments, Assignment]:
     segments = Segments(classes, masks, full, full.astype(np.float32), masks.any(1))
     query = np.array([[[0, 3, 5], [1, 2, 4]]], np.int32)
     return predictions, segments, Assignment(query, np.ones((1, 2, 3), bool))
+
+
+def test_costs_of_one_layer_and_image_at_a_time_are_those_of_all_at_once():
+    """CPUs compute one at a time, all other devices all at once."""
+    config = tiny.config()
+    predictions, segments, _ = drawn()
+    predictions = jax.tree.map(lambda x: jnp.concatenate([x, 0.5 * x, -x]), predictions)
+    known = np.arange(8) < np.array([[[5]], [[8]]])  # the first image has unknown pixels
+    segments = segments.replace(known=np.broadcast_to(known, (2, 8, 8)))
+
+    def costs(predictions: Predictions) -> jax.Array:
+        return objective.layer_costs(predictions, segments, config)
+
+    expected = objective.split_layers(
+        matching_cost(
+            objective.merge_layers(predictions.class_logits),
+            objective.merge_layers(predictions.mask_logits),
+            segments,
+            **config.match,
+            focal_alpha=config.loss.focal_alpha,
+            focal_gamma=config.loss.focal_gamma,
+        ),
+        3,
+    )
+    assert expected.shape == (3, 2, 6, 3)
+    np.testing.assert_allclose(jax.jit(costs)(predictions), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
