@@ -294,7 +294,7 @@ def test_the_student_sees_the_labelled_images_and_the_strong_views(monkeypatch):
     monkeypatch.setattr(train_step, "teacher_segments", lambda *_: SimpleNamespace(segments=None))
     monkeypatch.setattr(train_step, "strong_view", lambda *_: (shown, None))
     monkeypatch.setattr(train_step, "student_forward", student)
-    state = SimpleNamespace(key=jax.random.key(0), step=jnp.int32(3))
+    state = SimpleNamespace(params={}, key=jax.random.key(0), step=jnp.int32(3))
     with pytest.raises(Seen) as seen:
-        total_loss(None, state, batch, jnp.int32(0), None, config)
+        total_loss({}, state, batch, jnp.int32(0), None, config)
     np.testing.assert_array_equal(seen.value.args[0], [*batch.image.astype(float), *shown])
