@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rc2l_jax.models.patches import PatchEmbedding, layer_norm, vit_init
 from rc2l_jax.models.resampling import resize_codes, seven_eighths
 from rc2l_jax.structs import STRIDE
 
@@ -43,32 +44,7 @@ BACKBONES = {
     for name, size in _SIZES.items()
 }
 
-_initial = nn.initializers.truncated_normal(0.02)
-
-
-class PatchEmbedding(nn.Module):
-    """A convolution whose stride is the side of its kernel, as one product of matrices.
-
-    Attributes:
-      features: channels of the output.
-      dtype: of the output; parameters are float32.
-    """
-
-    features: int
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, PATCH * h, PATCH * w, 3] to `dtype` [B, h, w, features]."""
-        channels = x.shape[-1]
-        shape = (PATCH, PATCH, channels, self.features)
-        kernel = self.param("kernel", _initial, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        height, width = x.shape[1] // PATCH, x.shape[2] // PATCH
-        x = x.astype(self.dtype).reshape(-1, height, PATCH, width, PATCH, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height, width, PATCH * PATCH * channels)
-        kernel = kernel.reshape(PATCH * PATCH * channels, self.features)
-        return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+_EPSILON = 1e-6  # of every LayerNorm
 
 
 class Block(nn.Module):
@@ -94,14 +70,14 @@ class Block(nn.Module):
           `dtype` [B, T, D].
         """
         dim = x.shape[-1]
-        y = self._attention(_layer_norm(self.dtype, "norm1")(x), mask)
+        y = self._attention(layer_norm(_EPSILON, self.dtype, "norm1")(x), mask)
         x = x + self._scale("layer_scale1", dim) * self._dense(y, dim, "out")
-        y = self._dense(_layer_norm(self.dtype, "norm2")(x), 4 * dim, "ffn1")
+        y = self._dense(layer_norm(_EPSILON, self.dtype, "norm2")(x), 4 * dim, "ffn1")
         y = self._dense(nn.gelu(y, approximate=False), dim, "ffn2")
         return x + self._scale("layer_scale2", dim) * y
 
     def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
-        return nn.Dense(features, dtype=self.dtype, kernel_init=_initial, name=name)(x)
+        return nn.Dense(features, dtype=self.dtype, kernel_init=vit_init, name=name)(x)
 
     def _scale(self, name: str, dim: int) -> jax.Array:
         return self.param(name, nn.initializers.ones, (dim,), jnp.float32).astype(self.dtype)
@@ -122,11 +98,6 @@ class Block(nn.Module):
             logits = jnp.where(mask[:, None, None], logits, jnp.finfo(logits.dtype).min)
         weights = nn.softmax(logits).astype(self.dtype)
         return jnp.einsum("bhts,bshd->bthd", weights, value).reshape(x.shape)
-
-
-def _layer_norm(dtype: Dtype, name: str) -> nn.LayerNorm:
-    """DINOv2's LayerNorm, with statistics in float32."""
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class DINOv2(nn.Module):
@@ -169,7 +140,7 @@ class DINOv2(nn.Module):
             )
         architecture = BACKBONES[self.backbone]
         shape = (1, 1 + GRID**2, architecture.width)  # the first one is the class token's
-        positions = self.param("position_embeddings", _initial, shape, jnp.float32)
+        positions = self.param("position_embeddings", vit_init, shape, jnp.float32)
         x = self._patches(images, mask, positions[0, 1:], architecture)
         height, width = x.shape[1:3]
         x = x.reshape(-1, height * width, architecture.width)
@@ -182,7 +153,7 @@ class DINOv2(nn.Module):
         block = nn.remat(Block) if self.remat else Block
         for index in range(architecture.depth):
             x = block(architecture.num_heads, self.dtype, name=f"layer{index}")(x, mask)
-        x = _layer_norm(self.dtype, "norm")(x[:, others.shape[1] :])
+        x = layer_norm(_EPSILON, self.dtype, "norm")(x[:, others.shape[1] :])
         return x.reshape(-1, height, width, architecture.width)
 
     def _patches(
@@ -196,7 +167,7 @@ class DINOv2(nn.Module):
         rest = [-side % TOKEN_STRIDE for side in images.shape[1:3]]
         images = images.astype(jnp.promote_types(self.dtype, jnp.float32))
         images = jnp.pad(images, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))
-        x = PatchEmbedding(architecture.width, self.dtype, name="patch_embedding")(
+        x = PatchEmbedding(architecture.width, PATCH, self.dtype, name="patch_embedding")(
             seven_eighths(images, mask)
         )
         sizes = shape = x.shape[1:3]
@@ -211,11 +182,11 @@ class DINOv2(nn.Module):
     def _other_tokens(self, code: jax.Array, architecture: Architecture) -> jax.Array:
         """The class token with its position code, and the registers: [1, 1 + registers, D]."""
         shape = (1, 1, architecture.width)
-        tokens = self.param("class_token", _initial, shape, jnp.float32) + code
+        tokens = self.param("class_token", vit_init, shape, jnp.float32) + code
         if not architecture.num_registers:
             return tokens
         shape = (1, architecture.num_registers, architecture.width)
-        registers = self.param("register_tokens", _initial, shape, jnp.float32)
+        registers = self.param("register_tokens", vit_init, shape, jnp.float32)
         return jnp.concatenate([tokens, registers], 1)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from rc2l_jax.models.convolution import Conv
 from rc2l_jax.models.extent import zero_outside
+from rc2l_jax.models.patches import layer_norm
 
 Dtype = Any
 _initial = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -98,4 +99,4 @@ class SimplePyramid(nn.Module):
         return self._norm(f"{name}_norm")(conv(x))
 
     def _norm(self, name: str) -> nn.LayerNorm:
-        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, use_fast_variance=False, name=name)
+        return layer_norm(1e-6, self.dtype, name)

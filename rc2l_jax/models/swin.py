@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 
 from rc2l_jax.models.extent import zero_outside
+from rc2l_jax.models.patches import PatchEmbedding, layer_norm, neighbours, vit_init
 from rc2l_jax.models.windows import (
     WindowAttention,
     from_windows,
     shifted_regions,
-    swin_init,
     to_windows,
 )
 
@@ -60,11 +60,6 @@ MLP_RATIO = 4
 EPSILON = 1e-5  # of every LayerNorm
 
 
-def _norm(dtype: Dtype, name: str) -> nn.LayerNorm:
-    """A LayerNorm with float32 statistics."""
-    return nn.LayerNorm(EPSILON, dtype, use_fast_variance=False, name=name)
-
-
 class Block(nn.Module):
     """Attention inside of windows and a perceptron of each token, each a residual branch.
 
@@ -95,55 +90,15 @@ class Block(nn.Module):
         size, width, regions = x.shape[1:3], x.shape[-1], None
         if self.shift:
             regions = shifted_regions(size, self.window, self.shift, mask)
-        y = zero_outside(_norm(self.dtype, "attention_norm")(x), mask)
+        y = zero_outside(layer_norm(EPSILON, self.dtype, "attention_norm")(x), mask)
         attention = WindowAttention(self.heads, self.window, self.dtype, name="attention")
         y = attention(to_windows(y, self.window, self.shift), regions)
         x = x + from_windows(y, size, self.window, self.shift)
 
-        y = _norm(self.dtype, "mlp_norm")(x)
-        y = nn.Dense(MLP_RATIO * width, dtype=self.dtype, kernel_init=swin_init, name="mlp1")(y)
+        y = layer_norm(EPSILON, self.dtype, "mlp_norm")(x)
+        y = nn.Dense(MLP_RATIO * width, dtype=self.dtype, kernel_init=vit_init, name="mlp1")(y)
         y = nn.gelu(y, approximate=False)
-        return x + nn.Dense(width, dtype=self.dtype, kernel_init=swin_init, name="mlp2")(y)
-
-
-class PatchEmbedding(nn.Module):
-    """A convolution whose stride is its side: a matrix product of each patch.
-
-    Attributes:
-      features: channels of the output.
-      dtype: of the output.
-    """
-
-    features: int
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, 3] to [B, ceil(H / 4), ceil(W / 4), features]."""
-        shape = (PATCH, PATCH, x.shape[-1], self.features)
-        kernel = self.param("kernel", swin_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        patches = neighbours(x.astype(self.dtype), PATCH)
-        patches = patches.reshape(*patches.shape[:3], -1)
-        return patches @ kernel.astype(self.dtype).reshape(-1, self.features) + bias.astype(
-            self.dtype
-        )
-
-
-def neighbours(x: jax.Array, side: int) -> jax.Array:
-    """Groups squares of pixels; zeros fill them up at the lower and right border.
-
-    Args:
-      x: [B, h, w, C].
-      side: of a square.
-
-    Returns:
-      [B, ceil(h / side), ceil(w / side), side, side, C]: rows and columns of each square.
-    """
-    x = jnp.pad(x, [(0, 0), *((0, -n % side) for n in x.shape[1:3]), (0, 0)])
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // side, side, width // side, side, channels)
-    return x.swapaxes(2, 3)
+        return x + nn.Dense(width, dtype=self.dtype, kernel_init=vit_init, name="mlp2")(y)
 
 
 class Swin(nn.Module):
@@ -188,8 +143,8 @@ class Swin(nn.Module):
         block = nn.remat(Block) if self.remat else Block
         # Neither patches nor merged tokens reach over an image's border, since extents are
         # multiples of 32; so only attention needs the mask.
-        x = PatchEmbedding(embed_dim, self.dtype, name="patch_embed")(images)
-        x = _norm(self.dtype, "patch_norm")(x)
+        x = PatchEmbedding(embed_dim, PATCH, self.dtype, name="patch_embed")(images)
+        x = layer_norm(EPSILON, self.dtype, "patch_norm")(x)
         outputs = []
         for stage, depth in enumerate(depths, start=1):
             x = self._merge(x, stage - 1) if stage > 1 else x
@@ -201,19 +156,20 @@ class Swin(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{stage}_{index}",
                 )(x, mask)
-            outputs.append(_norm(self.dtype, f"stage{stage}_norm")(x))
+            outputs.append(layer_norm(EPSILON, self.dtype, f"stage{stage}_norm")(x))
         return tuple(outputs)
 
     def _merge(self, x: jax.Array, stage: int) -> jax.Array:
         """Maps a stage's output [B, h, w, C] to [B, ceil(h / 2), ceil(w / 2), 2 C]."""
         channels = x.shape[-1]
         x = neighbours(x, 2).swapaxes(3, 4)  # peers take a square's columns one after the other
-        x = _norm(self.dtype, f"merge{stage}_norm")(x.reshape(*x.shape[:3], 4 * channels))
+        x = x.reshape(*x.shape[:3], 4 * channels)
+        x = layer_norm(EPSILON, self.dtype, f"merge{stage}_norm")(x)
         dense = nn.Dense(
             2 * channels,
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=swin_init,
+            kernel_init=vit_init,
             name=f"merge{stage}",
         )
         return dense(x)

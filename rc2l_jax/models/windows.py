@@ -16,11 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rc2l_jax.models.extent import inside
+from rc2l_jax.models.patches import vit_init
 
 Dtype = Any
-
-# Of all kernels and biases of positions, as in Swin's own code.
-swin_init = nn.initializers.truncated_normal(0.02)
 
 
 def relative_position_index(window: int) -> np.ndarray:
@@ -135,7 +133,7 @@ class WindowAttention(nn.Module):
         width = x.shape[-1]
 
         def dense(x: jax.Array, name: str) -> jax.Array:
-            return nn.Dense(width, dtype=self.dtype, kernel_init=swin_init, name=name)(x)
+            return nn.Dense(width, dtype=self.dtype, kernel_init=vit_init, name=name)(x)
 
         def split(name: str) -> jax.Array:
             return dense(x, name).reshape(*x.shape[:-1], self.heads, width // self.heads)
@@ -144,7 +142,7 @@ class WindowAttention(nn.Module):
         wide = jnp.promote_types(self.dtype, jnp.float32)
         logits = jnp.einsum("bgnhd,bgmhd->bghnm", query, key, preferred_element_type=wide)
         shape = ((2 * self.window - 1) ** 2, self.heads)
-        table = self.param("relative_position_bias", swin_init, shape, jnp.float32)
+        table = self.param("relative_position_bias", vit_init, shape, jnp.float32)
         bias = table[relative_position_index(self.window)].transpose(2, 0, 1)
         logits = logits * (width // self.heads) ** -0.5 + bias
         if regions is not None:
