@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from configs import camvid_eighth, folder_small
-from configs.studies import backbones, camvid, camvid_continued, camvid_longer, camvid_resnet50
+from configs import camvid_eighth, folder_small, paper
+from configs.studies import camvid, camvid_continued, camvid_longer, camvid_resnet50, voc
 from rc2l_jax.run.config import validate
 from studies import study, study_report
 
@@ -138,23 +138,31 @@ def test_a_longer_cell_differs_from_the_usual_one_in_its_steps_alone(cell):
     assert config == usual
 
 
-@pytest.mark.parametrize("cell", study_report.names_of(backbones.TABLES))
-def test_a_cell_of_backbones_is_the_small_config_on_labelled_images_alone(cell):
+@pytest.mark.parametrize("cell", study_report.names_of(voc.TABLES))
+def test_a_cell_of_voc_differs_from_the_small_config_in_the_method_alone(cell):
     method, labels, seed = cell.split("-")
-    config = backbones.get_config(cell)
+    config, own = voc.get_config(cell), voc.METHODS[method]
     validate(config, 1)
-    assert config.unsup_weight == 0 and config.seed == int(seed)
+    assert config_values(config, own) == own
+    supervised = method.startswith("supervised") or method in voc.BACKBONES
+    assert (config.unsup_weight == 0) == supervised
+    usual = folder_small.get_config().copy_and_resolve_references()
     assert config.data.labeled_split == f"lists/draw{seed}/{labels}.txt"
-    usual = folder_small.get_config()
-    model = (
-        camvid_eighth.get_config().model
-        if method == "scratch"
-        else usual.model.copy_and_resolve_references()
-    )
-    model.freeze_backbone = method.startswith("frozen")
-    assert config.model == model
-    for shared in ("num_steps", "batch_size", "warmup_steps", "weight_decay", "grad_clip_norm"):
-        assert config[shared] == usual[shared]
+    usual.data.update(dir=".", num_classes=21, labeled_split=config.data.labeled_split)
+    usual.update_from_flattened_dict({"seed": int(seed), **own})
+    assert config == usual
+
+
+def test_the_network_from_scratch_is_that_of_the_camvid_study():
+    config, usual = voc.get_config("scratch-84-0"), camvid_eighth.get_config()
+    assert config.model == usual.model and config.learning_rate == usual.learning_rate
+    assert not config.init_from
+
+
+def test_the_method_as_printed_is_that_of_the_papers_configs():
+    config, printed = voc.get_config("printed-84-0"), paper.get_config()
+    for part in ("unsup", "pseudo", "cutmix", "unsup_weight", "strong_color", "weak_color"):
+        assert config[part] == printed[part]
 
 
 def test_the_middle_cell_is_the_config_of_the_readme():

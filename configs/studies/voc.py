@@ -1,0 +1,119 @@
+"""Photos with few masks and a pretrained network, on PASCAL VOC: the paper's tables in miniature.
+
+    python main.py --config=configs/studies/voc.py --workdir=runs/one  # or voc.py:CELL
+    STUDY=configs/studies/voc.py
+    python studies/study.py --study=$STUDY --output=runs/voc --tables=partitions --jobs=2
+    python studies/study.py --study=$STUDY --output=runs/voc --report --figures
+
+They are started in a folder of photos of VOC's 21 classes (images/{train,val,unlabeled},
+labels/{train,val}, classes.txt) that also has lists of labelled images,
+lists/draw{0,1,2}/{42,84,168,336}.txt; the paths of main.py and of the study are then those of this
+repository.
+
+A cell is METHOD-LABELS-SEED. The seed chooses the list of labelled images, the initial parameters
+and the order of the images. Apart from what METHOD changes, a cell is `configs/folder_small.py`.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import camvid_eighth, folder_small, paper
+
+NUM_CLASSES = 21
+TERMS = ("smc", "rcc", "rmc", "rfc")
+
+
+def without(*terms: str) -> dict[str, float]:
+    """Overrides that leave out some of the four losses."""
+    return {f"unsup.{term}_weight": 0.0 for term in terms}
+
+
+def of_paper() -> dict[str, Any]:
+    """What `configs/paper.py` says of views, segments, losses and teacher: the method as printed."""
+    config = paper.get_config()
+    schedule = ("unsup_weight", "unsup_start_step", "unsup_ramp_steps", "ema_decay")
+    found = {key: config[key] for key in (*schedule, "weak_color", "strong_color")}
+    for part in ("pseudo", "cutmix", "unsup"):
+        found |= {f"{part}.{key}": value for key, value in config[part].items()}
+    return found
+
+
+SUPERVISED = {"unsup_weight": 0.0, "data.unlabeled_split": ""}
+COMPARED: dict[str, dict[str, Any]] = {
+    "supervised": SUPERVISED,
+    "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
+    "printed": of_paper(),
+    "rc2l": {},
+}
+LEARNING_RATES = {"lr_0.5": {"learning_rate": 5e-4}, "lr_2": {"learning_rate": 2e-3}}
+QUERIES = {f"queries_{n}": {"model.num_queries": n} for n in (21, 50)}
+BACKBONES = {
+    "tuned": SUPERVISED | {"model.freeze_backbone": False, "backbone_lr_multiplier": 0.1},
+    # The network of the CamVid study, with its learning rate.
+    "scratch": SUPERVISED
+    | {"init_from": "", "model.freeze_backbone": False, "backbone_lr_multiplier": 1.0}
+    | {"learning_rate": camvid_eighth.get_config().learning_rate}
+    | {f"model.{key}": value for key, value in camvid_eighth.get_config().model.items()},
+}
+# Other choices where the paper is silent or can be read in several ways.
+READINGS: dict[str, dict[str, Any]] = {
+    "query_segments": {"pseudo.source": "query"},
+    "threshold_0.7": {"pseudo.pixel_threshold": 0.7},
+    "alignment_1": {"pseudo.class_alignment": 1.0},
+    "uncovered_negative": {"pseudo.uncovered": "negative"},
+    "same_colors": {"strong_color": "same"},
+    "paper_denominator": {"unsup.contrast_denominator": "paper"},
+    "union_semantic": {"unsup.union": "semantic"},
+    "tau_0.1": {"unsup.rmc_temperature": 0.1, "unsup.rfc_temperature": 0.1},
+    "ema_0.999": {"ema_decay": 0.999},
+    "no_burn_in": {"unsup_start_step": 0},
+}
+METHODS: dict[str, dict[str, Any]] = {
+    **COMPARED,
+    **BACKBONES,
+    # Table 3.
+    "smc": without("rcc", "rmc", "rfc"),
+    "smc_rcc": without("rmc", "rfc"),
+    "smc_rcc_rmc": without("rfc"),
+    # Table 4.
+    **{f"alpha_{alpha}": {"unsup_weight": alpha} for alpha in (0.25, 1.0, 2.0)},
+    # Table 5.
+    **QUERIES,
+    **{f"supervised_{name}": SUPERVISED | n for name, n in QUERIES.items()},
+    **READINGS,
+    **{f"{m}_{lr}": COMPARED[m] | LEARNING_RATES[lr] for m in COMPARED for lr in LEARNING_RATES},
+}
+
+
+def row(*methods: str, labels: int = 84, seeds: int = 1) -> list[str]:
+    """The cells of some methods with a number of labelled images."""
+    return [f"{method}-{labels}-{seed}" for seed in range(seeds) for method in methods]
+
+
+TABLES: dict[str, list[str]] = {
+    "partitions": [
+        *row(*COMPARED, seeds=3),
+        *row(*COMPARED, labels=42, seeds=3),
+        *row(*COMPARED, labels=168),
+        *row(*COMPARED, labels=336),
+    ],
+    "backbones": row("supervised", "scratch", "tuned", seeds=3),
+    "learning_rate": row(*COMPARED, *(f"{m}_{lr}" for lr in LEARNING_RATES for m in COMPARED)),
+    "terms": row("supervised", "consistency", "smc", "smc_rcc", "smc_rcc_rmc", "rc2l"),
+    "alpha": row("supervised", "alpha_0.25", "rc2l", "alpha_1.0", "alpha_2.0"),
+    "queries": row("supervised", *(f"supervised_{q}" for q in QUERIES), "rc2l", *QUERIES),
+    "readings": row("supervised", "rc2l", *READINGS),
+}
+
+
+def get_config(cell: str = "rc2l-84-0") -> ConfigDict:
+    """The config of a cell, METHOD-LABELS-SEED."""
+    method, labels, seed = cell.split("-")
+    config = folder_small.get_config()
+    config.seed = int(seed)
+    config.data.dir = "."
+    config.data.num_classes = NUM_CLASSES
+    config.data.labeled_split = f"lists/draw{seed}/{labels}.txt"
+    config.update_from_flattened_dict(METHODS[method])
+    return config
