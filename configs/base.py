@@ -107,6 +107,9 @@ def get_config() -> ConfigDict:
     config.pseudo.score_threshold = 0.7  # [D] "query": of a query's class probability
     config.pseudo.mask_threshold = 0.5  # [D] "query": of a pixel's mask probability
     config.pseudo.pixel_threshold = 0.7  # [D] "semantic": of a pixel's class score
+    # [D] True: each class has its own threshold, `pixel_threshold` times the mean score of its
+    # pixels (`rc2l_jax.method.class_thresholds`).
+    config.pseudo.threshold_by_class = False
     # [D] Strength of `rc2l_jax.method.class_alignment`: 0 for none; 1 for the whole correction,
     # towards classes that are as frequent as in the labels.
     config.pseudo.class_alignment = 0.0

@@ -123,6 +123,8 @@ class TrainState:
       class_shares: float32 [2, K], moving averages of each class's share of the labelled segments
         (row 0) and of the teacher's predictions on unlabelled images (row 1); see
         `rc2l_jax.method.class_alignment`.
+      class_scores: float32 [K], moving average of the teacher's score on the pixels at which a
+        class is the best one, 1 at the start; see `rc2l_jax.method.class_thresholds`.
       nonfinite_run: int32 [], number of steps in a row, up to the last one, that were not finite
         and therefore changed nothing.
     """
@@ -135,6 +137,7 @@ class TrainState:
     teacher_batch_stats: Any
     opt_state: Any
     class_shares: jax.Array
+    class_scores: jax.Array
     nonfinite_run: jax.Array
 
     @property

@@ -16,6 +16,7 @@ import pytest
 
 from configs import base
 from rc2l_jax import __version__
+from rc2l_jax.run import checkpoints as checkpoints_file
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.run.storage import write_json
 from rc2l_jax.run.stored_config import (
@@ -49,6 +50,7 @@ def make_state(step: int = 0, width: int = 3, names: tuple[str, ...] = ("head",)
         teacher_batch_stats={"norm": {"mean": jnp.full((2,), -step, jnp.float32)}},
         opt_state=optimizer.init(params),
         class_shares=jnp.full((2, 4), (step + 1) / 4),
+        class_scores=jnp.full(4, 1 / (step + 1)),
         nonfinite_run=jnp.int32(step % 3),
     )
 
@@ -64,6 +66,23 @@ def save_all(
     with Checkpoints(workdir, keep) as checkpoints:
         for state in states:
             checkpoints.save(state, metadata(best))
+
+
+def test_a_field_that_an_older_checkpoint_lacks_starts_as_in_a_new_run(tmp_path, monkeypatch):
+    saved = make_state(5)
+    whole = checkpoints_file._state_dict
+    monkeypatch.setattr(
+        checkpoints_file,
+        "_state_dict",
+        lambda state: {k: v for k, v in whole(state).items() if k != "class_scores"},
+    )
+    save_all(tmp_path, [saved])
+    monkeypatch.undo()
+    new = make_state(0)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(new)
+    np.testing.assert_array_equal(restored.class_scores, new.class_scores)
+    np.testing.assert_array_equal(restored.class_shares, saved.class_shares)
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from rc2l_jax.method import pseudo_segments
 from rc2l_jax.method import segments as sg
 from rc2l_jax.method.cutmix import cutmix_segments
+from rc2l_jax.models.maskformer import semantic_scores
 from rc2l_jax.structs import VOID, Segments
 
 ground_truth = jax.jit(
@@ -384,15 +385,20 @@ def test_semantic_segments_add_up_queries_of_a_class():
     classes = jnp.log(jnp.array([[[0.5, 0.1, 0.4], [0.4, 0.2, 0.4], [0.05, 0.9, 0.05]]]))
     masks = jnp.array([[[[on, on, off, off]], [[on, off, off, off]], [[off, off, on, on]]]])
     valid = jnp.array([[[True, True, True, False]]])
+    scores = semantic_scores(classes, masks)
     segments, dropped = pseudo_segments.semantic_segments(
-        classes, masks, valid, max_segments=2, pixel_threshold=0.7, min_area=1
+        scores, valid, max_segments=2, thresholds=jnp.full(2, 0.7), min_area=1
     )
     np.testing.assert_array_equal(sg.label_map(segments), [[[0, 255, 1, 255]]])
     np.testing.assert_array_equal(segments.known, valid)
     np.testing.assert_allclose(np.sort(segments.score[0]), [0.9, 0.9], atol=1e-6)
     assert segments.valid.all() and dropped[0] == 0
     one, dropped = pseudo_segments.semantic_segments(
-        classes, masks, valid, max_segments=1, pixel_threshold=0.4, min_area=1
+        scores, valid, max_segments=1, thresholds=jnp.full(2, 0.4), min_area=1
     )
     np.testing.assert_array_equal(sg.label_map(one), [[[0, 0, 255, 255]]])
     assert dropped[0] == 1
+    own, _ = pseudo_segments.semantic_segments(
+        scores, valid, max_segments=2, thresholds=jnp.array([0.8, 0.95]), min_area=1
+    )
+    np.testing.assert_array_equal(sg.label_map(own), [[[0, 255, 255, 255]]])

@@ -30,7 +30,7 @@ def without(*terms: str) -> dict[str, float]:
 
 
 def of_paper() -> dict[str, Any]:
-    """What `configs/paper.py` says of views, segments, losses and teacher: the method as printed."""
+    """What `configs/paper.py` says of views, segments, losses and teacher, as printed."""
     config = paper.get_config()
     schedule = ("unsup_weight", "unsup_start_step", "unsup_ramp_steps", "ema_decay")
     found = {key: config[key] for key in (*schedule, "weak_color", "strong_color")}

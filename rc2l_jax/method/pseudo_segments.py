@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from rc2l_jax.method.segments import Target, keep_largest
-from rc2l_jax.models.maskformer import semantic_scores
 from rc2l_jax.structs import Segments
 
 # The values of `pseudo.source`: `pseudo_segments` or `semantic_segments` makes the pseudo label.
@@ -61,12 +60,11 @@ def pseudo_segments(
 
 
 def semantic_segments(
-    class_logits: jax.Array,
-    mask_logits: jax.Array,
+    scores: jax.Array,
     valid: jax.Array,
     *,
     max_segments: int,
-    pixel_threshold: float,
+    thresholds: jax.Array,
     min_area: int,
 ) -> Target:
     """The pseudo label z^t from semantic inference: one segment for each class.
@@ -75,23 +73,23 @@ def semantic_segments(
     sum, which inference uses, still names the class.
 
     Args:
-      class_logits: float32 [B, N, K+1].
-      mask_logits: float32 [B, N, h, w].
+      scores: float32 [B, K, h, w], the sums over queries sum_i p_i(c) m_i of
+        `maskformer.semantic_scores`.
       valid: bool [B, h, w], False on padding.
       max_segments: M. If more classes are present, the largest segments get a slot.
-      pixel_threshold: a pixel joins the segment of its best class c if the sum over queries
-        sum_i p_i(c) m_i exceeds this.
+      thresholds: float32 [K]; a pixel joins the segment of its best class if its score exceeds
+        that class's threshold.
       min_area: segments of fewer pixels of the mask grid are dropped.
 
     Returns:
-      As `pseudo_segments`, but with one segment for each class, whose score is the mean of that
-      sum (at most 1) over its pixels.
+      As `pseudo_segments`, but with one segment for each class, whose score is the mean of the
+      scores (at most 1) of its pixels.
     """
-    semantic = semantic_scores(*jax.lax.stop_gradient((class_logits, mask_logits)))
-    classes = jnp.broadcast_to(jnp.arange(semantic.shape[1]), semantic.shape[:2])
-    best = semantic.argmax(1)[:, None] == classes[:, :, None, None]
-    won = best & (semantic > pixel_threshold) & valid[:, None]
-    total = jnp.where(won, jnp.minimum(semantic, 1.0), 0.0).sum((2, 3))
+    scores = jax.lax.stop_gradient(scores)
+    classes = jnp.broadcast_to(jnp.arange(scores.shape[1]), scores.shape[:2])
+    best = scores.argmax(1)[:, None] == classes[:, :, None, None]
+    won = best & (scores > thresholds[:, None, None]) & valid[:, None]
+    total = jnp.where(won, jnp.minimum(scores, 1.0), 0.0).sum((2, 3))
     segments = Segments(
         classes=classes,
         masks=won,

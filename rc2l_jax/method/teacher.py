@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rc2l_jax.method.class_alignment import align_classes, query_counts
+from rc2l_jax.method.class_thresholds import nothing_seen, pixel_thresholds, score_sums
 from rc2l_jax.method.pseudo_segments import pseudo_segments, semantic_segments
-from rc2l_jax.method.segments import Target, merge_same_class, nearest_downsample
-from rc2l_jax.models.maskformer import MaskFormer
+from rc2l_jax.method.segments import merge_same_class, nearest_downsample
+from rc2l_jax.models.maskformer import MaskFormer, semantic_scores
 from rc2l_jax.models.pixels import normalize
-from rc2l_jax.structs import Segments, TrainState
+from rc2l_jax.structs import Mean, Segments, TrainState
 
 
 class PseudoLabels(NamedTuple):
@@ -24,11 +25,14 @@ class PseudoLabels(NamedTuple):
       dropped: int32 [B], number of segments for which there was no slot.
       class_counts: float32 [K], each class's probability summed over all queries, before class
         alignment (`class_alignment.query_counts`).
+      class_scores: sums and counts, float32 [K] each, of the scores of the pixels of each class
+        (`class_thresholds.score_sums`); zeros with `pseudo.source` "query".
     """
 
     segments: Segments
     dropped: jax.Array
     class_counts: jax.Array
+    class_scores: Mean
 
 
 @jax.named_scope("teacher_segments")
@@ -40,7 +44,7 @@ def teacher_segments(
     The teacher has the EMA parameters and runs in inference mode.
 
     Args:
-      state: supplies the teacher's parameters and batch statistics, and the class shares.
+      state: supplies the teacher's parameters and batch statistics, class shares and class scores.
       weak: x^w, float32 [B, H, W, 3] in 0..255.
       valid: bool [B, H, W], False on padding.
       model: the architecture of student and teacher.
@@ -57,29 +61,27 @@ def teacher_segments(
     )
     aligned = align_classes(class_logits, state.class_shares, config.pseudo.class_alignment)
     on_grid = nearest_downsample(valid, mask_logits.shape[-2:])
-    segments, dropped = _segments(aligned, mask_logits, on_grid, config)
-    if config.pseudo.merge_same_class:
-        segments = merge_same_class(segments)
-    return PseudoLabels(segments, dropped, query_counts(class_logits))
-
-
-def _segments(
-    class_logits: jax.Array, mask_logits: jax.Array, valid: jax.Array, config: ConfigDict
-) -> Target:
-    pseudo = config.pseudo
+    pseudo, seen = config.pseudo, nothing_seen(config.data.num_classes)
     common = {"max_segments": config.max_segments, "min_area": pseudo.min_area}
     if pseudo.source == "semantic":
-        return semantic_segments(
-            class_logits, mask_logits, valid, pixel_threshold=pseudo.pixel_threshold, **common
+        scores = semantic_scores(aligned, mask_logits)
+        seen = score_sums(scores, on_grid)
+        thresholds = pixel_thresholds(
+            state.class_scores, pseudo.pixel_threshold, pseudo.threshold_by_class
         )
-    return pseudo_segments(
-        class_logits,
-        mask_logits,
-        valid,
-        score_threshold=pseudo.score_threshold,
-        mask_threshold=pseudo.mask_threshold,
-        **common,
-    )
+        segments, dropped = semantic_segments(scores, on_grid, thresholds=thresholds, **common)
+    else:
+        segments, dropped = pseudo_segments(
+            aligned,
+            mask_logits,
+            on_grid,
+            score_threshold=pseudo.score_threshold,
+            mask_threshold=pseudo.mask_threshold,
+            **common,
+        )
+    if pseudo.merge_same_class:
+        segments = merge_same_class(segments)
+    return PseudoLabels(segments, dropped, query_counts(class_logits), seen)
 
 
 def ema_decay(decay: float, step: jax.Array) -> jax.Array:

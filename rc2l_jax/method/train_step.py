@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.method import objective, step_metrics
 from rc2l_jax.method.class_alignment import class_counts, update_shares
+from rc2l_jax.method.class_thresholds import nothing_seen, update_scores
 from rc2l_jax.method.keys import Keys, step_keys
 from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
 from rc2l_jax.method.state import learned
@@ -74,12 +75,13 @@ def total_loss(
     losses = {"total": loss, "label": label_loss, "unlabel": unlabel_loss}
     metrics = step_metrics.of_terms("loss/label", label_terms)
     metrics |= step_metrics.of_labeled(truth, finite)
-    named = None
+    named, scores = None, nothing_seen(config.data.num_classes)
     if pseudo is not None:
         metrics |= step_metrics.of_terms("loss/unlabel", unlabel_terms)
         metrics |= step_metrics.of_unlabeled(pseudo, target, batch, config.data.num_classes)
-        named = pseudo.class_counts
-    metrics["class_counts"] = class_counts(truth.segments, named, config.data.num_classes)
+        named, scores = pseudo.class_counts, pseudo.class_scores
+    counts = class_counts(truth.segments, named, config.data.num_classes)
+    metrics["classes"] = {"counts": counts, "scores": scores}
     return loss, (batch_stats, losses, metrics)
 
 
@@ -152,7 +154,7 @@ def train_step(
     # XLA compiles one kernel for all vectors of a length, and fuses more of them. On a TPU, making
     # vectors of matrices would rearrange them in memory.
     new_state, update_norm = jax.lax.platform_dependent(
-        *(finite, trained, grads, batch_stats, metrics.pop("class_counts"), grad_norm),
+        *(finite, trained, grads, batch_stats, metrics.pop("classes"), grad_norm),
         tpu=update,
         default=functools.partial(_on_vectors, update),
     )
@@ -229,7 +231,7 @@ def updated_state(
     state: TrainState,
     grads: Any,
     batch_stats: Any,
-    counts: jax.Array,
+    classes: dict[str, Any],
     grad_norm: jax.Array,
     *,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -243,7 +245,8 @@ def updated_state(
       state: before the step, with the learned parameters only.
       grads: mean over all devices, a tree like `state.params`.
       batch_stats: the student's new batch statistics.
-      counts: float32 [2, K], `class_alignment.class_counts` summed over all devices.
+      classes: summed over all devices, "counts", float32 [2, K], from
+        `class_alignment.class_counts`, and "scores" from `class_thresholds.score_sums`.
       grad_norm: norm of `grads`, by which the optimiser clips.
       optimizer: for the student's parameters.
       config: the run's, with the keys of `configs/base.py`.
@@ -261,7 +264,8 @@ def updated_state(
         teacher_params=ema(state.teacher_params, params),
         teacher_batch_stats=teacher_batch_stats,
         opt_state=opt_state,
-        class_shares=update_shares(state.class_shares, counts, rate),
+        class_shares=update_shares(state.class_shares, classes["counts"], rate),
+        class_scores=update_scores(state.class_scores, classes["scores"], rate),
     )
     return new_state, norm(updates)
 

@@ -26,6 +26,9 @@ _NETWORKS = {
     "teacher": {"params": "teacher_params", "batch_stats": "teacher_batch_stats"},
 }
 
+# Fields of the state that older checkpoints lack. Reading one of those leaves them as they start.
+_ADDED_LATER = ("class_scores",)
+
 
 class CheckpointError(ValueError):
     """A checkpoint or run directory that does not fit the config, cannot be read, or is in use."""
@@ -124,7 +127,8 @@ class Checkpoints:
         """Reads a whole state.
 
         Args:
-          template: a state of the run's model and optimiser; its structure and shapes are used.
+          template: a state of the run's model and optimiser, as at its start; its structure and
+            shapes are used, and its values where the checkpoint is older than a field.
           step: the checkpoint's step; None for the newest.
 
         Returns:
@@ -245,6 +249,12 @@ class Checkpoints:
         """Reads the arrays at the paths in `wanted`, and the metadata, of one checkpoint."""
         with self._reading(step):
             stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
+            present = {key[0] for key in stored}
+            wanted = {
+                key: leaf
+                for key, leaf in wanted.items()
+                if key[0] in present or key[0] not in _ADDED_LATER
+            }
             _check_leaves(self.path / str(step), stored, wanted)
             target = flax.traverse_util.unflatten_dict(wanted)
             args = ocp.args.Composite(

@@ -178,6 +178,11 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
         text = "must be a multiple of 4: sine and cosine of two axes"
         problems.append(f"model.hidden_dim = {hidden} {text}")
     problems += _backbone_problems(values)
+    if values["pseudo.threshold_by_class"] and values["pseudo.source"] != "semantic":
+        problems.append(
+            "pseudo.threshold_by_class = True scales pseudo.pixel_threshold, which only "
+            'pseudo.source = "semantic" has: set that, or threshold_by_class = False'
+        )
     if values["warmup_steps"] >= values["num_steps"] > 0:
         problems.append(
             f"warmup_steps = {values['warmup_steps']} must be below num_steps = "
