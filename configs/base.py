@@ -2,7 +2,8 @@
 
 Sources: [P] the RC²L paper (section 4.1 unless said); [M] MaskFormer (arXiv 2107.06278) and the
 semantic ResNet configs of its code; [D] a decision of ours, where the paper is silent or unclear.
-Scores below are the teacher's mIoU on CamVid with 1/8 of the labels; docs/study.md has them all.
+Scores below are the teacher's mIoU on CamVid with 1/8 of the labels, of networks from scratch
+(docs/study_from_scratch.md).
 """
 
 from ml_collections import ConfigDict
@@ -98,10 +99,10 @@ def get_config() -> ConfigDict:
     config.loss.focal_alpha = 0.25  # [M]
     config.loss.focal_gamma = 2.0  # [M]
 
-    # From the teacher's predictions to pseudo segments. No reading stands out (docs/study.md,
-    # "Terms, weights and readings"): 0.466 and 0.473 (two orders of the images) with "semantic",
-    # pixel_threshold 0 and alignment 0.5; one change from there gives 0.475 (threshold 0.5), 0.469
-    # (no alignment) and 0.470 ("query").
+    # From the teacher's predictions to pseudo segments. No reading stands out
+    # (docs/study_from_scratch.md, "Terms, weights and readings"): 0.466 and 0.473 (two orders of
+    # the images) with "semantic", pixel_threshold 0 and alignment 0.5; one change from there gives
+    # 0.475 (threshold 0.5), 0.469 (no alignment) and 0.470 ("query").
     config.pseudo = ConfigDict()
     config.pseudo.source = "query"  # [D] a segment for each winning query; "semantic": each class
     config.pseudo.score_threshold = 0.7  # [D] "query": of a query's class probability

@@ -3,8 +3,8 @@
     python main.py --config=configs/camvid_eighth.py --workdir=runs/camvid --config.data.dir=DIR
 
 DIR holds images/{train,val}/NAME.jpg and labels/{train,val}/NAME.png. Hardware: one CPU core.
-Time: some 20 minutes. Score: docs/study.md has it for each method, after these 6,000 steps and
-after 12,000.
+Time: some 20 minutes. Score: docs/study_from_scratch.md has it for each method, after these 6,000
+steps and after 12,000.
 """
 
 from ml_collections import ConfigDict

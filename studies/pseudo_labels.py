@@ -27,13 +27,14 @@ from rc2l_jax.input_pipeline.train_batches import train_batches
 import jax
 from etils import epath
 
+from data.errors import DataError
 from data.label_values import VOID
 from data.splits import Subsets
 from rc2l_jax.evaluation.confusion import confusion_matrix
 from rc2l_jax.input_pipeline.subsets import RunData, open_split
 from rc2l_jax.method.segments import nearest_downsample
 from rc2l_jax.method.state import create_train_state
-from rc2l_jax.run.checkpoints import Checkpoints
+from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.run.stored_config import run_config
 from rc2l_jax.training.devices import parallel_views, replicate
 from studies.study_report import markdown
@@ -46,7 +47,10 @@ def main() -> None:
     parser.add_argument("--split", default="", help="labelled images; the evaluation's by default")
     parser.add_argument("--batches", type=int, default=100)
     arguments = parser.parse_args()
-    names, counts = count(arguments.run, arguments.split, arguments.batches)
+    try:
+        names, counts = count(arguments.run, arguments.split, arguments.batches)
+    except (CheckpointError, DataError) as error:
+        raise SystemExit(f"error: {error}") from error
     print(table(names, counts))
 
 
@@ -60,6 +64,10 @@ def count(run: epath.Path, split: str, batches: int) -> tuple[list[str], np.ndar
 
     Returns:
       The class names, and int64 [K, K + 1]; the last column counts pixels without a pseudo label.
+
+    Raises:
+      CheckpointError: the run has no checkpoint, or one that cannot be read.
+      DataError: its data set or the split cannot be used.
     """
     config = run_config(run)
     config.data.eval_split = split or config.data.eval_split
