@@ -6,7 +6,7 @@
 DIR holds what it does for `configs/folder.py`, and docs/own_images.md says how to go on. The
 backbone's weights come with requirements.txt; nothing else is downloaded. Images are shrunk to a
 short edge of 160 pixels (160 to 240 in training). Hardware: one CPU core. Time: 10 to 25 minutes.
-Score: depends on the images; docs/study.md has that of VOC and CamVid ("A pretrained backbone").
+Score: depends on the images; docs/study.md has that of VOC and CamVid.
 """
 
 from ml_collections import ConfigDict

@@ -123,8 +123,9 @@ class TrainState:
       class_shares: float32 [2, K], moving averages of each class's share of the labelled segments
         (row 0) and of the teacher's predictions on unlabelled images (row 1); see
         `rc2l_jax.method.class_alignment`.
-      class_scores: float32 [K], moving average of the teacher's score on the pixels at which a
-        class is the best one, 1 at the start; see `rc2l_jax.method.class_thresholds`.
+      class_scores: float32 [2, K], moving averages of the sum of the teacher's scores on the pixels
+        at which a class is the best one, and of their number; see
+        `rc2l_jax.method.class_thresholds`.
       nonfinite_run: int32 [], number of steps in a row, up to the last one, that were not finite
         and therefore changed nothing.
     """

@@ -50,7 +50,7 @@ def make_state(step: int = 0, width: int = 3, names: tuple[str, ...] = ("head",)
         teacher_batch_stats={"norm": {"mean": jnp.full((2,), -step, jnp.float32)}},
         opt_state=optimizer.init(params),
         class_shares=jnp.full((2, 4), (step + 1) / 4),
-        class_scores=jnp.full(4, 1 / (step + 1)),
+        class_scores=jnp.full((2, 4), 1 / (step + 1)),
         nonfinite_run=jnp.int32(step % 3),
     )
 

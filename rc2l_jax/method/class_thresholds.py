@@ -12,10 +12,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from rc2l_jax.structs import Mean
+# A moving average of fewer pixels than this is of a class that was not seen for thousands of steps.
+_FEWEST_PIXELS = 1e-20
 
 
-def score_sums(scores: jax.Array, valid: jax.Array) -> Mean:
+def score_sums(scores: jax.Array, valid: jax.Array) -> jax.Array:
     """Scores of the pixels at which a class is the best one, by class, without gradient.
 
     Args:
@@ -23,41 +24,48 @@ def score_sums(scores: jax.Array, valid: jax.Array) -> Mean:
       valid: bool [B, h, w], False on padding, which is left out.
 
     Returns:
-      The sum of the scores and the number of the pixels, float32 [K] each.
+      Float32 [2, K]: the sum of the scores, and the number of the pixels.
     """
     scores = jax.lax.stop_gradient(scores)
     classes = jnp.arange(scores.shape[1])[:, None, None]
     won = (scores.argmax(1)[:, None] == classes) & valid[:, None]
     total = jnp.where(won, jnp.minimum(scores, 1.0), 0.0).sum((0, 2, 3))
-    return total, won.sum((0, 2, 3)).astype(jnp.float32)
+    return jnp.stack([total, won.sum((0, 2, 3)).astype(jnp.float32)])
 
 
-def nothing_seen(num_classes: int) -> Mean:
-    """`score_sums` of no pixel at all."""
-    return jnp.zeros(num_classes), jnp.zeros(num_classes)
+def update_scores(class_scores: jax.Array, seen: jax.Array, rate: jax.Array) -> jax.Array:
+    """Moves `TrainState.class_scores` towards the sums of one step.
 
-
-def update_scores(class_scores: jax.Array, seen: Mean, rate: jax.Array) -> jax.Array:
-    """Moves `TrainState.class_scores` towards the mean scores of one step.
+    Sums and counts are averaged, not their ratio: so a rare class's mean score is one over pixels
+    as any other's, however few steps show it.
 
     Args:
-      class_scores: float32 [K].
-      seen: `score_sums`, added up over all devices. Classes without a pixel, or with a sum that is
-        not finite, stay as they are.
+      class_scores: float32 [2, K].
+      seen: `score_sums`, added up over all devices. If it is not finite, nothing changes.
       rate: weight of this step, in 0..1.
     """
-    total, count = seen
-    usable = jnp.isfinite(total) & (count > 0)
-    mean = jnp.where(usable, total, class_scores) / jnp.where(usable, count, 1.0)
-    return (1.0 - rate) * class_scores + rate * mean
+    seen = jnp.where(jnp.isfinite(seen).all(), seen, class_scores)
+    return (1.0 - rate) * class_scores + rate * seen
+
+
+def mean_scores(class_scores: jax.Array) -> jax.Array:
+    """Each class's mean score, float32 [K]; 1 for classes that no pixel had (lately).
+
+    Args:
+      class_scores: float32 [2, K] (`TrainState.class_scores`).
+    """
+    total, count = class_scores
+    seen = count > _FEWEST_PIXELS
+    return jnp.where(seen, total / jnp.where(seen, count, 1.0), 1.0)
 
 
 def pixel_thresholds(class_scores: jax.Array, threshold: float, by_class: bool) -> jax.Array:
     """The score that a pixel has to exceed to be named, for each class: float32 [K].
 
     Args:
-      class_scores: float32 [K], each class's mean score (`TrainState.class_scores`).
+      class_scores: float32 [2, K] (`TrainState.class_scores`).
       threshold: the threshold of all classes, or, `by_class`, a share of the class's mean score.
       by_class: whether each class has its own.
     """
-    return threshold * (class_scores if by_class else jnp.ones_like(class_scores))
+    num_classes = class_scores.shape[1]
+    return threshold * (mean_scores(class_scores) if by_class else jnp.ones(num_classes))

@@ -59,7 +59,7 @@ def initial_state(
         class_shares=jnp.full(
             (2, config.data.num_classes), 1.0 / config.data.num_classes, jnp.float32
         ),
-        class_scores=jnp.ones(config.data.num_classes, jnp.float32),
+        class_scores=jnp.zeros((2, config.data.num_classes), jnp.float32),
         nonfinite_run=jnp.zeros((), jnp.int32),
     )
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rc2l_jax.method.class_alignment import align_classes, query_counts
-from rc2l_jax.method.class_thresholds import nothing_seen, pixel_thresholds, score_sums
+from rc2l_jax.method.class_thresholds import pixel_thresholds, score_sums
 from rc2l_jax.method.pseudo_segments import pseudo_segments, semantic_segments
 from rc2l_jax.method.segments import merge_same_class, nearest_downsample
 from rc2l_jax.models.maskformer import MaskFormer, semantic_scores
 from rc2l_jax.models.pixels import normalize
-from rc2l_jax.structs import Mean, Segments, TrainState
+from rc2l_jax.structs import Segments, TrainState
 
 
 class PseudoLabels(NamedTuple):
@@ -25,14 +25,14 @@ class PseudoLabels(NamedTuple):
       dropped: int32 [B], number of segments for which there was no slot.
       class_counts: float32 [K], each class's probability summed over all queries, before class
         alignment (`class_alignment.query_counts`).
-      class_scores: sums and counts, float32 [K] each, of the scores of the pixels of each class
+      class_scores: float32 [2, K], sum and number of the scores of each class's pixels
         (`class_thresholds.score_sums`); zeros with `pseudo.source` "query".
     """
 
     segments: Segments
     dropped: jax.Array
     class_counts: jax.Array
-    class_scores: Mean
+    class_scores: jax.Array
 
 
 @jax.named_scope("teacher_segments")
@@ -61,7 +61,7 @@ def teacher_segments(
     )
     aligned = align_classes(class_logits, state.class_shares, config.pseudo.class_alignment)
     on_grid = nearest_downsample(valid, mask_logits.shape[-2:])
-    pseudo, seen = config.pseudo, nothing_seen(config.data.num_classes)
+    pseudo, seen = config.pseudo, jnp.zeros_like(state.class_scores)
     common = {"max_segments": config.max_segments, "min_area": pseudo.min_area}
     if pseudo.source == "semantic":
         scores = semantic_scores(aligned, mask_logits)

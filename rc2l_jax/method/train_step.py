@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.method import objective, step_metrics
 from rc2l_jax.method.class_alignment import class_counts, update_shares
-from rc2l_jax.method.class_thresholds import nothing_seen, update_scores
+from rc2l_jax.method.class_thresholds import update_scores
 from rc2l_jax.method.keys import Keys, step_keys
 from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
 from rc2l_jax.method.state import learned
@@ -75,7 +75,7 @@ def total_loss(
     losses = {"total": loss, "label": label_loss, "unlabel": unlabel_loss}
     metrics = step_metrics.of_terms("loss/label", label_terms)
     metrics |= step_metrics.of_labeled(truth, finite)
-    named, scores = None, nothing_seen(config.data.num_classes)
+    named, scores = None, jnp.zeros_like(state.class_scores)
     if pseudo is not None:
         metrics |= step_metrics.of_terms("loss/unlabel", unlabel_terms)
         metrics |= step_metrics.of_unlabeled(pseudo, target, batch, config.data.num_classes)
@@ -245,8 +245,8 @@ def updated_state(
       state: before the step, with the learned parameters only.
       grads: mean over all devices, a tree like `state.params`.
       batch_stats: the student's new batch statistics.
-      classes: summed over all devices, "counts", float32 [2, K], from
-        `class_alignment.class_counts`, and "scores" from `class_thresholds.score_sums`.
+      classes: summed over all devices, float32 [2, K] each: "counts" from
+        `class_alignment.class_counts`, "scores" from `class_thresholds.score_sums`.
       grad_norm: norm of `grads`, by which the optimiser clips.
       optimizer: for the student's parameters.
       config: the run's, with the keys of `configs/base.py`.
