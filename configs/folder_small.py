@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config.unsup_ramp_steps = 250
     config.max_segments = 12
     config.strong_color = "jitter"
+    config.pseudo.threshold_by_class = True
     config.pseudo.class_alignment = 0.0
 
     config.init_from = "efficientnet_lite0"

@@ -58,7 +58,8 @@ BACKBONES = {
 }
 # Other choices where the paper is silent or can be read in several ways.
 READINGS: dict[str, dict[str, Any]] = {
-    "query_segments": {"pseudo.source": "query"},
+    "one_threshold": {"pseudo.threshold_by_class": False},
+    "query_segments": {"pseudo.source": "query", "pseudo.threshold_by_class": False},
     "threshold_0.7": {"pseudo.pixel_threshold": 0.7},
     "alignment_1": {"pseudo.class_alignment": 1.0},
     "uncovered_negative": {"pseudo.uncovered": "negative"},
