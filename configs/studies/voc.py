@@ -19,14 +19,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import camvid_eighth, folder_small, paper
+from configs.studies.camvid import TERMS, without
 
 NUM_CLASSES = 21
-TERMS = ("smc", "rcc", "rmc", "rfc")
-
-
-def without(*terms: str) -> dict[str, float]:
-    """Overrides that leave out some of the four losses."""
-    return {f"unsup.{term}_weight": 0.0 for term in terms}
 
 
 def of_paper() -> dict[str, Any]:

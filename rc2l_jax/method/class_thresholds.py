@@ -2,9 +2,9 @@
 
 A teacher trained on few labels is far surer of frequent and easy classes than of others. With one
 threshold for all, hardly a pixel of the others is named, and the student unlearns them. So each
-class's threshold is a share of the score that its pixels have on average, as FreeMatch adapts its
-own to each class (arXiv 2205.07246, equation 9; there the average is divided by that of the surest
-class). The paper has one threshold for all classes.
+class's threshold is a share of the score that its pixels have on average. FreeMatch does likewise
+(arXiv 2205.07246), but divides the average by that of the surest class. The paper has one
+threshold for all classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-# A moving average of fewer pixels than this is of a class that was not seen for thousands of steps.
+from rc2l_jax.method.pseudo_segments import best_classes
+
+# A class whose moving average of pixels is below this was not seen for thousands of steps.
 _FEWEST_PIXELS = 1e-20
 
 
@@ -27,8 +29,7 @@ def score_sums(scores: jax.Array, valid: jax.Array) -> jax.Array:
       Float32 [2, K]: the sum of the scores, and the number of the pixels.
     """
     scores = jax.lax.stop_gradient(scores)
-    classes = jnp.arange(scores.shape[1])[:, None, None]
-    won = (scores.argmax(1)[:, None] == classes) & valid[:, None]
+    won = best_classes(scores, valid)
     total = jnp.where(won, jnp.minimum(scores, 1.0), 0.0).sum((0, 2, 3))
     return jnp.stack([total, won.sum((0, 2, 3)).astype(jnp.float32)])
 
@@ -36,8 +37,8 @@ def score_sums(scores: jax.Array, valid: jax.Array) -> jax.Array:
 def update_scores(class_scores: jax.Array, seen: jax.Array, rate: jax.Array) -> jax.Array:
     """Moves `TrainState.class_scores` towards the sums of one step.
 
-    Sums and counts are averaged, not their ratio: so a rare class's mean score is one over pixels
-    as any other's, however few steps show it.
+    Sums and counts are averaged separately, and `mean_scores` divides them. An average of each
+    step's mean score would hardly move for a class that few steps show.
 
     Args:
       class_scores: float32 [2, K].
@@ -49,7 +50,7 @@ def update_scores(class_scores: jax.Array, seen: jax.Array, rate: jax.Array) -> 
 
 
 def mean_scores(class_scores: jax.Array) -> jax.Array:
-    """Each class's mean score, float32 [K]; 1 for classes that no pixel had (lately).
+    """Each class's mean score, float32 [K]; 1 for a class that no pixel had so far, or lately.
 
     Args:
       class_scores: float32 [2, K] (`TrainState.class_scores`).

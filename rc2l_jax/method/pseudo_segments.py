@@ -59,6 +59,17 @@ def pseudo_segments(
     return keep_largest(segments, max_segments, min_area)
 
 
+def best_classes(scores: jax.Array, valid: jax.Array) -> jax.Array:
+    """Where each class is the best one: bool [B, K, h, w], False on padding.
+
+    Args:
+      scores: float32 [B, K, h, w], class scores of semantic inference.
+      valid: bool [B, h, w], False on padding.
+    """
+    classes = jnp.arange(scores.shape[1])[:, None, None]
+    return (scores.argmax(1)[:, None] == classes) & valid[:, None]
+
+
 def semantic_segments(
     scores: jax.Array,
     valid: jax.Array,
@@ -87,8 +98,7 @@ def semantic_segments(
     """
     scores = jax.lax.stop_gradient(scores)
     classes = jnp.broadcast_to(jnp.arange(scores.shape[1]), scores.shape[:2])
-    best = scores.argmax(1)[:, None] == classes[:, :, None, None]
-    won = best & (scores > thresholds[:, None, None]) & valid[:, None]
+    won = best_classes(scores, valid) & (scores > thresholds[:, None, None])
     total = jnp.where(won, jnp.minimum(scores, 1.0), 0.0).sum((2, 3))
     segments = Segments(
         classes=classes,
