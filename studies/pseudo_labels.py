@@ -6,8 +6,8 @@
 The teacher of the newest checkpoint makes pseudo segments of random crops, as in a training step of
 the run, here of images whose masks are known (the run's evaluation images, unless --split says
 others). The table says for each class which share of its pixels is named rightly, wrongly and not
-at all, and how many of the pixels that are called so are. What is named wrongly in most cases, the
-student learns wrongly.
+at all; and, of the pixels that are called by the class's name, which share are of the class. The
+student learns what is named, right or wrong.
 """
 
 from __future__ import annotations
