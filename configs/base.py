@@ -213,6 +213,9 @@ def get_config() -> ConfigDict:
     config.data.labeled_split = ""
     config.data.unlabeled_split = ""
     config.data.eval_split = "val"
+    # [D] Labelled images of rare classes are drawn more often: max(1, sqrt(t / f)) times as often,
+    # f being the share of labelled images that show the image's rarest class; 0 draws all alike.
+    config.data.class_sampling = 0.0
     config.data.num_labeled = 0  # how many images labeled_split must name; 0 for any number
     config.data.diagnostic_labels = False  # read unlabelled masks, for metrics and pictures only
     config.data.crop_size = 512  # [P] VOC; 768 Cityscapes

@@ -23,6 +23,7 @@ from data.errors import DataError
 from data.host_tf import tf
 from data.splits import Key
 from rc2l_jax.input_pipeline.bad_examples import BadExamples
+from rc2l_jax.input_pipeline.class_sampling import repeated
 from rc2l_jax.input_pipeline.geometry import Geometry, training_view
 from rc2l_jax.input_pipeline.loading import (
     Arrays,
@@ -146,7 +147,8 @@ def train_batches(
         order = Order(tuple(keys), config.seed * _NUM_STREAMS + number)
         return _Stream(dataset, order, view, labels, local, bad, f"config.data.{split}")
 
-    labeled = stream("batch_size", _LABELED, "labeled_split", subsets.labeled, True).batch
+    often = repeated(dataset, subsets.labeled, config.data.class_sampling)
+    labeled = stream("batch_size", _LABELED, "labeled_split", often, True).batch
     unlabeled = _no_images(config.data.crop_size)
     if config.unsup_weight > 0:
         split, read = "unlabeled_split", config.data.diagnostic_labels

@@ -96,6 +96,7 @@ RANGES = {
     "model.num_decoder_layers": (1, math.inf),
     "model.dropout": (0, 1),
     "data.num_classes": (2, 254),
+    "data.class_sampling": (0, 1),
     "data.num_labeled": (0, math.inf),
     "data.crop_size": (32, math.inf),
     "data.max_long_edge": (1, math.inf),

@@ -11,16 +11,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import masks, records, splits
+from data import records, splits
 from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
+from rc2l_jax.input_pipeline.class_sampling import pixel_counts
 from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
 from rc2l_jax.models import resnet
 from rc2l_jax.run.config import validate
 from rc2l_jax.structs import VOID
 
-_CHUNK = 64  # masks in memory at a time
 _MUCH_VOID = 0.5  # a larger share of void pixels gives a warning
 
 
@@ -149,12 +149,9 @@ class MaskCounts(NamedTuple):
 def mask_counts(dataset: Dataset, keys: Sequence[Key]) -> MaskCounts:
     """Counts pixels and classes in the masks of the examples `keys`."""
     pixels, most = np.zeros(256, np.int64), 0
-    for start in range(0, len(keys), _CHUNK):
-        _, encoded = dataset.fetch(keys[start : start + _CHUNK], labels=True)
-        for mask in encoded:
-            counts = np.bincount(masks.decode_mask(mask).ravel(), minlength=256)
-            pixels += counts
-            most = max(most, np.count_nonzero(counts[:VOID]))
+    for counts in pixel_counts(dataset, keys):
+        pixels += counts
+        most = max(most, np.count_nonzero(counts[:VOID]))
     return MaskCounts(pixels, most)
 
 
