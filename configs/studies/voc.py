@@ -43,8 +43,10 @@ COMPARED: dict[str, dict[str, Any]] = {
 }
 LEARNING_RATES = {"lr_0.5": {"learning_rate": 5e-4}, "lr_2": {"learning_rate": 2e-3}}
 QUERIES = {f"queries_{n}": {"model.num_queries": n} for n in (21, 50)}
+TUNED = {"model.freeze_backbone": False, "backbone_lr_multiplier": 0.1}
 BACKBONES = {
-    "tuned": SUPERVISED | {"model.freeze_backbone": False, "backbone_lr_multiplier": 0.1},
+    "tuned": SUPERVISED | TUNED,
+    "tuned_rc2l": TUNED,
     # The network of the CamVid study, with its learning rate.
     "scratch": SUPERVISED
     | {"init_from": "", "model.freeze_backbone": False, "backbone_lr_multiplier": 1.0}
@@ -65,8 +67,14 @@ READINGS: dict[str, dict[str, Any]] = {
     "ema_0.999": {"ema_decay": 0.999},
     "no_burn_in": {"unsup_start_step": 0},
 }
+SAMPLED = {"data.class_sampling": 0.2}
+LONGER = {"num_steps": 6_000}
 METHODS: dict[str, dict[str, Any]] = {
     **COMPARED,
+    "sampled": SUPERVISED | SAMPLED,
+    "sampled_rc2l": SAMPLED,
+    "longer": SUPERVISED | LONGER,
+    "longer_rc2l": LONGER,
     **BACKBONES,
     # Table 3.
     "smc": without("rcc", "rmc", "rfc"),
@@ -94,7 +102,12 @@ TABLES: dict[str, list[str]] = {
         *row(*COMPARED, labels=168),
         *row(*COMPARED, labels=336),
     ],
-    "backbones": row("supervised", "scratch", "tuned", seeds=3),
+    "backbones": [
+        *row("supervised", "scratch", "tuned", seeds=3),
+        *row("rc2l", "tuned_rc2l"),
+    ],
+    "class_sampling": row("supervised", "sampled", "rc2l", "sampled_rc2l", seeds=3),
+    "longer": row("supervised", "longer", "rc2l", "longer_rc2l"),
     "learning_rate": row(*COMPARED, *(f"{m}_{lr}" for lr in LEARNING_RATES for m in COMPARED)),
     "terms": row("supervised", "consistency", "smc", "smc_rcc", "smc_rcc_rmc", "rc2l"),
     "alpha": row("supervised", "alpha_0.25", "rc2l", "alpha_1.0", "alpha_2.0"),
