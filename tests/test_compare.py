@@ -19,6 +19,7 @@ from rc2l_jax.input_pipeline import eval_batches as eval_pipeline
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
 from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.method.state import create_train_state
+from rc2l_jax.reports.painting import fit
 from rc2l_jax.run.checkpoints import Checkpoints
 from rc2l_jax.run.config import ConfigError
 from rc2l_jax.structs import VOID
@@ -107,10 +108,10 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
     for picture, positions in ((first, [0, 1]), (differing, ranked[:2])):
         for row, position in enumerate(positions):
             image = examples[position].image
-            height, width = (side * (192 // max(image.shape)) for side in image.shape[:2])
+            shown = fit(image)
+            height, width = shown.shape[:2]
             cell = picture[20 + row * (height + 4) :, 4:][:height, :width]
-            enlarged = image.repeat(height // len(image), 0).repeat(height // len(image), 1)
-            np.testing.assert_array_equal(cell, enlarged)
+            np.testing.assert_array_equal(cell, shown)
 
 
 def test_only_the_images_that_are_shown_are_read(runs, monkeypatch):

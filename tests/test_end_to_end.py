@@ -20,6 +20,7 @@ from test_profiling import steps_in_trace
 from rc2l_jax.evaluation.scores import score
 from rc2l_jax.reports import pictures as visualize
 from rc2l_jax.reports.history import read_confusions
+from rc2l_jax.reports.painting import Painter
 from rc2l_jax.reports.tables import iou_table
 from rc2l_jax.training.pseudo_label_history import read_labels
 from rc2l_jax.weights.stablehlo import load_exported
@@ -103,7 +104,7 @@ def test_a_run_leaves_what_the_readme_says(whole):
         assert score(confusion, names) == results[network]
     assert list(read_labels(whole)) == [12]
     with Image.open(whole / "figures" / "legend.png") as legend:
-        np.testing.assert_array_equal(np.asarray(legend), visualize.legend(names))
+        np.testing.assert_array_equal(np.asarray(legend), visualize.legend(Painter(names)))
 
 
 def shown_in_tensorboard(folder: Path) -> dict[str, dict[int, np.ndarray]]:

@@ -43,6 +43,7 @@ from rc2l_jax.prediction.frames import OpenFrames
 from rc2l_jax.prediction.network import Network, open_network
 from rc2l_jax.prediction.predict import PredictError, predict_folder, predict_images
 from rc2l_jax.reports import pictures
+from rc2l_jax.reports.painting import Painter
 from rc2l_jax.run import stored_config
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.run.config import ConfigError
@@ -156,7 +157,7 @@ def test_masks_are_what_evaluation_counts(run, output):
 
 
 def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
-    files = sorted(run.images.iterdir())
+    files, painter = sorted(run.images.iterdir()), Painter(run.class_names)
     for kind, suffix in (("masks", "png"), ("overlays", "jpg"), ("segments", "json")):
         assert sorted(p.name for p in (output / kind).iterdir()) == [
             f"{file.stem}.{suffix}" for file in files
@@ -165,7 +166,7 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         image = Image.open(file)
         mask = read_mask(output / "masks" / f"{file.stem}.png")
         assert mask.shape == image.size[::-1] and mask.max() < NUM_CLASSES
-        expected = pictures.overlay(np.asarray(image), mask)
+        expected = painter.overlay(np.asarray(image), mask)
         with Image.open(output / "overlays" / f"{file.stem}.jpg") as overlay:
             assert overlay.size == image.size
             error = np.abs(np.asarray(overlay, int) - expected).mean()
@@ -183,9 +184,9 @@ def test_each_image_has_mask_overlay_segments_and_probabilities(run, output):
         assert described["model"] == f"{run.workdir}, step 0, teacher"
     with Image.open(output / "masks" / f"{file.stem}.png") as image:
         colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-    np.testing.assert_array_equal(colors, pictures.palette())
+    np.testing.assert_array_equal(colors, painter.colors)
     legend = np.asarray(Image.open(output / "legend.png"))
-    for color in pictures.palette()[:NUM_CLASSES]:
+    for color in painter.colors[1:NUM_CLASSES]:
         assert (legend == color).all(-1).sum() >= 300
 
 

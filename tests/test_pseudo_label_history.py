@@ -90,7 +90,8 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     fewer.num_pictures = 1
     image, truth, _ = train_batches.first_unlabeled(config, open_subsets(config), 1)
     labels = {step: column[:1] for step, column in zip(kept, columns)}
-    expected = examples.pseudo_label_picture(image, truth, labels)
+    names = open_subsets(config).dataset.class_names
+    expected = examples.pseudo_label_picture(image, truth, labels, names)
     found = pseudo_label_history.of_run(again, model, fewer, open_subsets(fewer), 30).picture(
         states[2]
     )
@@ -99,7 +100,7 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     # Labels of images that the picture does not show add nothing.
     pseudo_label_history.write_labels(again, 40, {"of another data set": columns[0][0]})
     picture = resumed.picture(states[2])
-    np.testing.assert_array_equal(picture[20:196, :-4], pictures[2][20:196, :-4])
+    np.testing.assert_array_equal(picture[20:276, :-4], pictures[2][20:276, :-4])
 
 
 def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monkeypatch, capsys):

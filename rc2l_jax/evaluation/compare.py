@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from rc2l_jax.evaluation.confusion import image_miou
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import better
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
@@ -23,7 +24,8 @@ from rc2l_jax.input_pipeline.subsets import OpenSplit, open_split
 from rc2l_jax.input_pipeline.unpadded import Unpadded, unpadded
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.history import read_evaluations
-from rc2l_jax.reports.pictures import cells, grid, with_key
+from rc2l_jax.reports.painting import Painter
+from rc2l_jax.reports.pictures import grid, with_key
 from rc2l_jax.run.checkpoints import CheckpointError
 from rc2l_jax.run.config import ConfigError, validate
 from rc2l_jax.run.directory import run_path
@@ -149,13 +151,16 @@ def comparison_grid(
         examples = most_different(examples, masks, count)
     else:
         examples = sorted(examples, key=lambda example: example.position)
-    rows, seen = [], set()
+    class_names = split.dataset.class_names
+    painter, rows, notes, seen = Painter(class_names), [], [], set()
     for example in examples:
-        labels = [example.label, *(of_run[example.position] for of_run in masks)]
-        seen.update(*(np.unique(x).tolist() for x in labels))
-        rows.append(cells(example.image, labels))
+        found = [of_run[example.position] for of_run in masks]
+        seen.update(*(np.unique(x).tolist() for x in (example.label, *found)))
+        rows.append(painter.cells(example.image, [example.label, *found]))
+        scores = (image_miou(example.label, x, len(class_names)) for x in found)
+        notes.append(["", "", *(f"mIoU {x:.2f}" for x in scores)])
     captions = ["image", "ground truth", *(run.name for run in runs)]
-    return with_key(grid(rows, captions), split.dataset.class_names, seen)
+    return with_key(grid(rows, captions, notes), painter, seen)
 
 
 def check_same_classes(one: Opened, other: Opened) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
 from rc2l_jax.evaluation import compare
+from rc2l_jax.evaluation.verdict import verdicts
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.pictures import save_png
+from rc2l_jax.reports.tables import iou_table
 from rc2l_jax.run.directory import run_path
 
 FILES = ("table.md", "curves.png", "iou.png", "grid.png")
@@ -42,7 +45,8 @@ def compare_runs(
       data_dir: where the data set lies now; "" if that has not changed since the runs were trained.
 
     Returns:
-      The table in Markdown, a row for each step.
+      What is printed, in Markdown: a table with a row for each step, one with a row for each class,
+      and the verdicts.
 
     Raises:
       CompareError: the runs cannot be compared, or `output` cannot be used.
@@ -54,16 +58,18 @@ def compare_runs(
     output = None if output is None else _new_folder(output)
     runs = {name: _read(folder) for name, folder in folders.items()}
     _check_classes(runs)
-    text = table(runs)
+    which = "best" if best else "newest"
+    shown = {name: compare.evaluation_of(found, which) for name, found in runs.items()}
+    bars = scores(shown, network)
+    text = "\n\n".join([table(runs), iou_table(bars), *verdicts(runs, shown, network)])
     print(text)
     if output is not None:
-        which = "best" if best else "newest"
-        shown = folders.items() if images > 0 else ()
-        opened = [compare.open_run(n, folder, network, which, data_dir) for n, folder in shown]
+        drawn = folders.items() if images > 0 else ()
+        opened = [compare.open_run(n, folder, network, which, data_dir) for n, folder in drawn]
         for run in opened[1:]:  # before anything is written
             compare.check_same_classes(opened[0], run)
         try:
-            _write(output, text, runs, scores(runs, network, which), network)
+            _write(output, text, runs, bars, network)
             if opened:  # the grid last, since it takes longest
                 picture = compare.comparison_grid(opened, images, differing=differing)
                 save_png(output / "grid.png", picture)
@@ -135,20 +141,20 @@ def _miou(evaluation: dict, network: str) -> str:
     return "none" if value is None else f"{value:.3f}"
 
 
-def scores(runs: Runs, network: str, which: str) -> dict[str, dict]:
+def scores(shown: Mapping[str, Mapping[str, Any]], network: str) -> dict[str, dict]:
     """Returns what `class_charts.iou_chart` draws: {"NAME, step STEP": {"miou", "iou"}}.
 
     Args:
-      runs: {name: its evaluations, by step}.
+      shown: {name: one of its evaluations}.
       network: "teacher" or "student".
-      which: "newest" or "best", see `compare.evaluation_of`.
     """
-    result = {}
-    for name, evaluations in runs.items():
-        found = compare.evaluation_of(evaluations, which)
-        entry = {"miou": found[f"{network}_miou"], "iou": found[f"{network}_iou"]}
-        result[f"{name}, step {found['step']}"] = entry
-    return result
+    return {
+        f"{name}, step {found['step']}": {
+            "miou": found[f"{network}_miou"],
+            "iou": found[f"{network}_iou"],
+        }
+        for name, found in shown.items()
+    }
 
 
 def _write(output: epath.Path, text: str, runs: Runs, bars: dict[str, dict], network: str) -> None:

@@ -54,3 +54,20 @@ def iou(confusion: np.ndarray) -> tuple[float, np.ndarray]:
     np.divide(intersection, union, out=per_class, where=union > 0)
     mean = float(per_class[union > 0].mean()) if (union > 0).any() else float("nan")
     return mean, per_class
+
+
+def image_miou(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> float:
+    """The mean IoU of one image, over the classes that its label or its prediction shows.
+
+    Args:
+      label: integer [H, W], class ids 0..K-1; pixels of 255 are not counted.
+      prediction: integer [H, W], class ids 0..K-1.
+      num_classes: K.
+
+    Returns:
+      The mean; NaN if no pixel is annotated.
+    """
+    known = label < num_classes
+    cell = label[known].astype(np.int64) * num_classes + prediction[known]
+    counts = np.bincount(cell, minlength=num_classes**2)
+    return iou(counts.reshape(num_classes, num_classes))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from rc2l_jax.evaluation.confusion import image_miou
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import better, build_evaluation, build_results, losses_of, score
 from rc2l_jax.input_pipeline import eval_batches
@@ -18,6 +20,7 @@ from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.examples import EvaluationPictures
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.log import say
+from rc2l_jax.reports.painting import Painter
 from rc2l_jax.reports.pictures import legend
 from rc2l_jax.reports.tables import describe, iou_table
 from rc2l_jax.reports.writer import Report, create_writer
@@ -68,13 +71,14 @@ def evaluate_networks(
       Interrupted: a signal asked the run to stop.
       DataError: an example cannot be used.
     """
-    pictures = EvaluationPictures(config.num_pictures)
+    names = split.dataset.class_names
+    miou = functools.partial(image_miou, num_classes=len(names))
+    pictures = EvaluationPictures(config.num_pictures, names, miou)
     observe = pictures.observe if config.num_pictures else None
     batches = eval_batches.eval_batches(config, split, *topology())
     if stop is not None:
         batches = _stoppable(batches, stop)
     confusions = evaluate(model, networks, batches, config, observe)
-    names = split.dataset.class_names
     scores = {name: score(confusion, names) for name, confusion in confusions.items()}
     return Evaluation(scores, confusions, pictures.picture())
 
@@ -106,7 +110,7 @@ def write_figures(
     )
 
     if not (report.workdir / "figures" / "legend.png").exists():
-        report.picture(step, "legend", legend(class_names), of_run=True)
+        report.picture(step, "legend", legend(Painter(class_names)), of_run=True)
     title = f"{data} {split}, step {step}"
     report.picture(step, "evaluation", evaluation.picture)
     matrices = class_charts.confusion_chart(evaluation.confusions, class_names, title)

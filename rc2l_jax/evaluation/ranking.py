@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.confusion import confusion_matrix, iou
+from rc2l_jax.evaluation.confusion import image_miou
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
 from rc2l_jax.input_pipeline.subsets import open_split
@@ -70,13 +70,10 @@ class Ranking:
         """
         (labels,) = predictions.values()
         for example in unpadded(batch):
-            # Not cropped, so that counting compiles once for each shape of batches: the padding of
-            # the label is void and does not count.
-            at = example.at
-            confusion = confusion_matrix(labels[at], batch.label[at], self._num_classes)
-            miou, _ = iou(np.asarray(confusion))
+            prediction = example.cropped(labels)
+            miou = image_miou(example.label, prediction, self._num_classes)
             if not math.isnan(miou):
-                self._add(example, example.cropped(labels), miou)
+                self._add(example, prediction, miou)
         return True
 
     def _add(self, example: Unpadded, prediction: np.ndarray, miou: float) -> None:

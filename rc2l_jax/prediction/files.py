@@ -15,6 +15,7 @@ from PIL import Image
 
 from data.whole_files import partial_name, whole_file
 from rc2l_jax.reports import pictures
+from rc2l_jax.reports.painting import Painter
 
 _JPEG_SIDE = 65_500  # the most pixels of a side in JPEG; a larger overlay is written as PNG
 _OVERLAY_QUALITY = 90
@@ -68,8 +69,9 @@ def write_prediction(
     for former in (partial_name(segments, one_writer=True), segments, shares):
         former.unlink(missing_ok=True)
     save = pictures.save_image
-    save(output / "masks" / f"{name}.png", pictures.indexed(prediction.ids))
-    picture = Image.fromarray(pictures.overlay(image, prediction.ids))
+    painter = Painter(class_names)
+    save(output / "masks" / f"{name}.png", painter.indexed(prediction.ids))
+    picture = Image.fromarray(painter.overlay(image, prediction.ids))
     if max(picture.size) > _JPEG_SIDE:
         save(output / "overlays" / f"{name}.png", picture)
     else:

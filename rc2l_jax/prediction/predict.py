@@ -38,6 +38,7 @@ from rc2l_jax.prediction.photos import Photo, PhotoError
 from rc2l_jax.prediction.stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.reports import pictures
 from rc2l_jax.reports.log import say
+from rc2l_jax.reports.painting import Painter
 from rc2l_jax.structs import EvalBatch
 
 # Errors that concern one file's name only: it is too long, has characters that the disk does not
@@ -174,7 +175,9 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
                 found.skipped.setdefault(photo.path, where + result.error)
                 continue
             if not count:
-                pictures.save_png(output / "legend.png", pictures.legend(network.class_names))
+                pictures.save_png(
+                    output / "legend.png", pictures.legend(Painter(network.class_names))
+                )
             count += 1
     return count
 

@@ -1,4 +1,4 @@
-"""Pictures: label maps in colour, overlays, captioned grids and legends."""
+"""Captioned grids of pictures, legends, and image files."""
 
 from __future__ import annotations
 
@@ -12,89 +12,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.whole_files import whole_file
+from rc2l_jax.reports.painting import Painter
 from rc2l_jax.structs import VOID
 
-VOID_COLOR = (224, 224, 224)
 _BACKGROUND = 255
 _MARGIN = 4
 _CAPTION_HEIGHT = 16
 _FONT_SIZE = 12
-_ENLARGE_TO = 192  # pixels: pictures in a grid are enlarged as long as their longest side fits
-_SHRINK_TO = 512  # pixels: the longest side of an image in a grid
-_ROWS = 256  # how many rows of an overlay are mixed at a time
 _SWATCH = (24, 16)  # width and height
 _LEGEND_ROWS = 32
-
-
-def palette() -> np.ndarray:
-    """Returns PASCAL VOC's colour map, with void in light grey: uint8 [256, 3]."""
-    ids = np.arange(256)
-    colors = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= (((ids >> channel) & 1) << (7 - bit)).astype(np.uint8)
-        ids >>= 3
-    colors[VOID] = VOID_COLOR
-    return colors
-
-
-def colorize(label: np.ndarray) -> np.ndarray:
-    """Colours a label map: integer [H, W], class ids or 255, to uint8 [H, W, 3]."""
-    return palette()[np.asarray(label, np.uint8)]
-
-
-def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Paints a label map over its image. Where the label is void, the image fades to grey.
-
-    Args:
-      image: uint8 [H, W, 3].
-      label: integer [H', W'], class ids or 255; it is resized to [H, W] by nearest sampling.
-      opacity: the opacity of the label map, 0 to 1.
-
-    Returns:
-      uint8 [H, W, 3].
-    """
-    label = resize_label(label, image.shape[:2])
-    mixed = np.empty_like(image)
-    # Some rows at a time, since floating-point numbers take four times the memory of the image.
-    for top in range(0, len(image), _ROWS):
-        part = slice(top, top + _ROWS)
-        colors = opacity * colorize(label[part]).astype(np.float32)
-        mixed[part] = np.clip(np.rint((1.0 - opacity) * image[part] + colors), 0, 255)
-    return mixed
-
-
-def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a label map to `size` = (H, W) by nearest sampling: uint8 [H, W]."""
-    label = np.asarray(label, np.uint8)
-    if label.shape == tuple(size):
-        return label
-    resized = Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return np.asarray(resized)
-
-
-def shrink(image: np.ndarray, side: int = _SHRINK_TO) -> np.ndarray:
-    """Shrinks an image uint8 [H, W, 3] by a whole factor until no side is longer than `side`."""
-    factor = -(-max(image.shape[:2]) // side)
-    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
-
-
-def cells(
-    image: np.ndarray, labels: Iterable[np.ndarray | None], side: int = _SHRINK_TO
-) -> list[np.ndarray]:
-    """Makes cells of a grid's row: an image, and the image under each of some label maps.
-
-    Args:
-      image: uint8 [H, W, 3].
-      labels: integer [H', W'] each, class ids or 255; None makes an empty cell.
-      side: a larger image is shrunk until no side is longer than this.
-
-    Returns:
-      uint8 [H', W', 3] each: the image, and a cell for each label map.
-    """
-    image = shrink(image, side)
-    empty = np.full_like(image, _BACKGROUND)
-    return [image, *(empty if label is None else overlay(image, label) for label in labels)]
 
 
 @functools.lru_cache(maxsize=1)
@@ -106,12 +32,18 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), _FONT_SIZE)
 
 
-def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
+def grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[str],
+    notes: Sequence[Sequence[str]] = (),
+) -> np.ndarray:
     """Arranges pictures in rows, with a caption above each column.
 
     Args:
       rows: pictures uint8 [H, W, 3] of any sizes; each row must be as long as `captions`.
       captions: a caption for each column.
+      notes: for each row a short text for each of its pictures, which is written into its corner;
+        "" for none.
 
     Returns:
       uint8 [H', W', 3].
@@ -123,9 +55,6 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
         lengths = [len(row) for row in rows]
         raise ValueError(f"a grid of {len(captions)} columns cannot hold rows of {lengths}")
     font = _font()
-    # If all pictures are small they are enlarged, all by the same whole factor.
-    factor = max(1, _ENLARGE_TO // max(max(cell.shape) for row in rows for cell in row))
-    rows = [[cell.repeat(factor, 0).repeat(factor, 1) for cell in row] for row in rows]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
     widths = [
         max(max(row[i].shape[1] for row in rows), int(font.getlength(caption)) + 1)
@@ -141,32 +70,51 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.nd
     draw = ImageDraw.Draw(picture)
     for left, caption in zip(lefts, captions):
         draw.text((int(left), 1), caption, fill=(0, 0, 0), font=font)
+    for top, texts in zip(tops, notes):
+        for left, text in zip(lefts, texts):
+            if text:
+                _note(draw, (int(left), int(top)), text)
     return np.asarray(picture)
 
 
-def legend(class_names: Sequence[str]) -> np.ndarray:
+def _note(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
+    """Writes a text in black on white, with its upper left corner at `corner`."""
+    left, top = corner
+    right = left + int(_font().getlength(text)) + 2 * _MARGIN
+    draw.rectangle((left, top, right, top + _CAPTION_HEIGHT), fill=(_BACKGROUND,) * 3)
+    draw.text((left + _MARGIN, top + 1), text, fill=(0, 0, 0), font=_font())
+
+
+def legend(painter: Painter) -> np.ndarray:
     """Draws each class's colour, id and name, 32 classes in a column: uint8 [H, W, 3]."""
-    texts = {index: f"{index} {name}" for index, name in enumerate(class_names)}
+    names = enumerate(painter.class_names)
+    texts = {i: f"{i} {_described(painter, i, name)}" for i, name in names}
     rows = min(len(texts), _LEGEND_ROWS)
-    return _swatches(texts, rows, -(-len(texts) // rows))
+    return _swatches(painter, texts, rows, -(-len(texts) // rows))
 
 
-def with_key(picture: np.ndarray, class_names: Sequence[str], ids: Iterable[int]) -> np.ndarray:
+def with_key(
+    picture: np.ndarray, painter: Painter, ids: Iterable[int], void: str = "not annotated"
+) -> np.ndarray:
     """Adds colour and name of some classes below a picture, in as many columns as fit its width.
 
     Args:
       picture: uint8 [H, W, 3].
-      class_names: K names.
-      ids: ids of the classes to name; 255, void, is named "not annotated".
+      painter: what painted it.
+      ids: ids of the classes to name.
+      void: what the id 255, which is hatched, means there.
 
     Returns:
       uint8 [H', W', 3].
     """
-    texts = {i: "not annotated" if i == VOID else class_names[i] for i in sorted(set(ids))}
+    texts = {
+        i: void if i == VOID else _described(painter, i, painter.class_names[i])
+        for i in sorted(set(ids))
+    }
     if not texts:
         return picture
     columns = max(1, min(len(texts), (picture.shape[1] - _MARGIN) // _column_width(texts.values())))
-    key = _swatches(texts, -(-len(texts) // columns), columns)
+    key = _swatches(painter, texts, -(-len(texts) // columns), columns)
     width = max(picture.shape[1], key.shape[1])
 
     def widen(x: np.ndarray) -> np.ndarray:
@@ -179,10 +127,16 @@ def _column_width(texts: Iterable[str]) -> int:
     return _SWATCH[0] + 3 * _MARGIN + int(max(map(_font().getlength, texts))) + 1
 
 
-def _swatches(texts: Mapping[int, str], rows: int, columns: int) -> np.ndarray:
+def _described(painter: Painter, index: int, name: str) -> str:
+    """Returns a class's name for a legend, which says if it is not painted."""
+    return f"{name} (not painted)" if index == painter.background else name
+
+
+def _swatches(painter: Painter, texts: Mapping[int, str], rows: int, columns: int) -> np.ndarray:
     """Draws texts with their classes' colours beside them, column after column.
 
     Args:
+      painter: has the colours.
       texts: {class id: text}.
       rows: texts in each column.
       columns: how many columns.
@@ -190,21 +144,13 @@ def _swatches(texts: Mapping[int, str], rows: int, columns: int) -> np.ndarray:
     column, pitch = _column_width(texts.values()), _SWATCH[1] + _MARGIN
     size = (column * columns + _MARGIN, pitch * rows + _MARGIN)
     picture = Image.new("RGB", size, (_BACKGROUND,) * 3)
-    draw, colors = ImageDraw.Draw(picture), palette()
+    draw = ImageDraw.Draw(picture)
     for place, (index, text) in enumerate(texts.items()):
         left = _MARGIN + place // rows * column
         top = _MARGIN + place % rows * pitch
-        right, bottom = left + _SWATCH[0] - 1, top + _SWATCH[1] - 1
-        draw.rectangle((left, top, right, bottom), fill=tuple(map(int, colors[index])))
-        draw.text((right + 1 + _MARGIN, top + 1), text, fill=(0, 0, 0), font=_font())
+        picture.paste(Image.fromarray(painter.swatch(index, _SWATCH)), (left, top))
+        draw.text((left + _SWATCH[0] + _MARGIN, top + 1), text, fill=(0, 0, 0), font=_font())
     return np.asarray(picture)
-
-
-def indexed(ids: np.ndarray) -> Image.Image:
-    """Makes an image of mode P from a label map: pixels are the ids, colours those of `palette`."""
-    picture = Image.fromarray(np.asarray(ids, np.uint8))
-    picture.putpalette(palette().tobytes())
-    return picture
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:

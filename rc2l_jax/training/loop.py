@@ -233,4 +233,5 @@ def picture_unlabeled(training: Training, state: TrainState, batch: Batch) -> np
         return None
     shown = [np.asarray(x.addressable_shards[0].data)[0] for x in training.views(state, batch)]
     shown.append(batch.unlabeled_label[0])
-    return unlabeled_picture(*(x[: training.config.num_pictures] for x in shown))
+    shown = [x[: training.config.num_pictures] for x in shown]
+    return unlabeled_picture(*shown, training.data.dataset.class_names)

@@ -90,7 +90,8 @@ class PseudoLabels:
             columns = read_labels(self._workdir)
         kept = {s: [column.get(n) for n in names] for s, column in columns.items()}
         kept = {s: column for s, column in kept.items() if any(x is not None for x in column)}
-        return pseudo_label_picture(image, truth, {s: kept[s] for s in thinned(list(kept))})
+        shown = {s: kept[s] for s in thinned(list(kept))}
+        return pseudo_label_picture(image, truth, shown, self._data.dataset.class_names)
 
     def _read_examples(self) -> tuple[np.ndarray, ...]:
         if self._examples is None:

@@ -1,0 +1,63 @@
+"""Says in words what a comparison of runs shows, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Two trainings of one config with different seeds differ by 0.01 to 0.05 in mIoU (docs/study.md).
+# A difference below this says little, unless several seeds agree.
+NOISE = 0.03
+# A run whose score has risen by more than this in its last third is not at its end.
+RISING = 0.01
+
+Evaluations = Sequence[Mapping[str, Any]]
+
+
+def verdicts(
+    runs: Mapping[str, Evaluations], shown: Mapping[str, Mapping[str, Any]], network: str
+) -> list[str]:
+    """Compares each run's score with the first run's.
+
+    Args:
+      runs: {name: its evaluations, by ascending step}.
+      shown: {name: the evaluation that counts}, such as the newest.
+      network: "teacher" or "student".
+
+    Returns:
+      A sentence for each run but the first, and one for each run that is still rising.
+    """
+    first, *others = runs
+    lines = [_difference(name, shown[name], first, shown[first], network) for name in others]
+    rising = [name for name, evaluations in runs.items() if is_rising(evaluations, network)]
+    return [*lines, *(f"{name} is still rising at its end: give it more steps." for name in rising)]
+
+
+def is_rising(evaluations: Evaluations, network: str) -> bool:
+    """Returns whether a run's mIoU has risen by more than `RISING` in the last third of its steps.
+
+    False if there is no evaluation in the first two thirds to compare with.
+    """
+    last = evaluations[-1]
+    before = [e for e in evaluations if e["step"] <= last["step"] * 2 / 3]
+    found = [e[f"{network}_miou"] for e in (*before[-1:], last)]
+    return len(found) == 2 and None not in found and found[1] - found[0] > RISING
+
+
+def _difference(
+    name: str, mine: Mapping[str, Any], first: str, theirs: Mapping[str, Any], network: str
+) -> str:
+    scores = mine[f"{network}_miou"], theirs[f"{network}_miou"]
+    if None in scores:
+        return f"{name} cannot be compared with {first}: no pixel was counted."
+    gain = scores[0] - scores[1]
+    if abs(gain) < NOISE:
+        text = (
+            f"{name} and {first} differ by {gain:+.3f}, which is within noise ({NOISE}): train "
+            "both with other seeds (--config.seed=1) to know more"
+        )
+    else:
+        text = f"{name} is {abs(gain):.3f} {'ahead of' if gain > 0 else 'behind'} {first}"
+    if mine["step"] != theirs["step"]:
+        text += f", at step {mine['step']} against {theirs['step']}"
+    return text + "."

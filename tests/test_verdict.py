@@ -1,0 +1,46 @@
+"""rc2l_jax/evaluation/verdict.py: what a comparison says in words."""
+
+import pytest
+
+from rc2l_jax.evaluation.verdict import is_rising, verdicts
+
+
+def run(*mious: float | None, every: int = 500) -> list[dict]:
+    return [{"step": every * (i + 1), "teacher_miou": miou} for i, miou in enumerate(mious)]
+
+
+def said(**runs) -> list[str]:
+    return verdicts(runs, {name: found[-1] for name, found in runs.items()}, "teacher")
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (0.44, "b is 0.040 ahead of a."),
+        (0.36, "b is 0.040 behind a."),
+        (0.42, "b and a differ by +0.020, which is within noise (0.03)"),
+        (0.38, "b and a differ by -0.020, which is within noise (0.03)"),
+    ],
+)
+def test_differences_are_named_against_the_noise(score, expected):
+    (line,) = said(a=run(0.4, 0.4, 0.4), b=run(score, score, score))
+    assert line.startswith(expected)
+
+
+def test_runs_that_still_rise_are_named():
+    lines = said(a=run(0.2, 0.3, 0.4), b=run(0.4, 0.4, 0.4), c=run(0.3, 0.6, 0.605))
+    assert [line for line in lines if "rising" in line] == [
+        "a is still rising at its end: give it more steps."
+    ]
+
+
+def test_a_run_of_one_evaluation_is_not_called_rising():
+    assert not is_rising(run(0.4), "teacher")
+    assert not is_rising(run(None, 0.5), "teacher")
+
+
+def test_other_steps_and_missing_scores_are_said():
+    (line,) = said(a=run(0.4), b=run(0.5, 0.5))
+    assert line == "b is 0.100 ahead of a, at step 1000 against 500."
+    (line,) = said(a=run(0.4), b=run(None))
+    assert "no pixel was counted" in line
