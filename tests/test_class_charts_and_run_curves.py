@@ -151,6 +151,12 @@ def test_curves_pass_through_every_evaluation():
     }
 
 
+def test_shares_are_drawn_from_0_to_1():
+    history = [evaluation(step, 0.1, pseudo__coverage=0.8 + step / 1000) for step in (10, 20)]
+    axes = {x.get_title(): x for x in run_curves.curves_figure(history).axes}["pseudo labels"]
+    assert axes.get_ylim() == (0.0, 1.02)
+
+
 def test_a_supervised_run_has_no_curves_of_unlabelled_images():
     history = [evaluation(5, 0.1, loss__total=3.0, loss__unlabel=0.0, loss__unlabel_smc=0.0)]
     figure = run_curves.curves_figure(history)

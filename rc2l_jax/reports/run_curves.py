@@ -24,6 +24,7 @@ _PSEUDO = {
 _LOSSES = {"loss/total": "total", "loss/label": "labelled", "loss/unlabel": "unlabelled"}
 _DASHED = ("total", "pixels covered")  # so that another line with the same values can be seen
 _TERMS = "loss/unlabel_"
+_SHARES = "pseudo labels"  # the panel of shares, drawn from 0 to 1 so that small changes look small
 
 
 def curves_chart(evaluations: Sequence[Mapping[str, Any]], title: str = "") -> np.ndarray:
@@ -57,7 +58,7 @@ def curves_figure(evaluations: Sequence[Mapping[str, Any]], title: str = "") -> 
         "validation mIoU": miou,
         "loss": _without_zeros(of(_LOSSES)),
         "unlabelled loss terms": _without_zeros(of(terms)),
-        "pseudo labels": of(_PSEUDO),
+        _SHARES: of(_PSEUDO),
     }
     panels = {k: kept for k, lines in panels.items() if (kept := _with_numbers(lines))}
     rows, columns = -(-len(panels) // 2), min(len(panels), 2)
@@ -80,6 +81,8 @@ def _curves(
         order = 3 if dashed else 2
         axes.plot(steps, numbers(values), style, marker=".", color=color, label=label, zorder=order)
     axes.set_title(title)
+    if title == _SHARES:
+        axes.set_ylim(0.0, 1.02)  # a line at 1 is not cut
     axes.set_xlabel("step", labelpad=1)
     axes.grid(alpha=0.3)
     below = (0.5, -0.17)  # below the axes, where the legend hides no line
