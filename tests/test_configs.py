@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import jax
 import ml_collections
@@ -20,6 +21,7 @@ from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.subsets import open_subsets
 from rc2l_jax.models.maskformer import build_model
 from rc2l_jax.run.config import validate
+from rc2l_jax.training import check
 
 BASES = ("__init__", "base", "dinov2", "paper", "small")
 FILES = {
@@ -245,3 +247,13 @@ def test_the_ablations_change_what_their_tables_say():
             module = load(f"configs/{'ablations/' if end else ''}{base}{end}.py")
             assert module.get_config().unsup_weight == value
             assert f"{score:.2f} in the paper" in module.__doc__
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_config_lets_unlabelled_images_come_too_late(name):
+    config, subsets = load(name).get_config(), SimpleNamespace(overlap=())
+    assert not [x for x in check.warnings(config, subsets) if "whole weight" in x]
+    config.unsup_weight, config.num_steps = 1.0, 100
+    config.unsup_start_step, config.unsup_ramp_steps = 40, 20
+    (warning,) = [x for x in check.warnings(config, subsets) if "whole weight" in x]
+    assert "only from step 60 of 100 on" in warning

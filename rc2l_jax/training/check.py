@@ -22,6 +22,7 @@ from rc2l_jax.run.config import validate
 from rc2l_jax.structs import VOID
 
 _MUCH_VOID = 0.5  # a larger share of void pixels gives a warning
+_LATE = 0.5  # unlabelled images that count fully only after this share of the steps give one, too
 
 
 def prepare(config: ConfigDict) -> None:
@@ -125,6 +126,13 @@ def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
         found.append(
             "model.norm = 'frozen' without init_from: nothing normalises a network from scratch; "
             "'group' does (configs/small.py)"
+        )
+    fully = config.unsup_start_step + config.unsup_ramp_steps
+    if config.unsup_weight > 0 and fully > _LATE * config.num_steps:
+        found.append(
+            f"the unlabelled images have their whole weight only from step {fully} of "
+            f"{config.num_steps} on: shorten unsup_start_step = {config.unsup_start_step} and "
+            f"unsup_ramp_steps = {config.unsup_ramp_steps} with a shorter run"
         )
     if number := len(subsets.overlap):
         found.append(
