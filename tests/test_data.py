@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from shared import shared
 
 from configs import base
 from data import DataError, catalog, layout, masks
+from data.camvid import camvid_dataset_builder as camvid
 from data.shapes import drawing
+from rc2l_jax.evaluation import evaluate_run, ranking
 from rc2l_jax.input_pipeline import eval_batches, train_batches
 from rc2l_jax.input_pipeline.subsets import open_split, open_subsets
-from rc2l_jax.training import check
+from rc2l_jax.training import check, train
 
 
 def folder_config(root, prepared, **data):
@@ -168,14 +171,14 @@ def test_a_damaged_image_is_named_and_tensorflow_is_silent(
 
 def test_missing_folders_and_empty_splits_are_named(folder, tmp_path):
     with pytest.raises(DataError, match=r"no such folder; set config.data.dir"):
-        layout.read_splits(tmp_path / "nowhere", 11, ("train", "val"))
+        layout.read_splits(tmp_path / "nowhere", 11)
     for file in (folder / "images" / "val").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match=r"images/val: split 'val' is empty; expected images/"):
-        layout.read_splits(folder, 11, ("train", "val"))
-    os.rename(folder / "labels" / "train", folder / "labels" / "training")
-    with pytest.raises(DataError, match=f"{folder / 'labels' / 'train'}: no such folder"):
-        layout.read_splits(folder, 11, ("train", "val"))
+    with pytest.raises(DataError, match=r"eval_split = 'val': .*images/val holds no image; put"):
+        open_subsets(folder_config(folder, tmp_path / "prepared"))
+    os.rename(folder / "labels", folder / "masks")
+    with pytest.raises(DataError, match=f"{folder / 'labels'}: no such folder"):
+        layout.read_splits(folder, 11)
 
 
 def test_config_values_that_name_no_data(folder, tmp_path):
@@ -350,3 +353,49 @@ def test_check_lists_every_problem(folder, tmp_path, capsys):
         check.check(config)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("train0.png", "train1.png", "val2.png"))
+
+
+# Evaluation on other images.
+
+
+def only(folder, split):
+    """Leaves one split of a folder, under the name "test"."""
+    for kind in ("images", "labels"):
+        os.rename(folder / kind / split, folder / kind / "test")
+        for other in ("train", "val"):
+            shutil.rmtree(folder / kind / other, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", ["camvid", "folder"])
+def test_an_evaluation_needs_its_own_split_only(folder, tmp_path, name):
+    only(folder, "val")
+    (folder / "classes.txt").write_text("\n".join(camvid.CLASS_NAMES))
+    config = folder_config(folder, tmp_path / "prepared", name=name, eval_split="test")
+    config.data.unlabeled_dir = str(tmp_path / "of the machine that trained")
+    split = open_split(config)
+    assert [split.id(i) for i in range(len(split.keys))] == ["val0", "val1", "val2"]
+    config.data.unlabeled_dir = ""
+    with pytest.raises(DataError, match=r"labeled_split = 'train#2@0': .*images/train "):
+        open_subsets(config)
+    config.data.eval_split = "val"
+    with pytest.raises(DataError, match=r"eval_split = 'val': .*images/val "):
+        open_split(config)
+
+
+def test_an_evaluation_finds_mistakes_before_it_opens_the_network(folder, tmp_path, monkeypatch):
+    spoil(folder / "labels" / "val" / "val1.png", None)
+    monkeypatch.delattr(evaluate_run, "restore_run")
+    monkeypatch.delattr(ranking, "restore_run")
+    config = folder_config(folder, tmp_path / "prepared")
+    for evaluate in (evaluate_run.evaluate_checkpoint, ranking.best_and_worst):
+        with pytest.raises(DataError, match=r"eval_split: .*labels/val/val1.png: missing mask"):
+            evaluate(config, tmp_path / "run")
+
+
+def test_training_finds_masks_that_its_evaluation_cannot_use(folder, tmp_path):
+    spoil(folder / "labels" / "val" / "val1.png", None)
+    config = folder_config(folder, tmp_path / "prepared")
+    config.batch_size = config.unlabeled_batch_size = 8  # devices of the tests
+    with pytest.raises(DataError, match=r"eval_split: .*labels/val/val1.png: missing mask"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -13,7 +13,8 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint
+from rc2l_jax.evaluation.evaluate_run import restore_results
+from rc2l_jax.input_pipeline.loading import check_labels
 from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.reports.history import read_evaluations
@@ -71,6 +72,7 @@ def train_and_evaluate(
         start(config, trains=True)
         # Before anything is written, so that wrong data leave no run directory behind.
         data = open_subsets(config)
+        check_labels(data.dataset, data.subsets.evaluation, "config.data.eval_split")
         used = describe_subsets(config, *data)
         changes = check_run_config(workdir, config, used, allow_config_change)
         for change in changes:
@@ -162,6 +164,6 @@ def finished_run(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str
     if (workdir / "results.json").exists():
         results = read_results(workdir)
     else:
-        results = evaluate_checkpoint(config, workdir)
+        results = restore_results(config, workdir)
     say_where(workdir)
     return results
