@@ -17,6 +17,7 @@ import pytest
 from configs import base
 from rc2l_jax import __version__
 from rc2l_jax.run import checkpoints as checkpoints_file
+from rc2l_jax.run import checksums
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.run.storage import write_json
 from rc2l_jax.run.stored_config import (
@@ -186,6 +187,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError) as error:
         checkpoints.restore(make_state(0))
     assert "checkpoints/3 cannot be read" in str(error.value)
+
+
+def test_a_changed_array_or_value_is_named_and_former_checkpoints_are_read():
+    arrays = {("params", "kernel"): np.arange(6.0).reshape(2, 3), ("step",): np.int32(4)}
+    stored = json.loads(json.dumps(checksums.with_checksums(metadata(5), arrays)))
+    assert checksums.checked(stored, arrays) == metadata(5)
+    assert checksums.checked(stored, {("step",): arrays["step",]}) == metadata(5)  # a part
+    for other in (np.arange(6.0).reshape(3, 2), np.arange(6).reshape(2, 3), np.zeros((2, 3))):
+        with pytest.raises(ValueError, match=r"^params/kernel: not as it was saved"):
+            checksums.checked(stored, arrays | {("params", "kernel"): other})
+    with pytest.raises(ValueError, match=r"^metadata: not as it was saved"):
+        checksums.checked(stored | {"best": None}, arrays)
+    for key in stored.keys() - metadata(5).keys():  # a flipped bit of a key
+        with pytest.raises(ValueError, match="not as it was saved"):
+            checksums.checked({k: x for k, x in stored.items() if k != key}, arrays)
+    assert checksums.checked(metadata(5), arrays) == metadata(5)
 
 
 # What a run keeps of its images, as `rc2l_jax.input_pipeline.subsets.describe_subsets` returns it.
