@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from data import git_lfs
 from data.images import MAX_PIXELS
 from data.label_values import VOID
 
@@ -38,6 +39,8 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
     Raises:
       MaskError: the file is not an image of ids.
     """
+    if git_lfs.is_pointer(content):
+        raise MaskError(f"{where}: {git_lfs.IS_POINTER}.")
     try:
         # Only PNG: JPEG changes ids, and for some formats Pillow would start other programs.
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:

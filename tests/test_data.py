@@ -355,6 +355,16 @@ def test_check_lists_every_problem(folder, tmp_path, capsys):
     assert all(name in printed for name in ("train0.png", "train1.png", "val2.png"))
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_pointer_of_git_lfs_is_no_image_and_no_mask(folder, tmp_path, kind):
+    file = folder / kind / "train" / "train1.png"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12345\n")
+    config = folder_config(folder, tmp_path / "prepared", labeled_split="train")
+    config.data.unlabeled_split, config.unsup_weight = "", 0.0
+    with pytest.raises(DataError, match=f"{file}: .*a pointer of git-lfs .*git lfs pull"):
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
+
+
 # Evaluation on other images.
 
 

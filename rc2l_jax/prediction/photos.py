@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
+from data import git_lfs
 from data.errors import counted
 from data.host_tf import tf
 from data.orientation import SWAPPED, orientation_of_file, turn
@@ -290,6 +291,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
+        with path.open("rb") as file:
+            if git_lfs.is_pointer(file.read(64)):
+                return git_lfs.IS_POINTER
         if path.suffix.lower() in _OF_PHONES:
             return "HEIC, as iPhones save it, is not read here; save it as JPEG or PNG"
         return "not an image of a known kind"
