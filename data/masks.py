@@ -18,6 +18,8 @@ _ALMOST_IDS = {
     "I;16": "16 bits a pixel",
     "LA": "a second channel, for transparency",
 }
+# Smoothing makes at least so many ids, of each of which less than this share has like neighbours.
+_BLENDED_IDS, _ALIKE = 8, 0.5
 _BIT_DEPTH = 24  # position of the byte in a PNG file that says how many bits a pixel has
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off: ours, MAX_PIXELS, tells users what to do
 
@@ -102,11 +104,36 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
         )
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
     wrong = present[(present >= num_classes) & (present != VOID)]
+    if wrong.size and len(blended := _blended(ids, wrong)) >= _BLENDED_IDS:
+        share = np.isin(ids, blended).mean()
+        raise MaskError(
+            f"{where}: {len(blended)} ids that are no class ({blended[0]} to {blended[-1]}) lie "
+            f"along edges, in {share:.1%} of the pixels: the mask was saved with smoothed edges "
+            "(anti-aliasing, a resize that blends) or as JPEG. Export it again without: draw with "
+            "hard edges, resize by nearest neighbour, save as PNG."
+        )
     if wrong.size:
         raise MaskError(
             f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
             "(void); remap them (or, in a folder of your own, add their names to classes.txt)."
         )
+
+
+def _blended(ids: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Those of the ids `wrong` that are mixtures of neighbouring ids.
+
+    In masks that someone drew, most pixels have the id of a neighbour in both directions. Pixels
+    of smoothed edges and of JPEG's noise have not.
+    """
+    beside, below = ids[:, :-1] == ids[:, 1:], ids[:-1] == ids[1:]
+    alike = np.zeros((2, *ids.shape), bool)
+    alike[0, :, :-1] |= beside
+    alike[0, :, 1:] |= beside
+    alike[1, :-1] |= below
+    alike[1, 1:] |= below
+    counts = np.bincount(ids.ravel(), minlength=256)
+    share = np.bincount(ids[alike.all(0)], minlength=256) / np.maximum(counts, 1)
+    return wrong[share[wrong] < _ALIKE]
 
 
 def stored(

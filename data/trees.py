@@ -37,8 +37,23 @@ class Tree(Protocol):
         """How to name the file to a person."""
 
 
+# What file servers and operating systems leave among files, in lower case. Some of it are images:
+# Synology keeps a thumbnail of each photo in @eaDir, and a Mac's zip files have __MACOSX.
+_LITTER = frozenset(
+    {
+        "@eadir", "__macosx", "#recycle", "#snapshot", "$recycle.bin", "system volume information",
+        "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini",
+    }
+)  # fmt: skip
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is nothing that a person has put there."""
+    return name.lower() in _LITTER
+
+
 class FolderTree:
-    """The files below a folder, without hidden ones. Symbolic links are followed.
+    """The files below a folder, without hidden ones and litter. Symbolic links are followed.
 
     A link to a folder above itself is not followed: that would never end.
     """
@@ -57,7 +72,7 @@ class FolderTree:
             for folder, inner, files in os.walk(root / start, True, _warn_of, followlinks=True):
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
-                names += [(below / name).as_posix() for name in files if not name.startswith(".")]
+                names += [(below / x).as_posix() for x in files if not _is_left_out(x)]
         self.names = tuple(sorted(names))
 
     def read(self, name: str) -> bytes:
@@ -93,9 +108,13 @@ def _warn_of(error: OSError) -> None:
         print(text, file=sys.stderr)
 
 
+def _is_left_out(name: str) -> bool:
+    return name.startswith(".") or is_litter(name)
+
+
 def _is_searched(folder: str, name: str) -> bool:
-    """Whether to search the folder `name` in `folder`: not if hidden, or a link to one above."""
-    if name.startswith("."):
+    """Whether to search the folder `name` in `folder`: not if left out, or a link to one above."""
+    if _is_left_out(name):
         return False
     path = Path(folder, name)
     return not path.is_symlink() or path.resolve() not in {p.resolve() for p in path.parents}
@@ -106,7 +125,7 @@ class _Archive:
 
     def __init__(self, path: Path, names: Iterable[str]):
         self._path = path
-        self.names = tuple(sorted(names))
+        self.names = tuple(sorted(x for x in names if not any(map(is_litter, x.split("/")))))
 
     @functools.cached_property
     def _stamp(self) -> str:

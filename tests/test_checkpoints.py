@@ -19,6 +19,7 @@ from rc2l_jax import __version__
 from rc2l_jax.run import checkpoints as checkpoints_file
 from rc2l_jax.run import checksums
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.run.directory import chosen_step
 from rc2l_jax.run.storage import write_json
 from rc2l_jax.run.stored_config import (
     check_run_config,
@@ -246,6 +247,18 @@ def test_a_run_keeps_its_class_names(tmp_path):
     assert stored_class_names(tmp_path) == ["road", "tree"]
     (tmp_path / "results.json").unlink()  # a run that was stopped before its first evaluation
     assert stored_class_names(tmp_path) == ["road", "tree"]
+
+
+def test_a_step_is_a_number_or_the_best_or_the_newest(tmp_path):
+    write_json(tmp_path / "results.json", {"step": 90, "best": {"step": 30, "student_miou": 0.5}})
+    assert [chosen_step(tmp_path, text) for text in (None, "60", "best")] == [None, 60, 30]
+    for text in ("last", "-3", "1.5", ""):
+        with pytest.raises(CheckpointError, match=f"--step={text}: give a number, or best"):
+            chosen_step(tmp_path, text)
+    for content in ("{}", "", '{"best": null}'):
+        (tmp_path / "results.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"results.json is missing or names no best step"):
+            chosen_step(tmp_path, "best")
 
 
 def test_a_run_goes_on_with_its_own_images_only(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from shared import shared
 
 from configs import base
@@ -353,6 +353,51 @@ def test_check_lists_every_problem(folder, tmp_path, capsys):
         check.check(config)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("train0.png", "train1.png", "val2.png"))
+
+
+def blended(mask, how):
+    """A mask as programs save it that draw or resize smoothly, or as JPEG."""
+    if how == "JPEG":
+        file = io.BytesIO()
+        mask.save(file, "JPEG", quality=90)
+        return np.asarray(Image.open(file))
+    return np.asarray(mask.resize((160, 120), how))
+
+
+@pytest.mark.parametrize("how", ["JPEG", Image.BILINEAR, Image.LANCZOS])
+def test_a_mask_with_smoothed_edges_is_recognised(how):
+    mask = Image.new("L", (320, 240), 0)
+    ImageDraw.Draw(mask).ellipse((40, 60, 250, 190), fill=255)
+    ImageDraw.Draw(mask).polygon([(10, 200), (150, 20), (300, 230)], fill=120)
+    ids = blended(mask, how)
+    with pytest.raises(
+        masks.MaskError, match=r"m.png: \d+ ids that are no class .* saved with smoo"
+    ):
+        masks.check_ids(ids, "m.png", ids.shape, 3)
+    hard = np.asarray(mask.resize((160, 120), Image.NEAREST))
+    with pytest.raises(masks.MaskError, match=r"ids \[120\] are neither classes"):
+        masks.check_ids(hard, "m.png", hard.shape, 3)
+
+
+def test_many_small_things_without_a_class_are_not_taken_for_smoothed_edges():
+    mask, random = Image.new("L", (320, 240), 0), np.random.default_rng(0)
+    for i in range(60):
+        x, y = random.integers(0, 300), random.integers(0, 220)
+        ImageDraw.Draw(mask).line((x, y, x + 20, y + 12), fill=10 + i, width=3)
+    with pytest.raises(masks.MaskError, match=r"ids \[10, 11, .* are neither classes 0\.\.2"):
+        masks.check_ids(np.asarray(mask), "m.png", (240, 320), 3)
+
+
+def test_what_file_servers_leave_is_no_part_of_a_data_set(folder, tmp_path):
+    config = folder_config(folder, tmp_path / "prepared")
+    before = open_subsets(config).dataset.ids.splits
+    for kind in ("images", "labels"):
+        for place in (f"train/@eaDir/{kind}.png", "@eaDir/train/a.png", "__MACOSX/train/a.png"):
+            (folder / kind / place).parent.mkdir(parents=True)
+            save(folder / kind / place, np.zeros((4, 4)))
+        (folder / kind / "Thumbs.db").write_bytes(b"x")
+    after = open_subsets(config)
+    assert after.dataset.ids.splits == before and not after.dataset.notes
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])

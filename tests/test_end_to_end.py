@@ -186,7 +186,7 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
 
     first = (folder / "results.json").read_bytes()
     for flags in ({"eval.flip": True}, {"data.eval_split": "val#4@0"}, {}):  # the last one again
-        status, output = run(runs, whole, "--mode=eval", **PICTURES | flags)
+        status, output = run(runs, whole, "--mode=eval", "--step=best", **PICTURES | flags)
         assert status == 0, output
     assert (folder / "results.json").read_bytes() == first
     assert len(list((whole / "eval").iterdir())) == 3, "an answer for each question"
