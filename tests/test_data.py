@@ -339,7 +339,7 @@ def test_one_class_is_not_several(capsys):
     check.check_classes(names, {"labeled": shown, "evaluation": shown})
     assert capsys.readouterr().out == (
         "warning: no labelled example shows fence: it cannot be learned\n"
-        "warning: no evaluation example shows fence: it has no IoU there\n"
+        "warning: no evaluation example shows fence: where predicted, it has IoU 0; if not, none\n"
     )
 
 

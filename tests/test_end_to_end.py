@@ -20,7 +20,7 @@ from test_profiling import steps_in_trace
 from rc2l_jax.evaluation.scores import score
 from rc2l_jax.reports import pictures as visualize
 from rc2l_jax.reports.history import read_confusions
-from rc2l_jax.reports.tables import iou_table
+from rc2l_jax.reports.tables import measures_table
 from rc2l_jax.training.pseudo_label_history import read_labels
 from rc2l_jax.weights.stablehlo import load_exported
 
@@ -181,8 +181,8 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
     assert {"eval.window", "eval.window_stride", "data.eval_short_edge"} <= options.keys()
     stored = json.loads((whole / "config.json").read_text())
     assert images == stored["splits"]["evaluation"]
-    table = iou_table({name: kept[name] for name in ("student", "teacher")})
-    assert output.endswith(f" -> eval/{folder.name}\n{table}\n"), output
+    student, teacher = (measures_table(name, kept[name]) for name in ("student", "teacher"))
+    assert output.endswith(f" -> eval/{folder.name}\n{student}\n\n{teacher}\n"), output
 
     first = (folder / "results.json").read_bytes()
     for flags in ({"eval.flip": True}, {"data.eval_split": "val#4@0"}, {}):  # the last one again

@@ -22,7 +22,7 @@ from rc2l_jax.reports.examples import EvaluationPictures
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.log import say
 from rc2l_jax.reports.pictures import legend
-from rc2l_jax.reports.tables import describe, iou_table
+from rc2l_jax.reports.tables import describe, measures_table
 from rc2l_jax.reports.writer import Report, create_writer
 from rc2l_jax.run.config import dotted
 from rc2l_jax.run.directory import run_path
@@ -187,7 +187,8 @@ def evaluate_checkpoint(
         write_figures(report, step, evaluation, config, split.dataset.class_names)
         report.results(results)
     where = f"{config.data.name} {config.data.eval_split}"
-    say(f"{workdir}, step {step}, {where}: {describe(scores)} -> {folder}\n{iou_table(scores)}")
+    tables = "\n\n".join(measures_table(name, entry) for name, entry in scores.items())
+    say(f"{workdir}, step {step}, {where}: {describe(scores)} -> {folder}\n{tables}")
     return results | {"folder": folder}
 
 
