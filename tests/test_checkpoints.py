@@ -19,6 +19,7 @@ from rc2l_jax import __version__
 from rc2l_jax.run import checkpoints as checkpoints_file
 from rc2l_jax.run import checksums
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.run.classes import check_same_ids
 from rc2l_jax.run.directory import chosen_step
 from rc2l_jax.run.storage import write_json
 from rc2l_jax.run.stored_config import (
@@ -273,6 +274,41 @@ def test_a_run_goes_on_with_its_own_images_only(tmp_path):
             check_run_config(tmp_path, config, USED | {"labeled": USED["labeled"] | changed})
     renamed = USED | {"labeled": USED["labeled"] | {"split": "the/same/list.txt"}}
     assert check_run_config(tmp_path, config, renamed) == []
+
+
+def test_changed_classes_are_not_called_other_images(tmp_path):
+    config = base.get_config()
+    write_run_config(tmp_path, config, USED, ("road", "tree", "car"))
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    # The checksum of the content is also of the names.
+    now = {name: entry | {"content": "other"} for name, entry in USED.items()}
+    for names, words in (
+        (("road", "bush", "car"), "classes were renamed: class 1 was 'tree' and is now 'bush'. "),
+        (
+            ("tree", "road", "car"),
+            "classes were reordered: class 0 was 'road' and is now 'tree', class 1 was 'tree' and "
+            "is now 'road'. ",
+        ),
+    ):
+        with pytest.raises(CheckpointError) as error:
+            check_run_config(tmp_path, config, now, class_names=names)
+        assert str(error.value).startswith(f"{tmp_path}: {words}The order in classes.txt says")
+        assert "\n" not in str(error.value) and "images" not in str(error.value)
+        (note,) = check_run_config(tmp_path, config, now, True, names)
+        assert words.startswith(note)
+    fewer = now | {"labeled": now["labeled"] | {"examples": 3}}
+    notes = check_run_config(tmp_path, config, fewer, True, ("road", "bush", "car"))
+    assert notes[1:] == ["the images of labeled are others"]
+
+
+def test_an_evaluation_takes_other_names_but_no_other_ids():
+    stored = ("road", "tree", "car")
+    assert check_same_ids(stored, stored, "run") == check_same_ids((), stored, "run") == ""
+    note = check_same_ids(stored, ("Straße", "tree", "Auto"), "run")
+    assert note.startswith("classes were renamed: class 0 was 'road' and is now 'Straße', class 2")
+    for names in (("tree", "road", "car"), ("car", "tree", "bus"), ("x", "road", "car")):
+        with pytest.raises(CheckpointError, match=r"run's order \(road, tree, car\)"):
+            check_same_ids(stored, names, "run")
 
 
 def test_how_a_run_is_evaluated_may_change(tmp_path):

@@ -24,11 +24,13 @@ from rc2l_jax.reports.log import say
 from rc2l_jax.reports.pictures import legend
 from rc2l_jax.reports.tables import describe, measures_table
 from rc2l_jax.reports.writer import Report, create_writer
+from rc2l_jax.run.classes import check_same_ids
 from rc2l_jax.run.config import dotted
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.interruption import StopRequest
 from rc2l_jax.run.restore import restore_run
 from rc2l_jax.run.startup import start, topology
+from rc2l_jax.run.stored_config import stored_class_names
 from rc2l_jax.structs import EvalBatch
 
 EVALUATION_COMPILES = "compiling the evaluation (up to a minute on a CPU)"
@@ -224,6 +226,9 @@ def _evaluate(
     """Returns the split, the checkpoint's step, the evaluation, and the checkpoint's metadata."""
     start(config, trains=False)
     split = open_split(config)  # first, since its mistakes are found in seconds
+    stored, names = stored_class_names(workdir), split.dataset.class_names
+    if note := check_same_ids(stored, names, str(workdir)):
+        say(f"note: {note}")
     model, step, networks, metadata = restore_run(config, workdir, step)
     say(EVALUATION_COMPILES)
     with StopRequest() as stop, stop.deferred():

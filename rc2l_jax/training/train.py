@@ -74,7 +74,8 @@ def train_and_evaluate(
         data = open_subsets(config)
         check_labels(data.dataset, data.subsets.evaluation, "config.data.eval_split")
         used = describe_subsets(config, *data)
-        changes = check_run_config(workdir, config, used, allow_config_change)
+        names = data.dataset.class_names
+        changes = check_run_config(workdir, config, used, allow_config_change, names)
         for change in changes:
             say(f"note: {change}")
         if jax.process_index() == 0:
@@ -93,7 +94,7 @@ def train_and_evaluate(
             with storage_errors(workdir):
                 if step is not None and changes:
                     keep_former_config(workdir, step)
-                write_run_config(workdir, config, used, data.dataset.class_names)
+                write_run_config(workdir, config, used, names)
                 if init is not None:
                     write_json(workdir / "init.json", dataclasses.asdict(init))
         report = Report(workdir, stack.enter_context(create_writer(workdir)))
