@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -398,6 +399,39 @@ def test_what_file_servers_leave_is_no_part_of_a_data_set(folder, tmp_path):
         (folder / kind / "Thumbs.db").write_bytes(b"x")
     after = open_subsets(config)
     assert after.dataset.ids.splits == before and not after.dataset.notes
+
+
+def named(form, folder):
+    """Gives all files, and the split "train", accents in one form of Unicode."""
+    for path in sorted(folder.rglob("*.png")):
+        path.rename(path.with_name(unicodedata.normalize(form, f"Kühe_{path.name}")))
+    (folder / "train").rename(folder / unicodedata.normalize(form, "früh"))
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_are_compared_in_one_form_of_unicode(folder, tmp_path, forms):
+    for kind, form in zip(("images", "labels"), forms):
+        named(form, folder / kind)
+    (tmp_path / "list.txt").write_text(unicodedata.normalize("NFD", "Kühe_train0\nKühe_train3.png"))
+    split = unicodedata.normalize("NFD", "früh")
+    config = folder_config(folder, tmp_path / "prepared", labeled_split=str(tmp_path / "list.txt"))
+    config.data.unlabeled_split = f"{split}#rest1@0"
+    dataset, subsets = open_subsets(config)
+    assert not dataset.notes
+    assert not dataset.label_errors((*subsets.labeled, *subsets.unlabeled, *subsets.evaluation))
+    found = [dataset.ids.id(key) for key in subsets.labeled]
+    assert found == [unicodedata.normalize("NFC", f"Kühe_train{i}") for i in (0, 3)]
+    assert dataset.ids.splits.keys() == {unicodedata.normalize("NFC", "früh"), "val"}
+    config.data.eval_split = split
+    assert len(open_split(config).keys) == 5
+
+
+def test_two_names_that_look_alike_are_named(folder, tmp_path):
+    for form in ("NFC", "NFD"):
+        name = unicodedata.normalize(form, "Kühe.png")
+        save(folder / "images" / "train" / name, np.zeros((4, 4)))
+    with pytest.raises(DataError, match=r"'train/Ku\\u0308he.png' and 'train/K\\xfche.png' look"):
+        open_subsets(folder_config(folder, tmp_path / "prepared"))
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])

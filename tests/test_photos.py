@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -404,3 +405,10 @@ def test_what_file_servers_leave_is_no_input(tmp_path, source):
         (tmp_path / "photos" / name).write_bytes(b"x")
     found = photos.find(str(tmp_path / "photos" / source), tmp_path / "out")
     assert names(found) == ["day/a"] and not found.skipped
+
+
+def test_names_of_files_are_read_as_they_are_stored(tmp_path):
+    path = save(tmp_path / "photos" / unicodedata.normalize("NFD", "Kühe.png"), rgb())
+    (photo,) = photos.find(str(tmp_path / "photos"), tmp_path / "out").photos
+    assert photo.path == path
+    np.testing.assert_array_equal(read(photo), rgb())

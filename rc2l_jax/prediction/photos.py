@@ -143,7 +143,8 @@ def _files(source: str) -> list[Path]:
     """Returns the files that `source` names, images or not."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return [path / name for name in FolderTree(path).names]
+        tree = FolderTree(path)
+        return [tree.path(name) for name in tree.names]
     if path.exists():
         return [path]
     folder, pattern = _split(path)
