@@ -19,7 +19,8 @@ _ALMOST_IDS = {
     "LA": "a second channel, for transparency",
 }
 # Smoothing makes at least so many ids, of each of which less than this share has like neighbours.
-_BLENDED_IDS, _ALIKE = 8, 0.5
+# Together they have less than the share _EDGES of all pixels.
+_BLENDED_IDS, _ALIKE, _EDGES = 8, 0.5, 0.25
 _BIT_DEPTH = 24  # position of the byte in a PNG file that says how many bits a pixel has
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off: ours, MAX_PIXELS, tells users what to do
 
@@ -104,19 +105,21 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
         )
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
     wrong = present[(present >= num_classes) & (present != VOID)]
-    if wrong.size and len(blended := _blended(ids, wrong)) >= _BLENDED_IDS:
-        share = np.isin(ids, blended).mean()
+    if not wrong.size:
+        return
+    blended = _blended(ids, wrong)
+    share = np.isin(ids, blended).mean()
+    if len(blended) >= _BLENDED_IDS and share < _EDGES:
         raise MaskError(
             f"{where}: {len(blended)} ids that are no class ({blended[0]} to {blended[-1]}) lie "
             f"along edges, in {share:.1%} of the pixels: the mask was saved with smoothed edges "
             "(anti-aliasing, a resize that blends) or as JPEG. Export it again without: draw with "
             "hard edges, resize by nearest neighbour, save as PNG."
         )
-    if wrong.size:
-        raise MaskError(
-            f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
-            "(void); remap them (or, in a folder of your own, add their names to classes.txt)."
-        )
+    raise MaskError(
+        f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
+        "(void); remap them (or, in a folder of your own, add their names to classes.txt)."
+    )
 
 
 def _blended(ids: np.ndarray, wrong: np.ndarray) -> np.ndarray:
