@@ -7,7 +7,7 @@ A run directory keeps its config, so --config can be left out; --config.KEY=VALU
 
 python main.py --workdir=runs/shapes
 python main.py --workdir=runs/shapes --mode=eval --config.eval.flip=True
-python main.py --workdir=runs/shapes --mode=predict --input=photos/ --output=out
+python main.py --workdir=runs/shapes --mode=predict --input=photos/ --output=out --step=best
 python main.py --workdir=runs/shapes --mode=export --format=stablehlo --output=program
 python main.py --mode=compare --runs=supervised=runs/a,RC²L=runs/b --output=compared
 """
@@ -31,7 +31,7 @@ from rc2l_jax.prediction.predict import PredictError, predict_folder
 from rc2l_jax.run import distributed, of_run
 from rc2l_jax.run.checkpoints import CheckpointError
 from rc2l_jax.run.config import ConfigError, is_known, unknown_key
-from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.directory import chosen_step, run_path
 from rc2l_jax.run.interruption import Interrupted
 from rc2l_jax.run.restore import NETWORKS
 from rc2l_jax.run.storage import StorageError
@@ -72,8 +72,11 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; training goes on where it was.")
 _VERSION = flags.DEFINE_bool("version", False, "Print the version and stop.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-_STEP = flags.DEFINE_integer(
-    "step", None, "eval, export, predict: step of the checkpoint; the newest by default."
+_STEP = flags.DEFINE_string(
+    "step",
+    None,
+    "eval, export, predict: step of the checkpoint, or 'best' for the one that results.json calls "
+    "best; the newest by default.",
 )
 _FORMAT = flags.DEFINE_enum("format", FORMATS[0], FORMATS, "export: for which program.")
 _OUTPUT = flags.DEFINE_string("output", None, "export, predict, compare: folder to make.")
@@ -162,7 +165,7 @@ def run(config: ConfigDict | None, mode: str, workdir: str | None) -> None:
     if mode == "train":
         train.train_and_evaluate(config, workdir, allow_config_change=_ALLOW_CONFIG_CHANGE.value)
     elif mode == "eval":
-        evaluate_run.evaluate_checkpoint(config, workdir, _STEP.value)
+        evaluate_run.evaluate_checkpoint(config, workdir, chosen_step(workdir, _STEP.value))
     elif mode == "export":
         export(config, workdir)
     elif mode == "predict":
@@ -186,7 +189,7 @@ def export(config: ConfigDict, workdir: str) -> None:
         _OUTPUT.value,
         file_format=_FORMAT.value,
         network=_NETWORK.value,
-        step=_STEP.value,
+        step=chosen_step(workdir, _STEP.value),
         size=size,
     )
 
@@ -206,7 +209,7 @@ def predict(config: ConfigDict | None, workdir: str | None) -> None:
         workdir=workdir or "",
         config=config,
         network=_NETWORK.value,
-        step=_STEP.value,
+        step=chosen_step(workdir, _STEP.value) if workdir else None,
         probabilities=_PROBABILITIES.value,
         overwrite=_OVERWRITE.value,
         resume=_RESUME.value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from data import git_lfs
 from data.host_tf import reason, tf
 
 # TensorFlow's limit for JPEG. Its limit for PNG is four times as high: 2 GiB a thread.
@@ -24,6 +25,8 @@ def decode(image: bytes) -> np.ndarray:
     Raises:
       ImageError: training cannot decode the image.
     """
+    if git_lfs.is_pointer(image):
+        raise ImageError(git_lfs.IS_POINTER)
     check_claims(image)
     try:
         # Training uses the same decoder, so an image that passes here cannot fail there.

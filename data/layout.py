@@ -20,14 +20,14 @@ _UNREAD = (
 )  # fmt: skip
 
 
-def read_splits(root: Path, num_classes: int, required: Sequence[str] = ()) -> dict[str, Split]:
+def read_splits(root: Path, num_classes: int) -> dict[str, Split]:
     """Lists images/{split}/**/NAME.jpg with labels/{split}/**/NAME.png.
+
+    Every folder in `images` is a split, and images directly in `images` make the split "all".
 
     Args:
       root: the folder that holds `images` and `labels`.
       num_classes: K.
-      required: the splits to read, all of which must be there. If empty, every folder in `images`
-        is a split, and images directly in `images` make the split "all".
 
     Raises:
       DataError: a folder is missing or empty, or its name cannot be a split's; an image has a
@@ -35,21 +35,15 @@ def read_splits(root: Path, num_classes: int, required: Sequence[str] = ()) -> d
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set config.data.dir to the data set's folder.")
-    wanted = [root / kind / split for kind in ("images", "labels") for split in (required or ("",))]
+    wanted = [root / kind for kind in ("images", "labels")]
     if problems := [f"{f}: no such folder; {_LAYOUT}." for f in wanted if not f.is_dir()]:
         raise DataError(problems)
     images, labels = FolderTree(root / "images"), FolderTree(root / "labels")
-    by_split: dict[str, list[str]] = {split: [] for split in required}
+    by_split: dict[str, list[str]] = {}
     for name in _images(images):
         split = name.split("/")[0] if "/" in name else ONE_SPLIT
-        if not required or split in by_split:
-            by_split.setdefault(split, []).append(name)
+        by_split.setdefault(split, []).append(name)
     problems = [
-        f"{root / 'images' / split}: split {split!r} is empty; {_LAYOUT}."
-        for split, names in by_split.items()
-        if not names
-    ]
-    problems += [
         f"{root / 'images' / split}: a split's name may hold letters, digits, _ and -; rename it."
         for split in by_split
         if not SPLIT_NAME.fullmatch(split)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.errors import DataError, counted, some
+from data.names import normal_form
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # What data sets append to an id in the names of its files.
@@ -47,7 +48,7 @@ def read(
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} ({key}): cannot be read as a text file ({error}).") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in normal_form(text).splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{file} ({key}): the list is empty, so it names no example.")
     exact, loose = _places(ids)
@@ -84,7 +85,7 @@ def _places(ids: Mapping[str, Sequence[str]]) -> tuple[Places, Places]:
     exact: Places = {}
     loose: Places = {}
     for split, names in ids.items():
-        for index, name in enumerate(names):
+        for index, name in enumerate(map(normal_form, names)):
             exact.setdefault(name, []).append((split, index))
             exact.setdefault(f"{split}/{name}", []).append((split, index))
             if "/" in name:

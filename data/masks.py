@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from data import git_lfs
 from data.images import MAX_PIXELS
 from data.label_values import VOID
 
@@ -17,6 +18,9 @@ _ALMOST_IDS = {
     "I;16": "16 bits a pixel",
     "LA": "a second channel, for transparency",
 }
+# Smoothing makes at least so many ids, of each of which less than this share has like neighbours.
+# Together they have less than the share _EDGES of all pixels.
+_BLENDED_IDS, _ALIKE, _EDGES = 8, 0.5, 0.25
 _BIT_DEPTH = 24  # position of the byte in a PNG file that says how many bits a pixel has
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off: ours, MAX_PIXELS, tells users what to do
 
@@ -38,6 +42,8 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
     Raises:
       MaskError: the file is not an image of ids.
     """
+    if git_lfs.is_pointer(content):
+        raise MaskError(f"{where}: {git_lfs.IS_POINTER}.")
     try:
         # Only PNG: JPEG changes ids, and for some formats Pillow would start other programs.
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
@@ -99,11 +105,38 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
         )
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
     wrong = present[(present >= num_classes) & (present != VOID)]
-    if wrong.size:
+    if not wrong.size:
+        return
+    blended = _blended(ids, wrong)
+    share = np.isin(ids, blended).mean()
+    if len(blended) >= _BLENDED_IDS and share < _EDGES:
         raise MaskError(
-            f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
-            "(void); remap them (or, in a folder of your own, add their names to classes.txt)."
+            f"{where}: {len(blended)} ids that are no class ({blended[0]} to {blended[-1]}) lie "
+            f"along edges, in {share:.1%} of the pixels: the mask was saved with smoothed edges "
+            "(anti-aliasing, a resize that blends) or as JPEG. Export it again without: draw with "
+            "hard edges, resize by nearest neighbour, save as PNG."
         )
+    raise MaskError(
+        f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
+        "(void); remap them (or, in a folder of your own, add their names to classes.txt)."
+    )
+
+
+def _blended(ids: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Those of the ids `wrong` that are mixtures of neighbouring ids.
+
+    In masks that someone drew, most pixels have the id of a neighbour in both directions. Pixels
+    of smoothed edges and of JPEG's noise have not.
+    """
+    beside, below = ids[:, :-1] == ids[:, 1:], ids[:-1] == ids[1:]
+    alike = np.zeros((2, *ids.shape), bool)
+    alike[0, :, :-1] |= beside
+    alike[0, :, 1:] |= beside
+    alike[1, :-1] |= below
+    alike[1, 1:] |= below
+    counts = np.bincount(ids.ravel(), minlength=256)
+    share = np.bincount(ids[alike.all(0)], minlength=256) / np.maximum(counts, 1)
+    return wrong[share[wrong] < _ALIKE]
 
 
 def stored(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from data import lists
 from data.errors import DataError, counted, some
+from data.names import normal_form
 
 Key = tuple[str, int]  # (split, position in it)
 UNLABELED = "unlabeled"  # the split of `data.unlabeled_dir`
@@ -104,9 +105,9 @@ def resolve(text: str, ids: Ids, key: str) -> tuple[Key, ...]:
 
 
 def _resolve(text: str, ids: Ids, key: str) -> set[Key]:
-    if (keys := ids.keys(text)) is not None:
+    if (keys := ids.keys(normal_form(text))) is not None:
         return set(keys)
-    if match := _DRAWN.fullmatch(text):
+    if match := _DRAWN.fullmatch(normal_form(text)):
         return _draw(match, ids, key)
     if file := _file(text):
         hints = [why for name, why in ids.absent.items() if name != UNLABELED]

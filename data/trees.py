@@ -16,10 +16,11 @@ from typing import Protocol
 from tqdm import tqdm
 
 from data.errors import DataError
+from data.names import by_normal_form
 
 
 class Tree(Protocol):
-    """Files by name. Names are relative, with "/", on every platform.
+    """Files by name. Names are relative, with "/" and in one form of Unicode, on every platform.
 
     Attributes:
       names: of all files, sorted.
@@ -37,8 +38,23 @@ class Tree(Protocol):
         """How to name the file to a person."""
 
 
+# What file servers and operating systems leave among files, in lower case. Some of it are images:
+# Synology keeps a thumbnail of each photo in @eaDir, and a Mac's zip files have __MACOSX.
+_LITTER = frozenset(
+    {
+        "@eadir", "__macosx", "#recycle", "#snapshot", "$recycle.bin", "system volume information",
+        "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini",
+    }
+)  # fmt: skip
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is nothing that a person has put there."""
+    return name.lower() in _LITTER
+
+
 class FolderTree:
-    """The files below a folder, without hidden ones. Symbolic links are followed.
+    """The files below a folder, without hidden ones and litter. Symbolic links are followed.
 
     A link to a folder above itself is not followed: that would never end.
     """
@@ -47,7 +63,7 @@ class FolderTree:
         """Lists the files in the given folders below `root`, however deep.
 
         Raises:
-          DataError: there is no such folder.
+          DataError: there is no such folder, or names differ in their form of Unicode only.
         """
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; correct config.data.dir.")
@@ -57,12 +73,17 @@ class FolderTree:
             for folder, inner, files in os.walk(root / start, True, _warn_of, followlinks=True):
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
-                names += [(below / name).as_posix() for name in files if not name.startswith(".")]
-        self.names = tuple(sorted(names))
+                names += [(below / x).as_posix() for x in files if not _is_left_out(x)]
+        self._stored = by_normal_form(names, str(root))
+        self.names = tuple(sorted(self._stored))
+
+    def path(self, name: str) -> Path:
+        """The file's path, also if there is no such file."""
+        return self._root / self._stored.get(name, name)
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        return (self._root / name).read_bytes()
+        return self.path(name).read_bytes()
 
     def stamp(self, name: str) -> str:
         """Text that changes whenever the file does.
@@ -70,20 +91,21 @@ class FolderTree:
         Raises:
           DataError: the file cannot be opened, or is a pipe or a device.
         """
+        path = self.path(name)
         try:
-            found = (self._root / name).stat()
+            found = path.stat()
         except OSError as error:
             raise DataError(
-                f"{self._root / name}: cannot be opened ({error.strerror}); restore the file, or "
-                "remove the link."
+                f"{path}: cannot be opened ({error.strerror}); restore the file, or remove the "
+                "link."
             ) from error
         if not stat.S_ISREG(found.st_mode):  # reading a pipe might wait for ever
-            raise DataError(f"{self._root / name}: is a pipe or a device, not a file; remove it.")
+            raise DataError(f"{path}: is a pipe or a device, not a file; remove it.")
         return f"{name} {found.st_size} {found.st_mtime_ns}"
 
     def where(self, name: str) -> str:
         """The file's path."""
-        return str(self._root / name)
+        return str(self.path(name))
 
 
 def _warn_of(error: OSError) -> None:
@@ -93,9 +115,13 @@ def _warn_of(error: OSError) -> None:
         print(text, file=sys.stderr)
 
 
+def _is_left_out(name: str) -> bool:
+    return name.startswith(".") or is_litter(name)
+
+
 def _is_searched(folder: str, name: str) -> bool:
-    """Whether to search the folder `name` in `folder`: not if hidden, or a link to one above."""
-    if name.startswith("."):
+    """Whether to search the folder `name` in `folder`: not if left out, or a link to one above."""
+    if _is_left_out(name):
         return False
     path = Path(folder, name)
     return not path.is_symlink() or path.resolve() not in {p.resolve() for p in path.parents}
@@ -106,7 +132,9 @@ class _Archive:
 
     def __init__(self, path: Path, names: Iterable[str]):
         self._path = path
-        self.names = tuple(sorted(names))
+        kept = (name for name in names if not any(map(is_litter, name.split("/"))))
+        self._stored = by_normal_form(kept, str(path))
+        self.names = tuple(sorted(self._stored))
 
     @functools.cached_property
     def _stamp(self) -> str:
@@ -140,7 +168,7 @@ class TarTree(_Archive):
         Raises:
           DataError: the archive is cut off.
         """
-        offset, size = self._places[name]
+        offset, size = self._places[self._stored[name]]
         with self._path.open("rb") as file:
             file.seek(offset)
             content = file.read(size)
@@ -183,7 +211,7 @@ class ZipTree(_Archive):
           DataError: the archive is damaged.
         """
         try:
-            return self._archive.read(name)
+            return self._archive.read(self._stored[name])
         except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
             raise _damaged(self._path, error) from error
 

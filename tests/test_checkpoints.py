@@ -17,7 +17,10 @@ import pytest
 from configs import base
 from rc2l_jax import __version__
 from rc2l_jax.run import checkpoints as checkpoints_file
+from rc2l_jax.run import checksums
 from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.run.classes import check_same_ids
+from rc2l_jax.run.directory import chosen_step
 from rc2l_jax.run.storage import write_json
 from rc2l_jax.run.stored_config import (
     check_run_config,
@@ -188,6 +191,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     assert "checkpoints/3 cannot be read" in str(error.value)
 
 
+def test_a_changed_array_or_value_is_named_and_former_checkpoints_are_read():
+    arrays = {("params", "kernel"): np.arange(6.0).reshape(2, 3), ("step",): np.int32(4)}
+    stored = json.loads(json.dumps(checksums.with_checksums(metadata(5), arrays)))
+    assert checksums.checked(stored, arrays) == metadata(5)
+    assert checksums.checked(stored, {("step",): arrays["step",]}) == metadata(5)  # a part
+    for other in (np.arange(6.0).reshape(3, 2), np.arange(6).reshape(2, 3), np.zeros((2, 3))):
+        with pytest.raises(ValueError, match=r"^params/kernel: not as it was saved"):
+            checksums.checked(stored, arrays | {("params", "kernel"): other})
+    with pytest.raises(ValueError, match=r"^metadata: not as it was saved"):
+        checksums.checked(stored | {"best": None}, arrays)
+    for key in stored.keys() - metadata(5).keys():  # a flipped bit of a key
+        with pytest.raises(ValueError, match="not as it was saved"):
+            checksums.checked({k: x for k, x in stored.items() if k != key}, arrays)
+    assert checksums.checked(metadata(5), arrays) == metadata(5)
+
+
 # What a run keeps of its images, as `rc2l_jax.input_pipeline.subsets.describe_subsets` returns it.
 USED = {
     "labeled": {"split": "train#4@0", "examples": 4, "checksum": "a1", "published": ""},
@@ -231,6 +250,18 @@ def test_a_run_keeps_its_class_names(tmp_path):
     assert stored_class_names(tmp_path) == ["road", "tree"]
 
 
+def test_a_step_is_a_number_or_the_best_or_the_newest(tmp_path):
+    write_json(tmp_path / "results.json", {"step": 90, "best": {"step": 30, "student_miou": 0.5}})
+    assert [chosen_step(tmp_path, text) for text in (None, "60", "best")] == [None, 60, 30]
+    for text in ("last", "-3", "1.5", ""):
+        with pytest.raises(CheckpointError, match=f"--step={text}: give a number, or best"):
+            chosen_step(tmp_path, text)
+    for content in ("{}", "", '{"best": null}'):
+        (tmp_path / "results.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"results.json is missing or names no best step"):
+            chosen_step(tmp_path, "best")
+
+
 def test_a_run_goes_on_with_its_own_images_only(tmp_path):
     config = base.get_config()
     write_run_config(tmp_path, config, USED, CLASSES)
@@ -243,6 +274,41 @@ def test_a_run_goes_on_with_its_own_images_only(tmp_path):
             check_run_config(tmp_path, config, USED | {"labeled": USED["labeled"] | changed})
     renamed = USED | {"labeled": USED["labeled"] | {"split": "the/same/list.txt"}}
     assert check_run_config(tmp_path, config, renamed) == []
+
+
+def test_changed_classes_are_not_called_other_images(tmp_path):
+    config = base.get_config()
+    write_run_config(tmp_path, config, USED, ("road", "tree", "car"))
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    # The checksum of the content is also of the names.
+    now = {name: entry | {"content": "other"} for name, entry in USED.items()}
+    for names, words in (
+        (("road", "bush", "car"), "classes were renamed: class 1 was 'tree' and is now 'bush'. "),
+        (
+            ("tree", "road", "car"),
+            "classes were reordered: class 0 was 'road' and is now 'tree', class 1 was 'tree' and "
+            "is now 'road'. ",
+        ),
+    ):
+        with pytest.raises(CheckpointError) as error:
+            check_run_config(tmp_path, config, now, class_names=names)
+        assert str(error.value).startswith(f"{tmp_path}: {words}The order in classes.txt says")
+        assert "\n" not in str(error.value) and "images" not in str(error.value)
+        (note,) = check_run_config(tmp_path, config, now, True, names)
+        assert words.startswith(note)
+    fewer = now | {"labeled": now["labeled"] | {"examples": 3}}
+    notes = check_run_config(tmp_path, config, fewer, True, ("road", "bush", "car"))
+    assert notes[1:] == ["the images of labeled are others"]
+
+
+def test_an_evaluation_takes_other_names_but_no_other_ids():
+    stored = ("road", "tree", "car")
+    assert check_same_ids(stored, stored, "run") == check_same_ids((), stored, "run") == ""
+    note = check_same_ids(stored, ("Straße", "tree", "Auto"), "run")
+    assert note.startswith("classes were renamed: class 0 was 'road' and is now 'Straße', class 2")
+    for names in (("tree", "road", "car"), ("car", "tree", "bus"), ("x", "road", "car")):
+        with pytest.raises(CheckpointError, match=r"run's order \(road, tree, car\)"):
+            check_same_ids(stored, names, "run")
 
 
 def test_how_a_run_is_evaluated_may_change(tmp_path):

@@ -12,7 +12,7 @@ from test_data import folder_config
 from data import DataError, catalog, masks
 from data.cityscapes_semseg import cityscapes_semseg_dataset_builder as cityscapes
 from rc2l_jax.input_pipeline import train_batches
-from rc2l_jax.input_pipeline.subsets import open_subsets
+from rc2l_jax.input_pipeline.subsets import open_split, open_subsets
 
 COUNTS = {"train": 8, "val": 5, "train_extra": 6}
 IDS = replicas.cityscapes_ids(COUNTS)
@@ -139,7 +139,8 @@ def test_missing_parts_are_named(tmp_path):
     config = city_config(root, tmp_path / "prepared")
     (root / "leftImg8bit" / "train" / "jena" / f"{IDS['train'][0]}_leftImg8bit.png").unlink()
     with pytest.raises(DataError, match="7 of the 8 images of leftImg8bit/train are there"):
-        catalog.open_dataset(config.data)
+        open_subsets(config)
+    assert len(open_split(config).keys) == COUNTS["val"]  # an evaluation needs no other split
     (root / "gtFine").rename(root / "gtCoarse")
     with pytest.raises(DataError, match=r"neither gtFine nor gtFine_trainvaltest\.zip"):
         catalog.open_dataset(config.data)

@@ -2,18 +2,22 @@
 
 import io
 import os
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from shared import shared
 
 from configs import base
 from data import DataError, catalog, layout, masks
+from data.camvid import camvid_dataset_builder as camvid
 from data.shapes import drawing
+from rc2l_jax.evaluation import evaluate_run, ranking
 from rc2l_jax.input_pipeline import eval_batches, train_batches
 from rc2l_jax.input_pipeline.subsets import open_split, open_subsets
-from rc2l_jax.training import check
+from rc2l_jax.training import check, train
 
 
 def folder_config(root, prepared, **data):
@@ -168,14 +172,14 @@ def test_a_damaged_image_is_named_and_tensorflow_is_silent(
 
 def test_missing_folders_and_empty_splits_are_named(folder, tmp_path):
     with pytest.raises(DataError, match=r"no such folder; set config.data.dir"):
-        layout.read_splits(tmp_path / "nowhere", 11, ("train", "val"))
+        layout.read_splits(tmp_path / "nowhere", 11)
     for file in (folder / "images" / "val").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match=r"images/val: split 'val' is empty; expected images/"):
-        layout.read_splits(folder, 11, ("train", "val"))
-    os.rename(folder / "labels" / "train", folder / "labels" / "training")
-    with pytest.raises(DataError, match=f"{folder / 'labels' / 'train'}: no such folder"):
-        layout.read_splits(folder, 11, ("train", "val"))
+    with pytest.raises(DataError, match=r"eval_split = 'val': .*images/val holds no image; put"):
+        open_subsets(folder_config(folder, tmp_path / "prepared"))
+    os.rename(folder / "labels", folder / "masks")
+    with pytest.raises(DataError, match=f"{folder / 'labels'}: no such folder"):
+        layout.read_splits(folder, 11)
 
 
 def test_config_values_that_name_no_data(folder, tmp_path):
@@ -336,7 +340,7 @@ def test_one_class_is_not_several(capsys):
     check.check_classes(names, {"labeled": shown, "evaluation": shown})
     assert capsys.readouterr().out == (
         "warning: no labelled example shows fence: it cannot be learned\n"
-        "warning: no evaluation example shows fence: it has no IoU there\n"
+        "warning: no evaluation example shows fence: where predicted, it has IoU 0; if not, none\n"
     )
 
 
@@ -350,3 +354,137 @@ def test_check_lists_every_problem(folder, tmp_path, capsys):
         check.check(config)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("train0.png", "train1.png", "val2.png"))
+
+
+def blended(mask, how):
+    """A mask as programs save it that draw or resize smoothly, or as JPEG."""
+    if how == "JPEG":
+        file = io.BytesIO()
+        mask.save(file, "JPEG", quality=90)
+        return np.asarray(Image.open(file))
+    return np.asarray(mask.resize((160, 120), how))
+
+
+@pytest.mark.parametrize("how", ["JPEG", Image.BILINEAR, Image.LANCZOS])
+def test_a_mask_with_smoothed_edges_is_recognised(how):
+    mask = Image.new("L", (320, 240), 0)
+    ImageDraw.Draw(mask).ellipse((40, 60, 250, 190), fill=255)
+    ImageDraw.Draw(mask).polygon([(10, 200), (150, 20), (300, 230)], fill=120)
+    ids = blended(mask, how)
+    with pytest.raises(
+        masks.MaskError, match=r"m.png: \d+ ids that are no class .* saved with smoo"
+    ):
+        masks.check_ids(ids, "m.png", ids.shape, 3)
+    hard = np.asarray(mask.resize((160, 120), Image.NEAREST))
+    with pytest.raises(masks.MaskError, match=r"ids \[120\] are neither classes"):
+        masks.check_ids(hard, "m.png", hard.shape, 3)
+
+
+def test_many_small_things_without_a_class_are_not_taken_for_smoothed_edges():
+    mask, random = Image.new("L", (320, 240), 0), np.random.default_rng(0)
+    for i in range(60):
+        x, y = random.integers(0, 300), random.integers(0, 220)
+        ImageDraw.Draw(mask).line((x, y, x + 20, y + 12), fill=10 + i, width=3)
+    with pytest.raises(masks.MaskError, match=r"ids \[10, 11, .* are neither classes 0\.\.2"):
+        masks.check_ids(np.asarray(mask), "m.png", (240, 320), 3)
+
+
+def test_what_file_servers_leave_is_no_part_of_a_data_set(folder, tmp_path):
+    config = folder_config(folder, tmp_path / "prepared")
+    before = open_subsets(config).dataset.ids.splits
+    for kind in ("images", "labels"):
+        for place in (f"train/@eaDir/{kind}.png", "@eaDir/train/a.png", "__MACOSX/train/a.png"):
+            (folder / kind / place).parent.mkdir(parents=True)
+            save(folder / kind / place, np.zeros((4, 4)))
+        (folder / kind / "Thumbs.db").write_bytes(b"x")
+    after = open_subsets(config)
+    assert after.dataset.ids.splits == before and not after.dataset.notes
+
+
+def named(form, folder):
+    """Gives all files, and the split "train", accents in one form of Unicode."""
+    for path in sorted(folder.rglob("*.png")):
+        path.rename(path.with_name(unicodedata.normalize(form, f"Kühe_{path.name}")))
+    (folder / "train").rename(folder / unicodedata.normalize(form, "früh"))
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_are_compared_in_one_form_of_unicode(folder, tmp_path, forms):
+    for kind, form in zip(("images", "labels"), forms):
+        named(form, folder / kind)
+    (tmp_path / "list.txt").write_text(unicodedata.normalize("NFD", "Kühe_train0\nKühe_train3.png"))
+    split = unicodedata.normalize("NFD", "früh")
+    config = folder_config(folder, tmp_path / "prepared", labeled_split=str(tmp_path / "list.txt"))
+    config.data.unlabeled_split = f"{split}#rest1@0"
+    dataset, subsets = open_subsets(config)
+    assert not dataset.notes
+    assert not dataset.label_errors((*subsets.labeled, *subsets.unlabeled, *subsets.evaluation))
+    found = [dataset.ids.id(key) for key in subsets.labeled]
+    assert found == [unicodedata.normalize("NFC", f"Kühe_train{i}") for i in (0, 3)]
+    assert dataset.ids.splits.keys() == {unicodedata.normalize("NFC", "früh"), "val"}
+    config.data.eval_split = split
+    assert len(open_split(config).keys) == 5
+
+
+def test_two_names_that_look_alike_are_named(folder, tmp_path):
+    for form in ("NFC", "NFD"):
+        name = unicodedata.normalize(form, "Kühe.png")
+        save(folder / "images" / "train" / name, np.zeros((4, 4)))
+    with pytest.raises(DataError, match=r"'train/Ku\\u0308he.png' and 'train/K\\xfche.png' look"):
+        open_subsets(folder_config(folder, tmp_path / "prepared"))
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_pointer_of_git_lfs_is_no_image_and_no_mask(folder, tmp_path, kind):
+    file = folder / kind / "train" / "train1.png"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12345\n")
+    config = folder_config(folder, tmp_path / "prepared", labeled_split="train")
+    config.data.unlabeled_split, config.unsup_weight = "", 0.0
+    with pytest.raises(DataError, match=f"{file}: .*a pointer of git-lfs .*git lfs pull"):
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
+
+
+# Evaluation on other images.
+
+
+def only(folder, split):
+    """Leaves one split of a folder, under the name "test"."""
+    for kind in ("images", "labels"):
+        os.rename(folder / kind / split, folder / kind / "test")
+        for other in ("train", "val"):
+            shutil.rmtree(folder / kind / other, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", ["camvid", "folder"])
+def test_an_evaluation_needs_its_own_split_only(folder, tmp_path, name):
+    only(folder, "val")
+    (folder / "classes.txt").write_text("\n".join(camvid.CLASS_NAMES))
+    config = folder_config(folder, tmp_path / "prepared", name=name, eval_split="test")
+    config.data.unlabeled_dir = str(tmp_path / "of the machine that trained")
+    split = open_split(config)
+    assert [split.id(i) for i in range(len(split.keys))] == ["val0", "val1", "val2"]
+    config.data.unlabeled_dir = ""
+    with pytest.raises(DataError, match=r"labeled_split = 'train#2@0': .*images/train "):
+        open_subsets(config)
+    config.data.eval_split = "val"
+    with pytest.raises(DataError, match=r"eval_split = 'val': .*images/val "):
+        open_split(config)
+
+
+def test_an_evaluation_finds_mistakes_before_it_opens_the_network(folder, tmp_path, monkeypatch):
+    spoil(folder / "labels" / "val" / "val1.png", None)
+    monkeypatch.delattr(evaluate_run, "restore_run")
+    monkeypatch.delattr(ranking, "restore_run")
+    config = folder_config(folder, tmp_path / "prepared")
+    for evaluate in (evaluate_run.evaluate_checkpoint, ranking.best_and_worst):
+        with pytest.raises(DataError, match=r"eval_split: .*labels/val/val1.png: missing mask"):
+            evaluate(config, tmp_path / "run")
+
+
+def test_training_finds_masks_that_its_evaluation_cannot_use(folder, tmp_path):
+    spoil(folder / "labels" / "val" / "val1.png", None)
+    config = folder_config(folder, tmp_path / "prepared")
+    config.batch_size = config.unlabeled_batch_size = 8  # devices of the tests
+    with pytest.raises(DataError, match=r"eval_split: .*labels/val/val1.png: missing mask"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from rc2l_jax.evaluation.scores import score
 from rc2l_jax.reports import pictures as visualize
 from rc2l_jax.reports.history import read_confusions
 from rc2l_jax.reports.painting import Painter
-from rc2l_jax.reports.tables import iou_table
+from rc2l_jax.reports.tables import measures_table
 from rc2l_jax.training.pseudo_label_history import read_labels
 from rc2l_jax.weights.stablehlo import load_exported
 
@@ -162,31 +162,46 @@ def test_a_profiled_run_leaves_a_trace_and_is_the_same_run(runs, whole):
 
 @pytest.mark.slow
 def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
-    before = json.loads((whole / "results.json").read_text())
-    curves = (whole / "figures" / "curves.png").read_bytes()
-    for path in (whole / "figures").glob("*.*"):
-        path.unlink()
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    training = json.loads((whole / "results.json").read_text())
     status, output = run(runs, whole, "--mode=eval", **PICTURES)
     assert status == 0, output
-    assert len(list((whole / "figures").glob("step_00000012_*.png"))) == 3
-    assert (whole / "figures" / "curves.png").read_bytes() == curves, "of training's evaluations"
-    assert read_confusions(whole, 12)
-    names = ("evaluation", "legend", "confusion", "iou", "curves")
-    assert shown_in_tensorboard(whole / "eval").keys() == {f"figures/{name}" for name in names}
-    after = json.loads((whole / "results.json").read_text())
-    assert after["student"] == before["student"] and after["teacher"] == before["teacher"]
+    (folder,) = (whole / "eval").iterdir()
+    same = ("evaluation.png", "confusion.png", "confusion.json", "iou.png")
+    names = {*(f"step_00000012_{name}" for name in same), "legend.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == names
+    for name in names:
+        assert (folder / "figures" / name).read_bytes() == before[whole / "figures" / name], name
+    pictures = ("evaluation", "legend", "confusion", "iou")
+    assert shown_in_tensorboard(folder).keys() == {f"figures/{name}" for name in pictures}
 
-    kept = json.loads((whole / "eval" / "step_00000012.json").read_text())
-    options = kept.pop("config")
-    assert kept == {key: after[key] for key in ("step", "dataset", "split", "student", "teacher")}
+    kept = json.loads((folder / "results.json").read_text())
+    options, images = kept.pop("config"), kept.pop("images")
+    assert kept == {k: training[k] for k in ("step", "dataset", "split", "student", "teacher")}
     assert options["eval.flip"] is False and options["eval.scales"] == [1.0]
     assert {"eval.window", "eval.window_stride", "data.eval_short_edge"} <= options.keys()
-    table = iou_table({name: kept[name] for name in ("student", "teacher")})
-    assert output.endswith(f" -> eval/step_00000012.json\n{table}\n"), output
+    stored = json.loads((whole / "config.json").read_text())
+    assert images == stored["splits"]["evaluation"]
+    student, teacher = (measures_table(name, kept[name]) for name in ("student", "teacher"))
+    assert output.endswith(f" -> eval/{folder.name}\n{student}\n\n{teacher}\n"), output
+
+    first = (folder / "results.json").read_bytes()
+    for flags in ({"eval.flip": True}, {"data.eval_split": "val#4@0"}, {}):  # the last one again
+        status, output = run(runs, whole, "--mode=eval", "--step=best", **PICTURES | flags)
+        assert status == 0, output
+    assert (folder / "results.json").read_bytes() == first
+    assert len(list((whole / "eval").iterdir())) == 3, "an answer for each question"
+    for path, content in before.items():
+        assert path.read_bytes() == content, f"{path} is of training"
 
     status, output = run(runs, whole, **PICTURES)
     assert status == 0 and "Nothing to do" in output
     assert output.endswith("--mode=predict --input=PHOTOS --output=OUT\n")
+
+    (whole / "results.json").unlink()
+    status, output = run(runs, whole, **PICTURES)
+    assert status == 0 and "-> results.json" in output, output
+    assert json.loads((whole / "results.json").read_text()) == training
 
 
 @pytest.mark.slow

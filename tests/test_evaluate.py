@@ -378,11 +378,19 @@ def test_metrics_are_averaged_by_count():
 
 def test_results_hold_scores_best_and_losses():
     entry = score(np.array([[3, 1], [0, 0]]), ("sky", "road"))
-    assert entry == {"miou": 0.375, "iou": {"sky": 0.75, "road": 0.0}}
-    assert score(np.zeros((2, 2), int), ("sky", "road")) == {
-        "miou": None,
-        "iou": {"sky": None, "road": None},
+    assert entry == {
+        "miou": 0.375,
+        "iou": {"sky": 0.75, "road": 0.0},
+        "dice_f1": {"sky": 6 / 7, "road": 0.0},
+        "precision": {"sky": 1.0, "road": 0.0},
+        "recall": {"sky": 0.75, "road": 0.0},
+        "means": {"dice_f1": 3 / 7, "precision": 0.5, "recall": 0.375},
     }
+    nothing = {"sky": None, "road": None}
+    measures = ("dice_f1", "precision", "recall")
+    none = {"miou": None, "iou": nothing, "means": dict.fromkeys(measures)}
+    none |= dict.fromkeys(measures, nothing)
+    assert score(np.zeros((2, 2), int), ("sky", "road")) == none
     config = types.SimpleNamespace(data=types.SimpleNamespace(name="camvid", eval_split="val"))
     best = better(None, 7, {"student": entry, "teacher": entry})
     results = build_results(config, 7, {"student": entry, "teacher": entry}, best, {"total": 1.0})
@@ -409,3 +417,24 @@ def test_best_is_that_of_the_better_network():
         "teacher_miou": 0.6,
     }
     assert better(best, 4, scores(None, None)) == best
+
+
+@pytest.mark.parametrize("absent", [(), (1,), (1, 3)])
+def test_measures_of_each_class_are_those_of_scikit_learn(absent):
+    random = np.random.default_rng(0)
+    true, predicted = random.integers(0, 5, (2, 400))
+    keep = ~np.isin(true, absent) & (predicted != 3)  # 3: true only; 1: predicted only; or neither
+    true, predicted = true[keep], predicted[keep]
+    found = metrics.measure(sklearn.metrics.confusion_matrix(true, predicted, labels=range(5)))
+    occur = sorted({*true, *predicted})
+    assert np.isnan(np.array(found)).all(0).tolist() == [i not in occur for i in range(5)]
+    assert len(occur) == (4 if 3 in absent else 5)
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        true, predicted, labels=occur, zero_division=0
+    )
+    jaccard = sklearn.metrics.jaccard_score(
+        true, predicted, labels=occur, average=None, zero_division=0
+    )
+    for values, want in zip(found, (jaccard, f1, precision, recall), strict=True):
+        np.testing.assert_allclose(values[occur], want)
+        assert metrics.mean_of(values) == pytest.approx(want.mean())

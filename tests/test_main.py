@@ -57,6 +57,14 @@ MISTAKES = {
     "one_scale": ([SHAPES, "--mode=check", "--config.eval.scales=0"], "eval.scales = (0,) must be"),
     "no_workdir": ([SHAPES], "--workdir is missing"),
     "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|predict|export|compare|check|prepare>"),
+    "no_step": (
+        [SHAPES, "--mode=eval", "--workdir={tmp}", "--step=last"],
+        "give a number, or best",
+    ),
+    "no_best_step": (
+        [SHAPES, "--mode=eval", "--workdir={tmp}", "--step=best"],
+        "/results.json is missing or names no best step, as before the first evaluation",
+    ),
     "no_output": ([SHAPES, "--mode=export", "--workdir={tmp}"], "--output is missing"),
     "bad_size": (
         [SHAPES, "--mode=export", "--workdir={tmp}", "--output={tmp}/o", "--size=12"],

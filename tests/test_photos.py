@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -377,3 +378,37 @@ def test_names_that_clash_are_an_error(tmp_path, case):
         save(tmp_path / name, rgb())
     with pytest.raises(PhotoError, match=message):
         photos.find(str(tmp_path), tmp_path / "out")
+
+
+def test_a_folder_may_have_brackets_in_its_name(tmp_path):
+    for name in ("a.jpg", "b.png"):
+        save(tmp_path / "photos[1]" / name, rgb())
+    save(tmp_path / "photos1" / "c.jpg", rgb())  # what the brackets mean in a glob
+    folder, out = tmp_path / "photos[1]", tmp_path / "out"
+    for source in (folder / "*.jpg", folder / "a.jpg", folder / "**" / "[a].*"):
+        assert names(photos.find(str(source), out)) == ["a"]
+    assert names(photos.find(str(tmp_path / "photos[[]1[]]" / "*"), out)) == [
+        "photos[1]/a",
+        "photos[1]/b",
+    ]
+    assert names(photos.find(str(tmp_path / "photos[0-9]" / "*"), out)) == ["photos1/c"]
+    with pytest.raises(PhotoError, match="no such file or folder"):
+        photos.find(str(folder / "*.gif"), out)
+
+
+@pytest.mark.parametrize("source", ["", "**/*", "*/*"])
+def test_what_file_servers_leave_is_no_input(tmp_path, source):
+    save(tmp_path / "photos" / "day" / "a.jpg", rgb())
+    save(tmp_path / "photos" / "day" / "@eaDir" / "a.jpg" / "SYNOPHOTO_THUMB_M.jpg", rgb())
+    save(tmp_path / "photos" / "__MACOSX" / "day.jpg", rgb())
+    for name in ("Thumbs.db", "desktop.ini", "day/Thumbs.db"):
+        (tmp_path / "photos" / name).write_bytes(b"x")
+    found = photos.find(str(tmp_path / "photos" / source), tmp_path / "out")
+    assert names(found) == ["day/a"] and not found.skipped
+
+
+def test_names_of_files_are_read_as_they_are_stored(tmp_path):
+    path = save(tmp_path / "photos" / unicodedata.normalize("NFD", "Kühe.png"), rgb())
+    (photo,) = photos.find(str(tmp_path / "photos"), tmp_path / "out").photos
+    assert photo.path == path
+    np.testing.assert_array_equal(read(photo), rgb())

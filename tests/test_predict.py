@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from ml_collections import ConfigDict
 from PIL import Image
 from safetensors.numpy import save_file
 from shared import shared
@@ -27,6 +28,7 @@ from test_class_scores import MEAN, STD, torch_scores
 from test_data import folder_config
 from test_evaluate import camvid_network, use_tiny_model
 from test_models import TINY, peer_model, peer_predictions, randomize, tiny_config
+from transformers import AutoImageProcessor, MaskFormerForInstanceSegmentation
 
 from configs import base
 from data.errors import DataError
@@ -53,6 +55,7 @@ from rc2l_jax.run.storage import write_json
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.weights import WeightsError, export
 from rc2l_jax.weights.export import export_checkpoint
+from rc2l_jax.weights.from_transformers import describe_processing
 from rc2l_jax.weights.load import start_from
 from rc2l_jax.weights.stablehlo import export_stablehlo, load_exported
 
@@ -706,6 +709,39 @@ def test_weights_of_transformers_predict_what_they_predict_there(peer):
     assert large.ids.shape == (128, 192)
 
 
+def test_classes_without_names_have_those_of_transformers(tmp_path, tiny_world):
+    config = tiny_config(backbone="tiny_bottleneck", norm="frozen")
+    config.data.num_classes = 2
+    peer_model(config).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content.pop("id2label", None)  # transformers 4 leaves them out, as they are its default
+    content.pop("label2id", None)
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    theirs = MaskFormerForInstanceSegmentation.from_pretrained(tmp_path).config.id2label
+    assert open_network(tmp_path).class_names == tuple(theirs.values()) == ("LABEL_0", "LABEL_1")
+
+
+def test_images_are_stretched_to_the_height_and_width_that_a_preprocessor_gives(peer, tmp_path):
+    size = {"size": {"height": 64, "width": 128}, "size_divisor": 0}
+    kind = {"image_processor_type": "MaskFormerImageProcessor"}
+    folder = altered(peer.folder, tmp_path / "copy", "preprocessor_config.json", **size, **kind)
+    network = open_network(folder)
+    (image,) = images_of((96, 96))
+    (prediction,) = predict_images(network, [image])
+    processor = AutoImageProcessor.from_pretrained(folder)
+    inputs = processor(Image.fromarray(image), return_tensors="pt")
+    assert inputs["pixel_values"].shape == (1, 3, 64, 128)
+    with torch.no_grad():
+        out = peer.model.eval()(inputs["pixel_values"])
+    (theirs,) = processor.post_process_semantic_segmentation(out, target_sizes=[(96, 96)])
+    assert prediction.ids.shape == (96, 96)
+    assert (prediction.ids == theirs.numpy()).mean() > 0.97  # Pillow rounds resized pixels
+    data = ConfigDict({"eval_short_edge": 7, "max_long_edge": 8})
+    assert describe_processing(size, data, "") == (64, 128)
+    assert describe_processing(size | {"do_resize": False}, data, "") is None
+    assert data.eval_short_edge == 0
+
+
 def altered(folder: Path, copy: Path, file: str, **values: object) -> Path:
     shutil.copytree(folder, copy)
     content = json.loads((copy / file).read_text())
@@ -727,7 +763,8 @@ WRONG_WEIGHTS = {
     "many": ("config.json", {"id2label": {str(i): "x" for i in range(300)}}, "at most 254"),
     "fewer": ("config.json", {"id2label": {"0": "a", "1": "b"}}, "not a whole network"),
     "mean": ("preprocessor_config.json", {"image_mean": [0.5] * 3}, "only ImageNet's"),
-    "size": ("preprocessor_config.json", {"size": {"height": 5, "width": 5}}, "must give shortest"),
+    "size": ("preprocessor_config.json", {"size": {"max_height": 5}}, "must give shortest"),
+    "unnamed": ("config.json", {"id2label": None}, "2 classes instead of 5"),
 }
 
 

@@ -10,7 +10,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from rc2l_jax.evaluation.scores import losses_of
+from rc2l_jax.evaluation.scores import losses_of, score
 from rc2l_jax.reports import history, log, tables
 from rc2l_jax.reports import writer as report
 
@@ -129,4 +129,12 @@ def test_scores_become_a_table():
         "| sky      |     0.250 |     |",
         "| road     |           |     |",
         "| **mean** | **0.250** |     |",
+    ]
+    entry = score(np.array([[3, 1], [0, 0]]), ("sky", "road"))
+    assert tables.measures_table("teacher", entry).splitlines() == [
+        "| teacher  |       IoU | Dice (F1) | precision |    recall |",
+        "| -------- | --------: | --------: | --------: | --------: |",
+        "| sky      |     0.750 |     0.857 |     1.000 |     0.750 |",
+        "| road     |     0.000 |     0.000 |     0.000 |     0.000 |",
+        "| **mean** | **0.375** | **0.429** | **0.500** | **0.375** |",
     ]

@@ -166,6 +166,7 @@ def test_an_archive_unpacked_only_in_part(tmp_path):
     (problem,) = caught.value.problems
     assert "7 of the 14 images of 'train' are there (missing: " in problem
     assert ", ".join(IDS["train"][3:8]) + ", ..." in problem
+    assert len(open_split(voc_config(root, tmp_path / "prepared")).keys) == COUNTS["val"]
     shutil.rmtree(root / "benchmark_RELEASE" / "dataset" / "cls")
     with pytest.raises(DataError, match="7 of the 14 images"):
         open_subsets(voc_config(root, tmp_path / "prepared"))

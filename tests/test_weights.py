@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import re
@@ -27,7 +28,7 @@ from transformers import (
 
 from rc2l_jax.method.state import initial_state
 from rc2l_jax.models import build_model, resnet
-from rc2l_jax.weights import WeightsError, load_pretrained, names, stablehlo
+from rc2l_jax.weights import WeightsError, files, load_pretrained, names, stablehlo
 from rc2l_jax.weights.load import pretrained_state
 from rc2l_jax.weights.to_transformers import export_transformers
 
@@ -320,6 +321,85 @@ def test_student_and_teacher_start_from_the_weights_in_buffers_of_their_own(peer
     assert len(set(buffers)) == len(buffers)
 
 
+# What other programs put around weights, and beside them.
+
+
+BARE = {"conv1.weight": torch.ones(2, 3), "layer1.0.conv1.weight": torch.arange(4.0)}
+
+
+def before(prefix: str, **more: torch.Tensor) -> dict:
+    """Weights whose names have a prefix."""
+    return {prefix + name: array for name, array in BARE.items()} | more
+
+
+WRAPPED = {
+    "plain": BARE,
+    "DistributedDataParallel": {"state_dict": before("module."), "epoch": 3},
+    "torch.compile": {"model": before("_orig_mod.")},
+    "both": {"model": before("_orig_mod.module.")},
+    "inside": before("backbone._orig_mod."),
+    "MoCo": {
+        "state_dict": before(
+            "module.encoder_q.",
+            **before("module.encoder_k."),
+            **{"module.queue": torch.ones(2, 2), "module.queue_ptr": torch.zeros(1).long()},
+        )
+    },
+    "MoCo v3": before("module.base_encoder.", **before("module.momentum_encoder.")),
+    "DINO": {"student": before("module.backbone."), "teacher": before("backbone."), "epoch": 1},
+    "Lightning": {"state_dict": before("model."), "callbacks": {}, "epoch": 2},
+    "net": {"net": before("module."), "acc": 93.1},
+    "nested": {"net": {"state_dict": before("net.backbone.")}},
+    "values among them": BARE | {"epoch": 3, "name": "x", "lr": 0.1, "best": None},
+    "NumPy's": {
+        "state_dict": BARE | {"miou": np.float64(0.5)},
+        "best": np.float64(0.5),
+        "sizes": np.zeros(3),
+        "classes": np.array(["road", "tree"]),
+        "name": np.str_("x"),
+        "done": np.bool_(True),
+    },
+    "options": {
+        "model": BARE,
+        "args": argparse.Namespace(lr=1.0, output=Path("out"), scales=[0.5]),
+    },
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".ckpt"])
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrappers_and_values_beside_the_weights(tmp_path, name, suffix):
+    path = tmp_path / f"weights{suffix}"
+    torch.save(WRAPPED[name], path)
+    family, found = names.family_of(files.read_arrays(path), str(path))
+    assert family.title == "ResNet of torchvision or timm"
+    assert found.keys() == BARE.keys()
+    for key, array in BARE.items():
+        np.testing.assert_array_equal(found[key], array.numpy())
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    torch.save(BARE | before("module."), tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"weights.pth: module.conv1.weight and another array"):
+        files.read_arrays(tmp_path / "weights.pth")
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.safetensors", "a.pth", "a.pkl", "a.index.json", "model.safetensors", "config.json"],
+)
+def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
+    (tmp_path / name).write_text(POINTER)
+    if name == "config.json":
+        save_file({"a.weight": np.ones(3, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=rf"{name}: a pointer of git-lfs .*git lfs pull"):
+        path, _ = files.find(str(tmp_path if name == "config.json" else tmp_path / name))
+        files.read_arrays(path)
+
+
 # Bad input.
 
 
@@ -398,7 +478,7 @@ MISTAKES = {
     "mask2former": "its config.json says 'mask2former'",
     "swin": "its config.json says a backbone 'swin' and model.backbone = 'tiny_bottleneck'",
     "heads": r"says 8 attention heads and model.num_heads = 4",
-    "object_pickle": "array of type object, which is no number",
+    "object_pickle": "array of type object, which is neither number nor text",
     "empty_folder": "neither model.safetensors nor pytorch_model.bin",
     "missing": r"1 arrays do not match:\n  mask_head/layer1/kernel \(40, 40\): the file has no",
     "left_over": r"model.something.weight \(2, 3\) in the file: the model has no place",

@@ -14,11 +14,13 @@ CLASS_NAMES = (
     "sky", "building", "pole", "road", "pavement", "tree",
     "sign_symbol", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 
 
 def listing(data: ConfigDict) -> Listing:
-    """CamVid from images/{train,val}/NAME.jpg and labels/{train,val}/NAME.png below `data.dir`.
+    """CamVid from images/{split}/NAME.jpg and labels/{split}/NAME.png below `data.dir`.
+
+    The published splits are train, val and test; a run needs only those that its config names.
 
     Raises:
       DataError: the folder is missing or empty, or has another layout.
@@ -26,4 +28,11 @@ def listing(data: ConfigDict) -> Listing:
     if not data.dir:
         raise DataError("config.data.dir is not set; set it to the folder that holds CamVid.")
     root = Path(data.dir).expanduser().absolute()
-    return Listing(CLASS_NAMES, layout.read_splits(root, len(CLASS_NAMES), SPLITS))
+    splits = layout.read_splits(root, len(CLASS_NAMES))
+    absent = {
+        split: f"{root / 'images' / split} holds no image; put CamVid's there, and its masks into "
+        f"labels/{split}."
+        for split in SPLITS
+        if split not in splits
+    }
+    return Listing(CLASS_NAMES, splits, absent)

@@ -48,7 +48,8 @@ def listing(data: ConfigDict) -> Listing:
     """Lists Cityscapes' files below `data.dir`.
 
     Raises:
-      DataError: files are missing, or a split does not have its official number of images.
+      DataError: files are missing. (A split that does not have its official number of images is
+        absent, which is an error where a config names it.)
     """
     if not data.dir:
         raise DataError(f"config.data.dir is not set; set it to Cityscapes' folder: {_SOURCE}.")
@@ -61,15 +62,13 @@ def listing(data: ConfigDict) -> Listing:
         for name in tree.names:
             if name.endswith(_IMAGE):
                 by_split.setdefault(name.split("/")[0], []).append((tree, name))
-    problems = [
-        f"{root}: {len(by_split.get(split, ()))} of the {count} images of leftImg8bit/{split} "
-        f"are there; unpack {_ARCHIVES['leftImg8bit'][0]} again: {_SOURCE}."
+    absent = {
+        split: f"{root}: {len(by_split.pop(split, ()))} of the {count} images of "
+        f"leftImg8bit/{split} are there; unpack {_ARCHIVES['leftImg8bit'][0]} again: {_SOURCE}."
         for split, count in COUNTS.items()
         if len(by_split.get(split, ())) != count
-    ]
-    if problems:
-        raise DataError(problems)
-    absent = {
+    }
+    absent |= {
         _EXTRA: f"{root} holds no leftImg8bit/{_EXTRA}; it is in "
         f"{_ARCHIVES['leftImg8bit'][1]}: {_SOURCE}."
     }

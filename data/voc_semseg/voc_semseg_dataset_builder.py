@@ -64,8 +64,8 @@ def listing(data: ConfigDict) -> Listing:
     """Lists VOC 2012 below `data.dir`; downloads it first if that is empty.
 
     Raises:
-      DataError: an archive or folder cannot be used, or a split does not have its official number
-        of images.
+      DataError: an archive or folder cannot be used. (A split that does not have its official
+        number of images is absent, which is an error where a config names it.)
     """
     # Every other name may need aug: trainaug, and list files, which may name images of aug.
     named = bases(data.labeled_split, data.unlabeled_split, data.eval_split)
@@ -86,11 +86,11 @@ def listing(data: ConfigDict) -> Listing:
     if wants_aug and own.keys() <= official:
         own = sbd.find(root, Path(data.prepared_dir).expanduser().absolute()) | own
     ids["aug"] = sorted(name for name in own if name in images and name not in official)
-    _check_counts(root, ids, images)
-    absent = dict.fromkeys(("aug", *UNIONS), f"{root} holds no masks of SBD: {sbd.REMEDY}")
-    if ids["aug"]:
-        absent = {}
-    splits = {s: _split(root, names, images, own) for s, names in ids.items() if names}
+    absent = _incomplete(root, ids, images)
+    if not ids["aug"]:
+        absent["aug"] = f"{root} holds no masks of SBD: {sbd.REMEDY}"
+    absent |= {union: absent[x] for union, parts in UNIONS.items() for x in parts if x in absent}
+    splits = {s: _split(root, names, images, own) for s, names in ids.items() if s not in absent}
     return Listing(CLASS_NAMES, splits, absent)
 
 
@@ -138,19 +138,19 @@ def _one_split(root: Path, tree: Tree, images: dict[str, File], own: dict[str, F
     return Listing(CLASS_NAMES, splits, dict.fromkeys((*COUNTS, *UNIONS), why))
 
 
-def _check_counts(root: Path, ids: dict[str, list[str]], images: dict[str, File]) -> None:
-    problems = []
+def _incomplete(root: Path, ids: dict[str, list[str]], images: dict[str, File]) -> dict[str, str]:
+    """Splits that do not have their official number of images -> what is missing."""
+    problems = {}
     for split, count in COUNTS.items():
         there = [name for name in ids[split] if name in images]
         lost = [name for name in ids[split] if name not in images]
         if len(there) != count and (there or split != "aug"):
             named = f" (missing: {some(lost)})" if lost else ""
-            problems.append(
+            problems[split] = (
                 f"{root}: {len(there)} of the {count} images of {split!r} are there{named}; was an "
                 "archive unpacked only in part? Unpack it again, or leave the archives packed."
             )
-    if problems:
-        raise DataError(problems)
+    return problems
 
 
 def _split(

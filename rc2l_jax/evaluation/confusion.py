@@ -1,8 +1,9 @@
-"""Confusion matrices, and intersection over union from them."""
+"""Confusion matrices, and what is measured from them: IoU, Dice (F1), precision and recall."""
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,52 @@ def confusion_matrix(prediction: jax.Array, label: jax.Array, num_classes: int) 
     return counts.reshape(num_classes, num_classes)
 
 
+class Measures(NamedTuple):
+    """What is measured of each class: float64 [K], NaN of a class in neither label nor prediction.
+
+    A class that occurs in one of them only has 0 in all of them, 0 / 0 included (as scikit-learn
+    has it with `zero_division=0`), so that every mean is over the same classes.
+
+    Attributes:
+      iou: intersection over union.
+      dice_f1: twice the intersection, over the sum of both areas. This is the F1 score as well.
+      precision: the share of the predicted pixels that are right.
+      recall: the share of the true pixels that are found; some call it the class's accuracy.
+    """
+
+    iou: np.ndarray
+    dice_f1: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+def measure(confusion: np.ndarray) -> Measures:
+    """Measures each class.
+
+    Args:
+      confusion: integer [K, K], rows are true classes, columns predicted ones.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    right, predicted, true = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    occurs = predicted + true > 0
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(part, whole, out=np.where(occurs, 0.0, np.nan), where=whole > 0)
+
+    return Measures(
+        iou=share(right, predicted + true - right),
+        dice_f1=share(2 * right, predicted + true),
+        precision=share(right, predicted),
+        recall=share(right, true),
+    )
+
+
+def mean_of(values: np.ndarray) -> float:
+    """Returns the mean over the classes that occur; NaN if none does."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def iou(confusion: np.ndarray) -> tuple[float, np.ndarray]:
     """Intersection over union of every class, and its mean.
 
@@ -47,13 +94,8 @@ def iou(confusion: np.ndarray) -> tuple[float, np.ndarray]:
       The mean over the classes that occur in label or prediction (NaN if none does), and each
       class's IoU, float64 [K] (NaN if it occurs in neither).
     """
-    confusion = np.asarray(confusion, np.float64)
-    intersection = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - intersection
-    per_class = np.full(len(confusion), np.nan)
-    np.divide(intersection, union, out=per_class, where=union > 0)
-    mean = float(per_class[union > 0].mean()) if (union > 0).any() else float("nan")
-    return mean, per_class
+    per_class = measure(confusion).iou
+    return mean_of(per_class), per_class
 
 
 def image_miou(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> float:

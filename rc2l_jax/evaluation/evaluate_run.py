@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,29 +13,32 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from data import records
 from rc2l_jax.evaluation.confusion import image_miou
 from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.evaluation.scores import better, build_evaluation, build_results, losses_of, score
 from rc2l_jax.input_pipeline import eval_batches
-from rc2l_jax.input_pipeline.subsets import OpenSplit, open_split
+from rc2l_jax.input_pipeline.subsets import OpenSplit, describe_split, open_split
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.examples import EvaluationPictures
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.log import say
 from rc2l_jax.reports.painting import Painter
 from rc2l_jax.reports.pictures import legend
-from rc2l_jax.reports.tables import describe, iou_table
+from rc2l_jax.reports.tables import describe, measures_table
 from rc2l_jax.reports.writer import Report, create_writer
+from rc2l_jax.run.classes import check_same_ids
 from rc2l_jax.run.config import dotted
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.interruption import StopRequest
 from rc2l_jax.run.restore import restore_run
 from rc2l_jax.run.startup import start, topology
+from rc2l_jax.run.stored_config import stored_class_names
 from rc2l_jax.structs import EvalBatch
 
 EVALUATION_COMPILES = "compiling the evaluation (up to a minute on a CPU)"
 # Besides `eval`, the keys on which the scores of the same networks and images depend.
-_OPTIONS = ("data.eval_short_edge", "data.max_long_edge")
+_OPTIONS = ("data.eval_short_edge", "data.max_long_edge", "dtype", "matmul_precision")
 
 
 class Evaluation(NamedTuple):
@@ -153,13 +158,11 @@ def _stoppable(batches: Iterator[EvalBatch], stop: StopRequest) -> Iterator[Eval
 def evaluate_checkpoint(
     config: ConfigDict, workdir: epath.PathLike, step: int | None = None
 ) -> dict[str, Any]:
-    """Evaluates student and teacher of one checkpoint; writes results.json and figures.
+    """Evaluates student and teacher of one checkpoint; writes a folder of `workdir`/eval.
 
-    The scores also go to eval/step_XXXXXXXX.json, with the options that they depend on. Evaluating
-    another step replaces results.json, but not that file.
-
-    The curves are drawn again, from the evaluations that training made. The picture of pseudo
-    labels over the steps stays as it is: only training has the teacher of each step.
+    Every question has a folder of its own: the step, the images and the options that scores depend
+    on. So nothing is replaced but the answer to the same question. It gets results.json, figures
+    and TensorBoard events. What training wrote stays as it is.
 
     Args:
       config: the run's config; how and on what to evaluate may differ from the run's.
@@ -167,39 +170,81 @@ def evaluate_checkpoint(
       step: the checkpoint's step; None for the newest.
 
     Returns:
-      What results.json holds.
+      What the folder's results.json holds, and under "folder" its path below `workdir`.
 
     Raises:
       ConfigError: the config is not valid, or does not fit this machine's devices.
       DataError: the data set or the split cannot be used.
-      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
+      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model or
+        other classes.
       StorageError: the run directory cannot be written.
       Interrupted: SIGTERM or Ctrl-C during the evaluation, before anything is written.
     """
     workdir = run_path(workdir)
-    start(config, trains=False)
-    model, step, networks, metadata = restore_run(config, workdir, step)
-    split = open_split(config)
-    say(EVALUATION_COMPILES)
-    with StopRequest() as stop, stop.deferred():
-        evaluation = evaluate_networks(model, networks, config, split, stop)
+    split, step, evaluation, _ = _evaluate(config, workdir, step)
     scores = evaluation.scores
-    # TensorBoard events go to a folder of their own: in that of a run that still trains, they would
-    # hide the run's later ones.
-    with create_writer(workdir, "eval") as writer:
-        report = Report(workdir, writer)
+    asked = {"images": describe_split(config.data.eval_split, *split), "config": _options(config)}
+    results = build_evaluation(config, step, scores) | asked
+    folder = f"eval/{_name(results)}"
+    # TensorBoard events go there, too: in the folder of a run that still trains, they would hide
+    # the run's later ones.
+    with create_writer(workdir, folder) as writer:
+        report = Report(workdir / folder, writer)
         write_figures(report, step, evaluation, config, split.dataset.class_names)
-        write_curves(report, step, config)
-    best = metadata["best"]
+        report.results(results)
+    where = f"{config.data.name} {config.data.eval_split}"
+    tables = "\n\n".join(measures_table(name, entry) for name, entry in scores.items())
+    say(f"{workdir}, step {step}, {where}: {describe(scores)} -> {folder}\n{tables}")
+    return results | {"folder": folder}
+
+
+def restore_results(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+    """Writes results.json and figures of a finished run anew, as training does after the last step.
+
+    Args:
+      config: the run's config.
+      workdir: the run directory.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      ConfigError, DataError, CheckpointError, StorageError, Interrupted: as `evaluate_checkpoint`.
+    """
+    workdir = run_path(workdir)
+    split, step, evaluation, metadata = _evaluate(config, workdir, None)
+    scores, best, report = evaluation.scores, metadata["best"], Report(workdir, None)
+    write_figures(report, step, evaluation, config, split.dataset.class_names)
+    write_curves(report, step, config)
     if best is None or metadata["owes_evaluation"]:  # it was saved without its own score
         best = better(best, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
-    file = f"eval/step_{step:08d}.json"
-    report.document(file, build_evaluation(config, step, scores) | {"config": _options(config)})
-    where = f"{config.data.name} {config.data.eval_split}"
-    say(f"{workdir}, step {step}, {where}: {describe(scores)} -> {file}\n{iou_table(scores)}")
+    say(f"{workdir}, step {step}: {describe(scores)} -> results.json")
     return results
+
+
+def _evaluate(
+    config: ConfigDict, workdir: epath.Path, step: int | None
+) -> tuple[OpenSplit, int, Evaluation, dict[str, Any]]:
+    """Returns the split, the checkpoint's step, the evaluation, and the checkpoint's metadata."""
+    start(config, trains=False)
+    split = open_split(config)  # first, since its mistakes are found in seconds
+    stored, names = stored_class_names(workdir), split.dataset.class_names
+    if note := check_same_ids(stored, names, str(workdir)):
+        say(f"note: {note}")
+    model, step, networks, metadata = restore_run(config, workdir, step)
+    say(EVALUATION_COMPILES)
+    with StopRequest() as stop, stop.deferred():
+        evaluation = evaluate_networks(model, networks, config, split, stop)
+    return split, step, evaluation, metadata
+
+
+def _name(results: Mapping[str, Any]) -> str:
+    """Names a question: its step, its split, and a checksum of its images and options."""
+    split = re.sub(r"[^\w.-]+", "-", results["split"])[-40:].strip("-.")
+    asked = json.dumps([results["dataset"], results["images"], results["config"]], sort_keys=True)
+    return f"step_{results['step']:08d}_{split}_{records.digest(asked)[:8]}"
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:

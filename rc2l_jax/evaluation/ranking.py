@@ -116,8 +116,8 @@ def best_and_worst(
       CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
     """
     start(config, trains=False)
-    model, _, networks, _ = restore_run(config, run_path(workdir), step)
     split, ranking = open_split(config), Ranking(count, config.data.num_classes)
+    model, _, networks, _ = restore_run(config, run_path(workdir), step)
     batches = eval_batches(config, split, *topology())
     evaluate(model, {network: networks[network]}, batches, config, ranking.observe)
     best, worst = (

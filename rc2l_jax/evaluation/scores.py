@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.confusion import iou
+from rc2l_jax.evaluation.confusion import mean_of, measure
 from rc2l_jax.run.storage import finite
 
 
@@ -20,14 +20,21 @@ def score(confusion: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]
       class_names: K names.
 
     Returns:
-      {"miou": float, "iou": {class name: float}}; None for a number if no pixel was counted.
+      {"miou": mean IoU, "iou": {class name: IoU}}, the same of the other `Measures` ("dice_f1",
+      "precision" and "recall"), and "means", of these three; None for a number if no pixel was
+      counted.
     """
-    mean, per_class = iou(confusion)
 
     def number(x: float) -> float | None:
         return None if np.isnan(x) else float(x)
 
-    return {"miou": number(mean), "iou": dict(zip(class_names, map(number, per_class)))}
+    measures = measure(confusion)._asdict()
+    others = [name for name in measures if name != "iou"]
+    return {
+        "miou": number(mean_of(measures["iou"])),
+        **{name: dict(zip(class_names, map(number, x))) for name, x in measures.items()},
+        "means": {name: number(mean_of(measures[name])) for name in others},
+    }
 
 
 def build_evaluation(config: ConfigDict, step: int, scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from data.catalog import open_dataset
 from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
+from rc2l_jax.input_pipeline.loading import check_labels
+
+_EVAL_KEY = "config.data.eval_split"
 
 
 class RunData(NamedTuple):
@@ -48,13 +51,19 @@ class OpenSplit(NamedTuple):
 
 
 def open_split(config: ConfigDict) -> OpenSplit:
-    """Opens the data set and the split that `data.eval_split` names, and no other split.
+    """Opens the data set and the split that `data.eval_split` names; other splits may be missing.
 
     Raises:
-      DataError: the data set or the split cannot be used.
+      DataError: the data set, the split or one of its masks cannot be used.
     """
-    dataset, split = open_dataset(config.data), config.data.eval_split
-    return OpenSplit(dataset, splits.resolve(split, dataset.ids, "config.data.eval_split"))
+    data, split = config.data.copy_and_resolve_references(), config.data.eval_split
+    data.labeled_split = data.unlabeled_split = ""
+    if splits.UNLABELED not in splits.bases(split):
+        data.unlabeled_dir = ""
+    dataset = open_dataset(data)
+    keys = splits.resolve(split, dataset.ids, _EVAL_KEY)
+    check_labels(dataset, keys, _EVAL_KEY)
+    return OpenSplit(dataset, keys)
 
 
 def open_subsets(config: ConfigDict) -> RunData:
@@ -100,15 +109,23 @@ def describe_subsets(
     described = {}
     for name, keys in subsets.named().items():
         if keys:
-            checksum = splits.checksum(keys, dataset.ids)
-            described[name] = {
-                "split": texts[name],
-                "examples": len(getattr(subsets, name)),
-                "checksum": checksum,
-                "content": _content(dataset, keys, masks_read=name != "unlabeled"),
-                "published": published.NAMES.get(checksum, ""),
-            }
+            entry = describe_split(texts[name], dataset, keys, masks_read=name != "unlabeled")
+            described[name] = entry | {"examples": len(getattr(subsets, name))}
     return described
+
+
+def describe_split(
+    text: str, dataset: Dataset, keys: Sequence[Key], *, masks_read: bool = True
+) -> dict[str, Any]:
+    """Describes the examples `keys`, which a split text names, as `describe_subsets` does."""
+    checksum = splits.checksum(keys, dataset.ids)
+    return {
+        "split": text,
+        "examples": len(keys),
+        "checksum": checksum,
+        "content": _content(dataset, keys, masks_read=masks_read),
+        "published": published.NAMES.get(checksum, ""),
+    }
 
 
 def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:

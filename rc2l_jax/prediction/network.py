@@ -55,6 +55,17 @@ class FitInto(NamedTuple):
         return tf.maximum(tf.cast(tf.floor(extent * ratio + 0.5), tf.int32), 1)
 
 
+class StretchTo(NamedTuple):
+    """Gives the one size to which every image is resized, whatever its proportions."""
+
+    height: int
+    width: int
+
+    def __call__(self, size: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Maps sizes of images [..., 2] to those that they are resized to, int32 [..., 2]."""
+        return tf.broadcast_to(tf.constant(self, tf.int32), tf.shape(size))
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A trained network, and how its images are prepared.
@@ -142,12 +153,12 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
     """
     path, description = files.find(name, "--model")
     config = base.get_config() if given is None else given.copy_and_resolve_references()
-    config.init_from = name
+    config.init_from, size = name, None
     try:
         if description:
             names = describe_network(description, config, str(path.parent / "config.json"))
             where = str(path.parent / "preprocessor_config.json")
-            describe_processing(files.read_processor(path), config.data, where)
+            size = describe_processing(files.read_processor(path), config.data, where)
         else:
             names = _described_by_user(path, given)
         model = build_model(config)
@@ -162,7 +173,7 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
         raise WeightsError(f"{path}: describes a network that cannot be built: {error}") from error
     if report.reinitialized or report.cut:
         raise WeightsError("\n".join([f"{path}: not a whole network", *report.lines()[1:]]))
-    return _network(model, variables, config, names, os.path.abspath(path))
+    return _network(model, variables, config, names, os.path.abspath(path), size)
 
 
 def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
@@ -177,13 +188,21 @@ def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
 
 
 def _network(
-    model: MaskFormer, variables: Any, config: ConfigDict, names: Sequence[str], title: str
+    model: MaskFormer,
+    variables: Any,
+    config: ConfigDict,
+    names: Sequence[str],
+    title: str,
+    size: tuple[int, int] | None = None,
 ) -> Network:
+    """Makes a `Network`; `size` is that to which all images are stretched, if there is one."""
     prepare_devices(config)
     options = InferenceOptions.from_config(config)
     variables = _on_all_devices(variables)
-    data = config.data
-    resizes = (Resize(data.eval_short_edge, data.max_long_edge, x) for x in config.eval.scales)
+    data, scales = config.data, config.eval.scales
+    resizes: Any = (Resize(data.eval_short_edge, data.max_long_edge, x) for x in scales)
+    if size is not None:
+        resizes = (StretchTo(*(max(round(x * edge), 1) for edge in size)) for x in scales)
 
     def run(batch: EvalBatch, shares: bool) -> Outputs:
         return _model_step(model, options, shares)(variables, batch)

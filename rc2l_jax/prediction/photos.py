@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
+from data import git_lfs
 from data.errors import counted
 from data.host_tf import tf
 from data.orientation import SWAPPED, orientation_of_file, turn
-from data.trees import FolderTree
+from data.trees import FolderTree, is_litter
 from rc2l_jax.input_pipeline import decode
 from rc2l_jax.prediction.frames import OpenFrames
 
@@ -120,23 +122,38 @@ def _root(source: str) -> Path:
     path = Path(source).expanduser()
     if path.exists():
         return path if path.is_dir() else path.parent
-    fixed = next((i for i, part in enumerate(path.parts) if glob.has_magic(part)), None)
-    if fixed is None:
+    folder, pattern = _split(path)
+    magic = [glob.has_magic(part) for part in pattern]
+    if not any(magic):
         raise _missing(source)
-    return Path(*path.parts[:fixed])
+    return folder.joinpath(*pattern[: magic.index(True)])
+
+
+def _split(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Splits a glob into the folder that is there as it is written, and the parts below it.
+
+    So a folder may be called photos[1], although brackets have a meaning in globs.
+    """
+    counts = range(len(path.parts), 0, -1)
+    count = next((n for n in counts if Path(*path.parts[:n]).is_dir()), 0)
+    return Path(*path.parts[:count]), path.parts[count:]
 
 
 def _files(source: str) -> list[Path]:
     """Returns the files that `source` names, images or not."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return [path / name for name in FolderTree(path).names]
+        tree = FolderTree(path)
+        return [tree.path(name) for name in tree.names]
     if path.exists():
         return [path]
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    folder, pattern = _split(path)
+    found = glob.glob(os.path.join(glob.escape(str(folder)), *pattern), recursive=True)
+    matches = [Path(match) for match in sorted(found)]
     if not matches:
         raise _missing(source)
-    return [match for match in matches if not match.is_dir()]
+    below = {match: match.relative_to(folder).parts for match in matches}
+    return [x for x in matches if not x.is_dir() and not any(map(is_litter, below[x]))]
 
 
 def _missing(source: str) -> PhotoError:
@@ -290,6 +307,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
+        with path.open("rb") as file:
+            if git_lfs.is_pointer(file.read(64)):
+                return git_lfs.IS_POINTER
         if path.suffix.lower() in _OF_PHONES:
             return "HEIC, as iPhones save it, is not read here; save it as JPEG or PNG"
         return "not an image of a known kind"

@@ -1,9 +1,11 @@
-"""Scores as one line of text, and as a Markdown table."""
+"""Scores as one line of text, and as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+_TITLES = {"iou": "IoU", "dice_f1": "Dice (F1)", "precision": "precision", "recall": "recall"}
 
 
 def describe(scores: Mapping[str, Any]) -> str:
@@ -22,15 +24,32 @@ def iou_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
       scores: {title of the column: {"miou", "iou"}, as `scores.score` returns it}. All must have
         the same classes.
     """
+    columns = {title: (entry["iou"], entry["miou"]) for title, entry in scores.items()}
+    return _table("IoU", columns)
+
+
+def measures_table(network: str, entry: Mapping[str, Any]) -> str:
+    """Returns all that is measured of a network's classes as a table like `iou_table`'s.
+
+    Args:
+      network: its name.
+      entry: what `scores.score` returns of it.
+    """
+    means = entry["means"] | {"iou": entry["miou"]}
+    columns = {title: (entry[name], means[name]) for name, title in _TITLES.items()}
+    return _table(network, columns)
+
+
+def _table(title: str, columns: Mapping[str, tuple[Mapping[str, Any], float | None]]) -> str:
+    """Returns a table of columns {title: ({class name: value}, their mean)}."""
 
     def number(x: float | None, mark: str = "") -> str:
         return "" if x is None else f"{mark}{x:.3f}{mark}"
 
-    columns = list(scores.values())
-    rows = [["IoU", *scores]]
-    for name in columns[0]["iou"]:
-        rows.append([name, *(number(column["iou"][name]) for column in columns)])
-    rows.append(["**mean**", *(number(column["miou"], "**") for column in columns)])
+    rows = [[title, *columns]]
+    for name in next(iter(columns.values()))[0]:
+        rows.append([name, *(number(values[name]) for values, _ in columns.values())])
+    rows.append(["**mean**", *(number(mean, "**") for _, mean in columns.values())])
     first, *others = (max(3, *map(len, cells)) for cells in zip(*rows))
     rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
 

@@ -18,6 +18,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from rc2l_jax.run.checksums import checked, with_checksums
+from rc2l_jax.run.leaves import differing_leaves
 from rc2l_jax.run.storage import StorageError, check_room, storage_errors
 from rc2l_jax.structs import TrainState
 
@@ -106,7 +108,7 @@ class Checkpoints:
                 int(state.step),
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(flax.traverse_util.unflatten_dict(leaves)),
-                    metadata=ocp.args.JsonSave(dict(metadata)),
+                    metadata=ocp.args.JsonSave(with_checksums(metadata, leaves)),
                 ),
                 force=True,
             )
@@ -184,8 +186,7 @@ class Checkpoints:
           CheckpointError: there is no checkpoint, or it cannot be read.
         """
         step = self._existing_step(None)
-        with self._reading(step):
-            stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
+        stored = self._stored(step)
         of_teacher = set(_NETWORKS["teacher"].values())
         own = {key[1:] for key in stored if key[0] in of_teacher}
         shared = {key[1:] for key in stored if key[0] == "params"} - own  # a frozen backbone
@@ -216,7 +217,7 @@ class Checkpoints:
         """
         with self._reading(step):
             args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
-            return self._open().restore(step, args=args).metadata
+            return checked(self._open().restore(step, args=args).metadata, {})
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -247,15 +248,19 @@ class Checkpoints:
         self, step: int, wanted: dict[tuple[str, ...], Any]
     ) -> tuple[dict[tuple[str, ...], np.ndarray], dict[str, Any]]:
         """Reads the arrays at the paths in `wanted`, and the metadata, of one checkpoint."""
+        stored = self._stored(step)
+        present = {key[0] for key in stored}
+        wanted = {
+            key: leaf
+            for key, leaf in wanted.items()
+            if key[0] in present or key[0] not in _ADDED_LATER
+        }
+        if differing := differing_leaves(stored, wanted):
+            raise CheckpointError(
+                f"checkpoint {self.path / str(step)} is of another model: {differing}. "
+                "Use the config it was trained with"
+            )
         with self._reading(step):
-            stored = flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
-            present = {key[0] for key in stored}
-            wanted = {
-                key: leaf
-                for key, leaf in wanted.items()
-                if key[0] in present or key[0] not in _ADDED_LATER
-            }
-            _check_leaves(self.path / str(step), stored, wanted)
             target = flax.traverse_util.unflatten_dict(wanted)
             args = ocp.args.Composite(
                 state=ocp.args.PyTreeRestore(
@@ -269,7 +274,13 @@ class Checkpoints:
                 metadata=ocp.args.JsonRestore(),
             )
             restored = self._open().restore(step, args=args)
-        return flax.traverse_util.flatten_dict(restored.state), restored.metadata
+            leaves = flax.traverse_util.flatten_dict(restored.state)
+            return leaves, checked(restored.metadata, leaves)
+
+    def _stored(self, step: int) -> dict[tuple[str, ...], Any]:
+        """Returns {path: what is known of the array without reading it} of one checkpoint."""
+        with self._reading(step):
+            return flax.traverse_util.flatten_dict(dict(self._open().item_metadata(step).state))
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
@@ -292,26 +303,3 @@ def _state_dict(state: TrainState) -> dict[str, Any]:
 def _leaves(state: TrainState) -> dict[tuple[str, ...], Any]:
     """Returns {path: array}; the many empty nodes of an optimiser's state are left out."""
     return flax.traverse_util.flatten_dict(_state_dict(state))
-
-
-def _check_leaves(
-    path: epath.Path, stored: dict[tuple[str, ...], Any], wanted: dict[tuple[str, ...], Any]
-) -> None:
-    """Raises CheckpointError if shapes differ, and names the first such arrays and both shapes."""
-    fields = {key[0] for key in wanted}
-    stored = {key: leaf for key, leaf in stored.items() if key[0] in fields}
-
-    def shape(leaves: dict[tuple[str, ...], Any], key: tuple[str, ...]) -> str:
-        return str(list(leaves[key].shape)) if key in leaves else "absent"
-
-    differing = [
-        f"{'/'.join(key)} is {shape(stored, key)} there and {shape(wanted, key)} here"
-        for key in sorted(stored.keys() | wanted.keys(), key=lambda key: (key[0] != "params", key))
-        if shape(stored, key) != shape(wanted, key)
-    ]
-    if differing:
-        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise CheckpointError(
-            f"checkpoint {path} is of another model: {'; '.join(differing[:3])}{more}. "
-            "Use the config it was trained with"
-        )

@@ -80,6 +80,33 @@ def results_step(workdir: epath.Path) -> int | None:
     return json.loads(path.read_text())["step"] if path.exists() else None
 
 
+def chosen_step(workdir: epath.PathLike, text: str | None) -> int | None:
+    """Returns the step of the checkpoint that a user asks for.
+
+    Args:
+      workdir: the run directory.
+      text: a number; "best" for the run's best evaluation, whose checkpoint it keeps; or None.
+
+    Returns:
+      The step; None if there is no text, for the newest checkpoint.
+
+    Raises:
+      CheckpointError: the text is neither, or results.json names no best evaluation.
+    """
+    if text is None or text.isdecimal():
+        return None if text is None else int(text)
+    if text != "best":
+        raise CheckpointError(f"--step={text}: give a number, or best")
+    path = run_path(workdir) / "results.json"
+    try:
+        return int(json.loads(path.read_text())["best"]["step"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is missing or names no best step, as before the first evaluation: give "
+            "--step=NUMBER, or leave --step out for the newest"
+        ) from error
+
+
 def check_still_there(workdir: epath.Path) -> None:
     """Checks that the run directory was not deleted, since writing on would make part of it again.
 

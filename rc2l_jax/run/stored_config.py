@@ -14,6 +14,7 @@ from configs import base
 from data.whole_files import write_text
 from rc2l_jax import __version__
 from rc2l_jax.run.checkpoints import CheckpointError
+from rc2l_jax.run.classes import describe_class_changes
 from rc2l_jax.run.config import dotted
 from rc2l_jax.run.storage import write_json
 
@@ -134,6 +135,7 @@ def check_run_config(
     config: ConfigDict,
     used: Mapping[str, Any],
     allow_changes: bool = False,
+    class_names: Sequence[str] = (),
 ) -> list[str]:
     """Refuses to go on with a run if its config or its images have changed. Writes nothing.
 
@@ -144,13 +146,15 @@ def check_run_config(
       used: the images that it uses, as `subsets.describe_subsets` describes them.
       allow_changes: True allows any key and the images to change. A model whose weights do not fit
         is then found only when the checkpoint is read.
+      class_names: the data set's K names; none if they are not to be compared.
 
     Returns:
-      A line for each changed key, and for each split with other images, that is let pass.
+      A line for each changed key, for changed classes, and for each split with other images, that
+      is let pass.
 
     Raises:
       CheckpointError: config.json is damaged; or, without `allow_changes`, a key that is not in
-        `CHANGEABLE` or the images have changed.
+        `CHANGEABLE`, a class's name or the images have changed.
     """
     path = workdir / "config.json"
     if not path.exists() or not any((workdir / "checkpoints").glob("*")):
@@ -161,7 +165,7 @@ def check_run_config(
         raise CheckpointError(f"{path} is not JSON ({error}): use another --workdir") from error
     before = stored.pop(_SPLITS, {})
     stored.pop(_VERSION, None)  # a newer version may go on; its changelog says what it changes
-    stored.pop(_CLASSES, None)
+    classes = describe_class_changes(stored.pop(_CLASSES, ()), class_names)
     differing = differing_keys(stored, config)
     phrases = {key: describe_change(key, *pair) for key, pair in differing.items()}
     refused = [phrase for key, phrase in phrases.items() if key not in CHANGEABLE]
@@ -172,18 +176,25 @@ def check_run_config(
         raise CheckpointError(
             f"{workdir} belongs to a run of another config: {'; '.join(refused)}. {do}"
         )
-    former = before or used
-    changed = [name for name in used if _images(former, name) != _images(used, name)]
+    if classes and not allow_changes:
+        raise CheckpointError(
+            f"{workdir}: {classes}. The order in classes.txt says which id a class has in the "
+            "masks: restore the former file, or use another --workdir; or, if the same things have "
+            "new names only, --allow_config_change to go on with these"
+        )
+    former, seen = before or used, slice(2 if classes else None)  # names are part of the content
+    changed = [n for n in used if _images(former, n)[seen] != _images(used, n)[seen]]
     if changed and not allow_changes:
         raise CheckpointError(
             f"{workdir} belongs to a run on other images: {', '.join(changed)}. The list file or "
             "the data set has changed since; use another --workdir, or the former ones; or "
             "--allow_config_change to go on with the new ones"
         )
-    return [*phrases.values(), *(f"the images of {name} are others" for name in changed)]
+    notes = [*phrases.values(), *([classes] if classes else [])]
+    return [*notes, *(f"the images of {name} are others" for name in changed)]
 
 
-def _images(used: Mapping[str, Any], name: str) -> Any:
+def _images(used: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     entry = used.get(name, {})
     return entry.get("examples"), entry.get("checksum"), entry.get("content")
 

@@ -198,7 +198,7 @@ def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> 
             )
         if absent:
             one = len(absent) == 1
-            effect = f"{'it has' if one else 'they have'} no IoU there"
+            effect = f"where predicted, {'it has' if one else 'they have'} IoU 0; if not, none"
             if name == "labeled":
                 effect = f"{'it' if one else 'they'} cannot be learned"
             kind = "labelled" if name == "labeled" else name

@@ -13,7 +13,8 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint
+from rc2l_jax.evaluation.evaluate_run import restore_results
+from rc2l_jax.input_pipeline.loading import check_labels
 from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.reports.history import read_evaluations
@@ -71,8 +72,10 @@ def train_and_evaluate(
         start(config, trains=True)
         # Before anything is written, so that wrong data leave no run directory behind.
         data = open_subsets(config)
+        check_labels(data.dataset, data.subsets.evaluation, "config.data.eval_split")
         used = describe_subsets(config, *data)
-        changes = check_run_config(workdir, config, used, allow_config_change)
+        names = data.dataset.class_names
+        changes = check_run_config(workdir, config, used, allow_config_change, names)
         for change in changes:
             say(f"note: {change}")
         if jax.process_index() == 0:
@@ -91,7 +94,7 @@ def train_and_evaluate(
             with storage_errors(workdir):
                 if step is not None and changes:
                     keep_former_config(workdir, step)
-                write_run_config(workdir, config, used, data.dataset.class_names)
+                write_run_config(workdir, config, used, names)
                 if init is not None:
                     write_json(workdir / "init.json", dataclasses.asdict(init))
         report = Report(workdir, stack.enter_context(create_writer(workdir)))
@@ -162,6 +165,6 @@ def finished_run(config: ConfigDict, workdir: epath.Path, step: int) -> dict[str
     if (workdir / "results.json").exists():
         results = read_results(workdir)
     else:
-        results = evaluate_checkpoint(config, workdir)
+        results = restore_results(config, workdir)
     say_where(workdir)
     return results

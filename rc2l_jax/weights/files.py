@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError
 
+from data import git_lfs
 from rc2l_jax.weights import shards
 from rc2l_jax.weights.efficientnet import packaged_weights
 from rc2l_jax.weights.errors import WeightsError
@@ -26,10 +27,16 @@ from rc2l_jax.weights.torch_files import open_torch
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _IN_FOLDER = tuple(name + suffix for name in _WHOLE for suffix in ("", shards.INDEX_SUFFIX))
 _PROCESSOR = "preprocessor_config.json"
-_TORCH_SUFFIXES = (".bin", ".pth", ".pt")
+_TORCH_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt", ".pth.tar")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Keys under which other programs save the dictionary of weights inside another one.
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Keys under which other programs save the dictionary of weights inside another one, and how deep.
+# Of several the first is taken.
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "net", "network")
+_MOST_WRAPPERS = 3
+# What programs save among the weights, such as the step. (Scalar arrays are left out anyway.)
+_NO_WEIGHTS = (bool, int, float, str, type(None))
+# Arrays of integers: a Swin's, and where MoCo's queue ends.
+_COUNTS = ("relative_position_index", "queue_ptr")
 
 
 def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any]]:
@@ -105,12 +112,20 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
+        check_is_file(path)
         content = json.loads(path.read_text())
     except ValueError as error:
         raise WeightsError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a JSON object")
     return content
+
+
+def check_is_file(path: Path) -> None:
+    """Raises WeightsError if there is only a pointer of git-lfs in a file's place."""
+    with path.open("rb") as file:
+        if git_lfs.is_pointer(file.read(64)):
+            raise WeightsError(f"{path}: {git_lfs.IS_POINTER}")
 
 
 @contextlib.contextmanager
@@ -144,7 +159,7 @@ def new_folder(output: Path) -> Iterator[Path]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, .pt) or NumPy pickle.
+    """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, ...) or NumPy pickle.
 
     No code of the file is run, and torch is not needed. Arrays are read and converted one by one,
     except those of a pickle, which hold all of it.
@@ -153,8 +168,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       path: the file, or an index of shards (.index.json), which are beside it.
 
     Returns:
-      {name: float32 array}; floats of other widths are converted. Scalars (batch normalisation's
-      counters), empty arrays and a Swin's indices of relative positions are left out.
+      {name: float32 array}; floats of other widths are converted. Names are without what
+      DistributedDataParallel and torch.compile add. Scalars (batch normalisation's counters, the
+      step), texts, empty arrays and those of `_COUNTS` are left out.
 
     Raises:
       WeightsError: the file is damaged or of another kind, or holds anything but finite floats.
@@ -163,6 +179,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with _open(path) as stored:
             return _as_float32(_unwrap(stored, path), path)
     arrays = {}
+    check_is_file(path)
     parts = shards.read_index(path)
     if missing := [name for name in parts if not (path.parent / name).is_file()]:
         raise WeightsError(f"{path}: {', '.join(missing)}: not in this folder; get all the shards")
@@ -177,9 +194,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
     """Opens a file of weights; its arrays can be read within the block."""
+    check_is_file(path)
     if path.suffix == ".safetensors":
         return open_safetensors(path)
-    if path.suffix in _TORCH_SUFFIXES:
+    if path.name.endswith(_TORCH_SUFFIXES):
         return open_torch(path)
     if path.suffix == ".pkl":
         return contextlib.nullcontext(load_pickle(path))
@@ -193,7 +211,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
-    for _ in range(2):
+    for _ in range(_MOST_WRAPPERS):
         wrapped = [k for k in _WRAPPERS if isinstance(stored, Mapping) and k in stored]
         if wrapped and isinstance(stored[wrapped[0]], Mapping):
             stored = stored[wrapped[0]]
@@ -206,9 +224,11 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, value in stored.items():
         name = str(name)
+        if isinstance(value, _NO_WEIGHTS):
+            continue
         if not isinstance(value, (StoredArray, PickledArray)):
             raise WeightsError(f"{path}: {name} is no array but {type(value).__name__}")
-        if not value.shape or 0 in value.shape or name.endswith("relative_position_index"):
+        if not value.shape or 0 in value.shape or name.endswith(_COUNTS):
             continue
         if value.dtype.kind != "f" and value.dtype != ml_dtypes.bfloat16:
             raise WeightsError(f"{path}: {name} is of type {value.dtype}, not a float")
@@ -216,5 +236,11 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
             array = np.ascontiguousarray(value.read(), np.float32)
         if not np.isfinite(array).all():
             raise WeightsError(f"{path}: {name} is not finite everywhere")
-        arrays[name.removeprefix("module.")] = array
+        plain = re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", ""))
+        if plain in arrays:
+            raise WeightsError(f"{path}: {name} and another array would both be {plain}")
+        arrays[plain] = array
+    if not arrays:
+        first = ", ".join(map(str, list(stored)[:5]))
+        raise WeightsError(f"{path}: holds no weights by name but {first}")
     return arrays

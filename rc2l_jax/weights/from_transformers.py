@@ -26,6 +26,7 @@ _DETR = {
     "decoder_attention_heads": 8,
 }
 _SIZE = {"shortest_edge": 800, "longest_edge": 1333}
+_NUM_LABELS = 2
 
 
 def describe_network(description: Mapping[str, Any], config: ConfigDict, where: str) -> list[str]:
@@ -48,7 +49,7 @@ def describe_network(description: Mapping[str, Any], config: ConfigDict, where: 
             "MaskFormer ('maskformer')"
         )
     decoder = _DETR | (description.get("decoder_config") or {})
-    names = _class_names(description.get("id2label") or {}, where)
+    names = _class_names(description.get("id2label") or _unnamed(description), where)
     config.model.update(
         **_backbone(description.get("backbone_config") or swin.DEFAULT_BACKBONE, where),
         num_queries=decoder["num_queries"],
@@ -91,6 +92,11 @@ def _resnet(resnet: Mapping[str, Any], where: str) -> str:
     )
 
 
+def _unnamed(description: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names that transformers gives classes if config.json has none."""
+    return {str(i): f"LABEL_{i}" for i in range(description.get("num_labels", _NUM_LABELS))}
+
+
 def _class_names(id2label: Mapping[str, str], where: str) -> list[str]:
     names = {int(index): str(name) for index, name in id2label.items()}
     if sorted(names) != list(range(len(names))) or not names:
@@ -102,13 +108,18 @@ def _class_names(id2label: Mapping[str, str], where: str) -> list[str]:
     return [names[index] for index in sorted(names)]
 
 
-def describe_processing(processor: Mapping[str, Any], data: ConfigDict, where: str) -> None:
+def describe_processing(
+    processor: Mapping[str, Any], data: ConfigDict, where: str
+) -> tuple[int, int] | None:
     """Sets the size to which images are resized, as preprocessor_config.json says.
 
     Args:
       processor: the content of preprocessor_config.json; {} for transformers' defaults.
       data: `config.data`; its `eval_short_edge` and `max_long_edge` are set.
       where: the file's path, for messages.
+
+    Returns:
+      Height and width, if every image is to be stretched to these; else None.
 
     Raises:
       WeightsError: it asks for a normalisation or a way to resize that is not available here.
@@ -120,7 +131,14 @@ def describe_processing(processor: Mapping[str, Any], data: ConfigDict, where: s
     size = processor.get("size", _SIZE)
     if isinstance(size, int):  # written by older versions of transformers
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size", 1333)}
-    if not {"shortest_edge", "longest_edge"} <= {key for key in size if size[key]}:
-        raise WeightsError(f"{where}: size = {size} must give shortest_edge and longest_edge")
-    data.eval_short_edge = size["shortest_edge"] if processor.get("do_resize", True) else 0
+    given, resizes = {key for key in size if size[key]}, processor.get("do_resize", True)
+    if given == {"height", "width"}:
+        data.eval_short_edge = 0
+        return (size["height"], size["width"]) if resizes else None
+    if not {"shortest_edge", "longest_edge"} <= given:
+        raise WeightsError(
+            f"{where}: size = {size} must give shortest_edge and longest_edge, or height and width"
+        )
+    data.eval_short_edge = size["shortest_edge"] if resizes else 0
     data.max_long_edge = size["longest_edge"]
+    return None

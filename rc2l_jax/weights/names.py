@@ -191,6 +191,13 @@ FAMILIES = (
         lacks=OUTPUT_NORMS,
     ),
 )
+# MoCo's names of the network that learns, in versions 1 to 3.
+_LEARNS = re.compile(r"(?:encoder_q|base_encoder)\.(.*)")
+# What wrappers put before a backbone's names, once or several times.
+_WRAPPED = re.compile(
+    r"^(?:(?:resnet|swin|dinov2(?:_with_registers)?|backbone|model|net|network"
+    r"|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.)+"
+)
 # Files that are known but cannot be used: (pattern of a name in it, what the file is).
 _FOREIGN = (
     (r"model\.transformer_module\.level_embed.*|.*\.pixel_decoder\.transformer\..*", "Mask2Former"),
@@ -214,6 +221,7 @@ def family_of(
     Raises:
       WeightsError: the arrays are of none of the families.
     """
+    arrays = _query_encoder(arrays)
     whole = {current_name(name): array for name, array in _split_projections(arrays).items()}
     bare = {_bare(name): array for name, array in whole.items()}
     foreign = () if dinov2.recognises(bare, source) else _FOREIGN
@@ -233,13 +241,15 @@ def family_of(
     )
 
 
+def _query_encoder(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Returns MoCo's network that learns; beside it are its moving average and a queue."""
+    found = {match[1]: x for name, x in arrays.items() if (match := _LEARNS.fullmatch(name))}
+    return found or arrays
+
+
 def _bare(name: str) -> str:
-    """Returns a backbone's name without the prefix that a wrapper gave it."""
-    return re.sub(
-        r"^(resnet|swin|dinov2(?:_with_registers)?|backbone|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.",
-        "",
-        name,
-    )
+    """Returns a backbone's name without the prefixes that wrappers gave it."""
+    return _WRAPPED.sub("", name)
 
 
 def current_name(name: str) -> str:

@@ -13,14 +13,14 @@ from rc2l_jax.weights.unpickle import Buildable, Maker, Refused, dictionary, pla
 
 
 class _Dtype(Buildable):
-    """Stands for `numpy.dtype`: a type of plain numbers, of either byte order."""
+    """Stands for `numpy.dtype`: a type of plain numbers or texts, of either byte order."""
 
     def __init__(self, name: Any = "", *_: Any):
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\d{0,3}", name):
             raise ValueError("a type of numbers that is not named as NumPy names them")
         self.dtype = np.dtype(name)
-        if self.dtype.kind not in "fiub":
-            raise Refused(f"it has an array of type {self.dtype}, which is no number")
+        if self.dtype.kind not in "fiubUS":
+            raise Refused(f"it has an array of type {self.dtype}, which is neither number nor text")
 
     def build(self, state: Any) -> None:
         if state[1] in ("<", ">"):
@@ -76,12 +76,22 @@ def _encode(text: Any = "", encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _path(*parts: Any) -> str:
+    """Stands for paths, which training programs save among their options."""
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError("a path that is no text")
+    return "/".join(parts)
+
+
 # What stands for the names in pickles of plain containers and NumPy arrays.
 KNOWN: dict[str, Any] = {
     "numpy.ndarray": Maker(PickledArray),
     "numpy.dtype": Maker(_Dtype),
     "collections.OrderedDict": Maker(dictionary),
     "collections.Counter": Maker(dictionary),  # in the states of schedulers
+    "argparse.Namespace": Maker(dictionary),  # its attributes are not read
+    "pathlib.PosixPath": Maker(_path),
+    "pathlib.WindowsPath": Maker(_path),
     "builtins.set": Maker(lambda items=(): set(map(plain_key, items))),
     "builtins.frozenset": Maker(lambda items=(): frozenset(map(plain_key, items))),
     "builtins.bytes": Maker(_encode),
