@@ -18,6 +18,7 @@ _ALMOST_IDS = {
     "LA": "a second channel, for transparency",
 }
 _BIT_DEPTH = 24  # position of the byte in a PNG file that says how many bits a pixel has
+Reader = Callable[[bytes, str], np.ndarray]  # (content, file for messages) -> ids uint8 [H, W]
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off: ours, MAX_PIXELS, tells users what to do
 
 
