@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as run_lengths
 
-from data.annotations.regions import Annotated, Annotations, Collector
+from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
 
 KIND = "COCO"
 _KEYS = ("images", "annotations", "categories")
@@ -75,7 +75,11 @@ def _add(
 
 
 def decode(encoded: Mapping[str, Any]) -> np.ndarray:
-    """Decodes run lengths, compressed (text) or not (numbers): bool [H, W]."""
+    """Decodes run lengths, compressed (text) or not (numbers): bool [H, W].
+
+    Raises:
+      AnnotationError: they are not of a mask of their size.
+    """
     height, width = encoded["size"]
     counts = encoded["counts"]
     if isinstance(counts, str):
@@ -83,6 +87,10 @@ def decode(encoded: Mapping[str, Any]) -> np.ndarray:
     elif isinstance(counts, bytes):
         packed = encoded
     else:
+        if sum(counts) != height * width:
+            raise AnnotationError(
+                f"the run lengths of a mask are not those of {width}x{height} (width x height)"
+            )
         packed = run_lengths.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return run_lengths.decode(packed).astype(bool)
 
