@@ -82,6 +82,8 @@ def decode(encoded: Mapping[str, Any]) -> np.ndarray:
     """
     height, width = encoded["size"]
     counts = encoded["counts"]
+    if not counts:
+        raise AnnotationError("a mask has no run lengths; export it again")
     if isinstance(counts, str):
         packed = {"size": [height, width], "counts": counts.encode()}
     elif isinstance(counts, bytes):
