@@ -19,10 +19,9 @@ NAMES = ("background", "road", "tree")
 
 
 def config_of(root, prepared, **data):
-    config = folder_config(root, prepared, name="folder", num_classes=0, **data)
-    config.data.update(labeled_split="train", unlabeled_split="unlabeled")
+    splits = {"labeled_split": "train", "unlabeled_split": "unlabeled"}
+    config = folder_config(root, prepared, name="folder", **{"num_classes": 0} | splits | data)
     config.unsup_weight = 0.0
-    config.data.update(data)
     return config
 
 
