@@ -1,4 +1,4 @@
-"""Your own images: a folder with classes.txt, images/{train,val,unlabeled} and labels/{train,val}.
+"""Your own images: a folder of images/{train,val,unlabeled} and labels/{train,val}.
 
     python main.py --config=configs/folder.py --workdir=runs/mine --config.data.dir=DIR
 
