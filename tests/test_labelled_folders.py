@@ -9,6 +9,7 @@ import labelled_scenes as scenes
 import numpy as np
 import pytest
 from labelled_scenes import SCENES, write
+from PIL import Image
 from test_data import folder_config
 
 from data import DataError, catalog, masks
@@ -162,6 +163,20 @@ def test_masks_may_lie_beside_photos_of_another_suffix(tmp_path):
         np.testing.assert_array_equal(mask, scenes.mask(seed_of(example)))
 
 
+def test_shapes_drawn_on_a_photo_as_it_is_stored_are_turned_along(tmp_path):
+    root = tmp_path / "data"
+    SCENES["COCO, one file"][0](root)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = root / "images" / "train" / "photo 1 é.png"
+    with Image.open(file) as opened:
+        opened.save(file, exif=exif)
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    made = masks_of(dataset)["train/photo 1 é"]
+    np.testing.assert_array_equal(made, np.rot90(scenes.mask(1), -1))
+    assert any(note.endswith("their masks: 1 turned along") for note in dataset.notes)
+
+
 # What cannot be used: one line that names the file, and nothing is left half-prepared.
 
 
@@ -180,6 +195,12 @@ def listed_twice(root):
     document = scenes.coco({**scenes.ALL, "deep/photo 1 é.png": 1})
     write(root / "annotations.json", document)
     return r"photo 1 é\.png: is annotated in .*annotations\.json twice; remove one"
+
+
+def two_files_for_all(root):
+    SCENES["Label Studio"][0](root)
+    write(root / "old.json", scenes.label_studio(scenes.ALL))
+    return r"photo 0 é\.png \(and 4 more\): is annotated in .*old\.json and .*\.json; remove one"
 
 
 def cut_off(root):
@@ -245,8 +266,9 @@ def unknown_value(root):
 @pytest.mark.parametrize(
     "spoil",
     [
-        two_formats, listed_twice, cut_off, of_another_data_set, unknown_class, other_size,
-        other_json, ambiguous, no_names, contradicting_values, unknown_value,
+        two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
+        unknown_class, other_size, other_json, ambiguous, no_names, contradicting_values,
+        unknown_value,
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, spoil):

@@ -90,10 +90,11 @@ class ColourReader:
         """
         try:
             with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-                mode, pixels = image.mode, np.asarray(image.convert("RGB")).astype(np.int32)
+                mode, pixels = image.mode, np.asarray(image.convert("RGB"))
         except Exception:  # says what is wrong with it
             return read_ids(content, where)
-        packed = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+        red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
+        packed = red << 16 | green << 8 | blue
         ids = self._table[packed]
         unknown = np.unique(packed[ids == _UNKNOWN])
         if not unknown.size:

@@ -56,7 +56,7 @@ def arrange(root: Path, found: Found, labels: Labels, data: ConfigDict) -> Arran
     if TRAIN in bases(data.labeled_split) and TRAIN not in photos:
         _name_train(root, arranged, labels)
     for split in bases(data.labeled_split):
-        if split in photos and UNLABELED in bases(data.unlabeled_split):
+        if split in photos and UNLABELED in (bases(data.unlabeled_split) or [UNLABELED]):
             _part_unlabeled(root, arranged, found, labels, split, data)
     asks = data.eval_split == VAL and VAL not in photos
     if asks and data.labeled_split in photos:

@@ -52,6 +52,8 @@ class Labels:
       stray: split -> files of labels that belong to none of its photos.
       notes: facts that a user should know, but need not correct.
       left_out: what was not read -> how often.
+      twice: two files that both annotate photos -> these photos.
+      problems: what cannot be used.
     """
 
     of: dict[Place, Label] = dataclasses.field(default_factory=dict)
@@ -59,6 +61,7 @@ class Labels:
     stray: dict[str, list[File]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+    twice: dict[tuple[str, str], list[str]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -84,9 +87,18 @@ def find(found: Found, yolo_names: Sequence[str]) -> Labels:
             _add_yolo(labels, found, place, file, yolo_names)
         elif file.among == LABELS:
             labels.stray.setdefault(file.split, []).append(file)
-    if labels.problems:
-        raise DataError(labels.problems)
+    if problems := [*labels.problems, *_twice(found, labels)]:
+        raise DataError(problems)
     return labels
+
+
+def _twice(found: Found, labels: Labels) -> Iterator[str]:
+    """A problem for each pair of files that annotate the same photos."""
+    where = found.tree.where
+    for (one, other), photos in labels.twice.items():
+        more = f" (and {len(photos) - 1} more)" if len(photos) > 1 else ""
+        files = f"{where(one)} twice" if one == other else f"{where(one)} and {where(other)}"
+        yield f"{where(photos[0])}{more}: is annotated in {files}; remove one."
 
 
 def _own_photo(file: File, photos: Mapping[str, Mapping[str, str]]) -> Place | None:
@@ -96,17 +108,14 @@ def _own_photo(file: File, photos: Mapping[str, Mapping[str, str]]) -> Place | N
 
 
 def _add(labels: Labels, found: Found, place: Place | None, label: Label) -> None:
-    """Adds a label, or reports that its photo has one already."""
+    """Adds a label, unless its photo has one already, which is noted."""
     if place is None:
         labels.stray.setdefault(label.file.split, []).append(label.file)
         return
     other = labels.of.setdefault(place, label)
     if other is not label:
-        where, photo = found.tree.where, found.photos[place[0]][place[1]]
-        twice = f"{where(other.file.name)} and {where(label.file.name)}"
-        if other.file == label.file:
-            twice = f"{where(label.file.name)} twice"
-        labels.problems.append(f"{where(photo)}: is annotated in {twice}; remove one.")
+        photo = found.photos[place[0]][place[1]]
+        labels.twice.setdefault((other.file.name, label.file.name), []).append(photo)
 
 
 def _add_annotations(labels: Labels, found: Found, place: Place | None, file: File) -> None:
