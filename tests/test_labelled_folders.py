@@ -13,6 +13,7 @@ from PIL import Image
 from test_data import folder_config
 
 from data import DataError, catalog, masks
+from data.folder.labels import names_in
 from rc2l_jax.input_pipeline.subsets import open_subsets
 from rc2l_jax.training import check
 
@@ -106,6 +107,23 @@ def test_a_changed_annotation_or_list_of_classes_is_prepared_anew(tmp_path):
     assert dataset.records("train").path != before
     for mask in masks_of(dataset).values():
         np.testing.assert_array_equal(mask, scenes.mask(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("C:\\photos\\a\\1.jpg", "a/1"),
+        ("../images/train/a/1.JPG", "a/1"),
+        ("/data/upload/3/0123abcd-cat%20one.jpg", "cat one"),
+        ("/data/local-files/?d=mine/a/1.png", "a/1"),
+        ("https://example.org/x/cat.webp?size=3", "cat"),
+        ("s3://bucket/cafe\u0301.jpg", "caf\u00e9"),
+        ("deadbeef-cat", "cat"),
+        ("v1.2 cat", "v1.2 cat"),
+    ],
+)
+def test_a_photo_is_known_by_the_end_of_its_path_or_address(name, expected):
+    assert expected in list(names_in(name))
 
 
 # Splits.

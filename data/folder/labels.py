@@ -210,7 +210,9 @@ def names_in(name: str) -> Iterator[str]:
     The longest first: `C:\photos\a\1.jpg` may be of a/1 or of 1, and Label Studio's
     `/data/upload/1/0123abcd-cat.jpg` of cat.
     """
-    path = unquote(name).partition("?d=")[2] or unquote(name)
+    path = unquote(name)
+    if "://" in path or "?d=" in path:  # an address, of which Label Studio's may end in a path
+        path = path.partition("?d=")[2] or path.partition("?")[0]
     parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
     for start in range(len(parts)):
         whole = _normal("/".join(parts[start:]))
