@@ -179,7 +179,8 @@ def _write_shard(
         partial.unlink()
     else:
         os.replace(partial, file)
-        write_text(known, json.dumps(dataclasses.asdict(shard)))
+        rows = [dataclasses.astuple(example) for example in shard.examples]
+        write_text(known, json.dumps({"examples": rows, "turned": shard.turned}))
     return shard
 
 

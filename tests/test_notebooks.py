@@ -235,7 +235,7 @@ def assert_segments_are(said: str, predictions: Path, names: set[str]) -> None:
 def test_own_images(own_images, checkout):
     folder = checkout / "runs" / "own_images"
     assert (folder / "data" / "classes.txt").read_text().endswith("\n"), "as editors leave it"
-    assert own_images.text("folder").endswith("data holds classes.txt, images, labels")
+    assert own_images.text("folder").endswith("data holds classes.txt, images, labels\n")
     said = own_images.text("check")
     assert "labeled: 4 examples" in said and "unlabeled: 6 examples" in said
     assert "config and data are fine" in said and "star" in said

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from data.errors import DataError
 from data.layout import LAYOUT, ONE_SPLIT, SPLIT_NAME
 from data.photo_suffixes import PHOTO_SUFFIXES
+from data.splits import UNLABELED
 from data.trees import FolderTree, Tree
 
 IMAGES, LABELS = "images", "labels"
@@ -138,7 +139,7 @@ def _masks(files: Sequence[File]) -> frozenset[File]:
     """PNGs that lie among photos, but are masks: NAME_mask.png, or NAME.png beside NAME.jpg."""
     if any(file.among == LABELS and file.suffix == ".png" for file in files):
         return frozenset()
-    photos = [file for file in files if _is_photo(file)]
+    photos = [file for file in files if _is_photo(file) and file.split != UNLABELED]
     pngs = [file for file in photos if file.suffix == ".png"]
     others = {(f.split, f.stem) for f in photos if f.suffix != ".png"}
     every = {(f.split, f.stem) for f in photos}
