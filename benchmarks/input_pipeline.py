@@ -152,7 +152,7 @@ def measure(arguments: argparse.Namespace, row: Row) -> dict:
 def make_config(row: Row, records: str):
     """The config of a run on the row's files."""
     from configs import base
-    from data.folder.folder_dataset_builder import CLASSES, read_classes
+    from data.folder.classes import CLASSES, read_classes
 
     config = base.get_config()
     config.data.update(name="folder", dir=row.root, prepared_dir=records, crop_size=row.crop)

@@ -76,6 +76,8 @@ def read_config(arguments: argparse.Namespace, accelerator: Accelerator, num_dev
         validate(config, num_devices, trains=not arguments.evaluation)
     except ConfigError as error:
         raise PlanError("; ".join(error.problems)) from None
+    if not config.data.num_classes:
+        raise PlanError("no data set is opened here: give --set data.num_classes=NUMBER")
     return config
 
 

@@ -209,7 +209,9 @@ def get_config() -> ConfigDict:
     config.data.dir = ""  # where the files lie; "" to use prepared records, or to download
     config.data.unlabeled_dir = ""  # a folder of images, which become the split "unlabeled"
     config.data.prepared_dir = "~/tensorflow_datasets"  # where prepared records are kept
-    config.data.num_classes = 21
+    config.data.num_classes = 21  # 0: as many as the data set has
+    # Classes that become one: "top=shirt,blouse;bottom=trousers,skirt". "__ignore__=..." is void.
+    config.data.merge_classes = ""
     config.data.labeled_split = ""
     config.data.unlabeled_split = ""
     config.data.eval_split = "val"

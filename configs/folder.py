@@ -1,7 +1,6 @@
-"""Your own images: a folder with classes.txt, images/{train,val,unlabeled} and labels/{train,val}.
+"""Your own images: a folder of images/{train,val,unlabeled} and labels/{train,val}.
 
-    python main.py --config=configs/folder.py --workdir=runs/mine --config.data.dir=DIR \
-        --config.data.num_classes=NUMBER
+    python main.py --config=configs/folder.py --workdir=runs/mine --config.data.dir=DIR
 
 `data/folder/folder_dataset_builder.py` says what the folder may hold, and docs/own_images.md how to
 go on. Unlabelled images may lie in another folder (`data.unlabeled_dir`). This config has not been
@@ -25,7 +24,7 @@ def get_config() -> ConfigDict:
     config.unsup_weight = 1.0
 
     config.data.name = "folder"
-    config.data.num_classes = 2
+    config.data.num_classes = 0
     config.data.labeled_split = "train"
     config.data.unlabeled_split = "unlabeled"
     return config

@@ -1,7 +1,6 @@
 """Your own images on a CPU: a frozen EfficientNet-Lite0, pretrained on ImageNet, and a small head.
 
-    python main.py --config=configs/folder_small.py --workdir=runs/mine --config.data.dir=DIR \
-        --config.data.num_classes=NUMBER
+    python main.py --config=configs/folder_small.py --workdir=runs/mine --config.data.dir=DIR
 
 DIR holds what it does for `configs/folder.py`, and docs/own_images.md says how to go on. The
 backbone's weights come with requirements.txt; nothing else is downloaded. Images are shrunk to a

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data import layout, preparation, records
+from data import layout, merging, preparation, records
+from data.annotations.regions import IGNORED
 from data.camvid import camvid_dataset_builder as camvid
 from data.cityscapes_semseg import cityscapes_semseg_dataset_builder as cityscapes
 from data.dataset import Dataset
@@ -62,7 +63,7 @@ def open_dataset(data: ConfigDict) -> Dataset:
     empty, prepared copies are enough: the files themselves may be gone.
 
     Args:
-      data: `config.data`.
+      data: `config.data`. If its `num_classes` is 0, it is set to the number of classes found.
 
     Raises:
       DataError: the name is unknown, files cannot be used, or the number of classes is not
@@ -82,11 +83,16 @@ def open_dataset(data: ConfigDict) -> Dataset:
     else:
         listing = builder.listing(data)
         classes_file = listing.classes_file
+        names, splits = listing.class_names, listing.splits
+        if data.merge_classes:
+            merged = merging.merge(names, data.merge_classes)
+            names, splits = merged.names, {s: merged.split(x) for s, x in splits.items()}
         ids = Ids({}, builder.unions, _NO_IMAGES | listing.absent)
-        empty = Dataset(data.name, listing.class_names, ids, {}, listing.notes)
-        dataset = _listed(data, listing.splits, empty)
+        dataset = _listed(data, splits, Dataset(data.name, names, ids, {}, listing.notes))
     if data.unlabeled_dir:
         dataset = _listed(data, {UNLABELED: _unlabeled(data, dataset)}, dataset)
+    if not data.num_classes:
+        data.num_classes = len(dataset.class_names)
     if len(dataset.class_names) != data.num_classes:
         raise _other_number(data, len(dataset.class_names), classes_file)
     return dataset
@@ -97,7 +103,7 @@ def _other_number(data: ConfigDict, number: int, classes_file: str) -> DataError
     if classes_file:
         return DataError(
             f"{classes_file} names {number} classes and config.data.num_classes is "
-            f"{data.num_classes}: correct whichever is wrong."
+            f"{data.num_classes}: correct whichever is wrong (0 takes what is there)."
         )
     return DataError(
         f"config.data.num_classes = {data.num_classes}, but {data.name} has {number} classes; "
@@ -110,7 +116,8 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
 
     def opener(name: str, split: Split) -> Callable[[], records.Records]:
         def open_split() -> records.Records:
-            fingerprint = records.digest(split.fingerprint(), *dataset.class_names)
+            merges = [data.merge_classes] if data.merge_classes else []
+            fingerprint = records.digest(split.fingerprint(), *dataset.class_names, *merges)
             path = records.records_path(data.prepared_dir, data.name, name, fingerprint)
             if not path.exists():
                 title = f"preparing {data.name} {name}"
@@ -139,6 +146,12 @@ def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[
         if len(paths) > 1
     }
     first = records.open_records(next(iter(copies.values()))[0])
+    groups = {*merging.parse(data.merge_classes).values()} - {IGNORED}
+    if missing := sorted(groups - {*first.class_names}):
+        raise DataError(
+            f"config.data.dir is not set, and the prepared copy {first.path} was made without "
+            f"config.data.merge_classes (it has no {', '.join(missing)}); set config.data.dir."
+        )
     for other in opened.values():
         if (other.origin, other.class_names) != (first.origin, first.class_names):
             raise DataError(

@@ -16,7 +16,6 @@ class Dataset:
       name: as in `config.data.name`.
       class_names: K names; the id of a class is its position.
       ids: of the examples of every split, prepared or not.
-      notes: facts about the files that a user should know, but need not correct.
     """
 
     def __init__(
@@ -31,9 +30,15 @@ class Dataset:
         self.name = name
         self.class_names = tuple(class_names)
         self.ids = ids
-        self.notes = tuple(notes)
+        self._notes = tuple(notes)
         self._openers = openers
         self._opened: dict[str, Records] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts about the files, and the records read so far, that a user should know."""
+        opened = self._opened.values()
+        return (*self._notes, *(note for records in opened for note in records.notes))
 
     def with_splits(
         self,
@@ -50,7 +55,7 @@ class Dataset:
         """
         ids = dataclasses.replace(self.ids, splits={**self.ids.splits, **names})
         openers = {**self._openers, **openers}
-        return Dataset(self.name, self.class_names, ids, openers, (*self.notes, *notes))
+        return Dataset(self.name, self.class_names, ids, openers, (*self._notes, *notes))
 
     def records(self, split: str) -> Records:
         """A split's records, prepared first if needed.

@@ -41,6 +41,11 @@ def is_jpeg(image: bytes) -> bool:
     return image.startswith(_JPEG)
 
 
+def is_png(image: bytes) -> bool:
+    """Whether an encoded image is a PNG, whatever its file is called."""
+    return image.startswith(_PNG)
+
+
 def check_claims(image: bytes) -> None:
     """Refuses a PNG or JPEG that claims more pixels than its bytes, or our memory, can hold.
 
@@ -51,7 +56,7 @@ def check_claims(image: bytes) -> None:
       ImageError: the image claims too much, or a chunk of a PNG is cut off.
     """
     pixels_a_byte, (height, width) = MAX_PIXELS, (0, 0)
-    if image.startswith(_PNG):
+    if is_png(image):
         _check_chunks(image)
         width, height = (int.from_bytes(image[place : place + 4], "big") for place in (16, 20))
     elif is_jpeg(image):

@@ -6,51 +6,49 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from data.errors import DataError, counted, some
-from data.lists import IMAGE_SUFFIXES
+from data.errors import DataError, counted
+from data.photo_suffixes import PHOTO_SUFFIXES
+from data.photos import missing_package
 from data.sources import Split, fingerprint_of, tree_source
 from data.trees import FolderTree, Tree
 
 ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
 SPLIT_NAME = re.compile(r"[\w-]+")
-_LAYOUT = "expected images/{split}/NAME.jpg (or .png) and labels/{split}/NAME.png"
-# Formats that a data set may not hold. They are refused, so that no image is skipped in silence.
-_UNREAD = (
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".tif", ".tiff", ".webp",
-)  # fmt: skip
+LAYOUT = "expected images/{split}/NAME.jpg (or .png) and labels/{split}/NAME.png"
+
+_OF_MASKS = (*PHOTO_SUFFIXES, ".json", ".mat", ".xml")
 
 
 def read_splits(root: Path, num_classes: int) -> dict[str, Split]:
     """Lists images/{split}/**/NAME.jpg with labels/{split}/**/NAME.png.
 
-    Every folder in `images` is a split, and images directly in `images` make the split "all".
+    Every folder in `images` is a split.
 
     Args:
       root: the folder that holds `images` and `labels`.
       num_classes: K.
 
     Raises:
-      DataError: a folder is missing or empty, or its name cannot be a split's; an image has a
-        format that training cannot read; or two images would have one id.
+      DataError: a folder is missing or empty, or its name cannot be a split's; or two images would
+        have one id.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set config.data.dir to the data set's folder.")
     wanted = [root / kind for kind in ("images", "labels")]
-    if problems := [f"{f}: no such folder; {_LAYOUT}." for f in wanted if not f.is_dir()]:
+    if problems := [f"{f}: no such folder; {LAYOUT}." for f in wanted if not f.is_dir()]:
         raise DataError(problems)
     images, labels = FolderTree(root / "images"), FolderTree(root / "labels")
     by_split: dict[str, list[str]] = {}
     for name in _images(images):
-        split = name.split("/")[0] if "/" in name else ONE_SPLIT
-        by_split.setdefault(split, []).append(name)
-    problems = [
+        if "/" in name:
+            by_split.setdefault(name.split("/")[0], []).append(name)
+    if not by_split:
+        raise DataError(f"{root / 'images'}: holds no folder of images; {LAYOUT}.")
+    if problems := [
         f"{root / 'images' / split}: a split's name may hold letters, digits, _ and -; rename it."
         for split in by_split
         if not SPLIT_NAME.fullmatch(split)
-    ]
-    if not by_split:
-        problems.append(f"{root / 'images'}: holds no images; {_LAYOUT}.")
-    if problems := [*problems, *_unread(images)]:
+    ]:
         raise DataError(problems)
     return {
         split: _labelled_split(root, images, labels, names, num_classes, split)
@@ -62,17 +60,17 @@ def read_unlabeled(root: Path) -> Split:
     """Lists every image below a folder; none has a mask.
 
     Raises:
-      DataError: the folder is missing or holds no image, an image has a format that training
-        cannot read, or two images would have one id.
+      DataError: the folder is missing or holds no image, an image has a format that needs a
+        package, or two images would have one id.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; correct config.data.unlabeled_dir.")
     images = FolderTree(root)
-    names, problems = _images(images), _unread(images)
-    if not names and not problems:
-        problems = [f"{root}: holds no .jpg or .png images; correct config.data.unlabeled_dir."]
-    if problems:
-        raise DataError(problems)
+    names = _images(images)
+    if not names:
+        raise DataError(f"{root}: holds no photos; correct config.data.unlabeled_dir.")
+    if problems := missing_package(names):
+        raise DataError([f"{root}: {problem}" for problem in problems])
     by_id = _by_id(images, names, "")
     sources = [
         tree_source(
@@ -93,15 +91,14 @@ def _labelled_split(
     root: Path, images: Tree, labels: Tree, names: Sequence[str], num_classes: int, split: str
 ) -> Split:
     """The split of the images `names`. An id is a name without the split's folder and suffix."""
-    folder = "" if split == ONE_SPLIT else split
-    inside = f"{folder}/" if folder else ""
+    inside = f"{split}/"
     masks = {_mask_key(name): name for name in labels.names if name.startswith(inside)}
     by_id = _by_id(images, names, inside)
     files = {example: f"{inside}{example}.png" for example in by_id}
     any_mask = any(file in masks for file in files.values())
     none = (
-        f"{labels.where(folder)}: holds no mask for the {counted(len(names), 'image')} of "
-        f"images/{folder}; put NAME.png there for NAME.jpg, or name a split that has masks."
+        f"{labels.where(split)}: holds no mask for the {counted(len(names), 'image')} of "
+        f"images/{split}; put NAME.png there for NAME.jpg, or name a split that has masks."
     )
     sources, stamped = [], []
     for example, name in by_id.items():
@@ -114,9 +111,7 @@ def _labelled_split(
         sources.append(tree_source(example, (images, name), mask, num_classes, missing=missing))
         stamped += [(images, name), mask]
     stray = sorted(masks[key] for key in masks.keys() - set(files.values()))
-    if not folder:  # masks in folders belong to other splits
-        stray = [name for name in stray if "/" not in name]
-    notes = _stray_note(labels, stray, folder)
+    notes = stray_note(labels, stray, split)
     fingerprint = fingerprint_of(stamped, str(num_classes))
     return Split(tuple(sources), fingerprint, str(root), notes)
 
@@ -142,27 +137,23 @@ def _by_id(images: Tree, names: Sequence[str], inside: str) -> dict[str, str]:
     return by_id
 
 
-def _stray_note(labels: Tree, names: Sequence[str], folder: str) -> tuple[str, ...]:
-    """At most one note: on masks that belong to no image of the split."""
-    names = [name for name in names if name.lower().endswith((*IMAGE_SUFFIXES, *_UNREAD))]
+def stray_note(labels: Tree, names: Sequence[str], folder: str) -> tuple[str, ...]:
+    """At most one note: on masks that belong to no image of the split.
+
+    Args:
+      labels: the tree of the masks.
+      names: of those that belong to none.
+      folder: of the split's masks, in the tree.
+    """
+    names = [name for name in names if name.lower().endswith(_OF_MASKS)]
     if not names:
         return ()
     belong = counted(len(names), "file that belongs", "files that belong")
     return (
         f"{labels.where(folder)} holds {belong} to no image, such as "
-        f"{names[0].removeprefix(f'{folder}/')}: a mask has its image's name and ends in .png",
+        f"{names[0].removeprefix(f'{folder}/')}: a mask has its image's name and ends in .png, or "
+        "is of a format in docs/masks.md",
     )
-
-
-def _unread(tree: Tree) -> list[str]:
-    """At most one problem: images whose format a data set may not hold."""
-    names = [name for name in tree.names if name.lower().endswith(_UNREAD)]
-    if not names:
-        return []
-    return [
-        f"{tree.where('')}: {counted(len(names), 'image')} cannot be read in training: "
-        f"{some(names)}; convert to .png or .jpg."
-    ]
 
 
 def _mask_key(name: str) -> str:
@@ -172,4 +163,4 @@ def _mask_key(name: str) -> str:
 
 
 def _images(tree: Tree) -> list[str]:
-    return [name for name in tree.names if name.lower().endswith(IMAGE_SUFFIXES)]
+    return [name for name in tree.names if name.lower().endswith(PHOTO_SUFFIXES)]

@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 
 from data.errors import DataError, counted, some
 from data.names import normal_form
+from data.photo_suffixes import PHOTO_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # What data sets append to an id in the names of its files.
 _ENDINGS = ("_leftImg8bit",)
-_SUFFIX = r"\.(?:jpe?g|png)"
+_SUFFIX = rf"\.(?:{'|'.join(suffix[1:] for suffix in PHOTO_SUFFIXES)})"
 _PAIR = re.compile(rf"(?P<image>.+?{_SUFFIX})\s+.+{_SUFFIX}", re.IGNORECASE)
 
 Places = dict[str, list[tuple[str, int]]]
@@ -107,14 +107,14 @@ def _candidates(line: str) -> Iterator[str]:
     pair = _PAIR.fullmatch(line)
     first = pair["image"] if pair else line.split("\t")[0].strip()
     texts = [first]
-    if not first.lower().endswith(IMAGE_SUFFIXES):  # a space may be part of the id, or end it
+    if not first.lower().endswith(PHOTO_SUFFIXES):  # a space may be part of the id, or end it
         texts.append(line.split()[0])
     for text in texts:
         parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part != "/"]
         for start in range(len(parts)):
             name = "/".join(parts[start:])
             yield name
-            stem = name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
+            stem = name[: name.rindex(".")] if name.lower().endswith(PHOTO_SUFFIXES) else name
             yield stem
             for ending in _ENDINGS:
                 yield stem.removesuffix(ending)

@@ -22,6 +22,7 @@ _ALMOST_IDS = {
 # Together they have less than the share _EDGES of all pixels.
 _BLENDED_IDS, _ALIKE, _EDGES = 8, 0.5, 0.25
 _BIT_DEPTH = 24  # position of the byte in a PNG file that says how many bits a pixel has
+Reader = Callable[[bytes, str], np.ndarray]  # (content, file for messages) -> ids uint8 [H, W]
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off: ours, MAX_PIXELS, tells users what to do
 
 

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from data.images import is_jpeg
-from data.masks import encode_png
-
 UPRIGHT = 1
 SWAPPED = (5, 6, 7, 8)  # these swap height and width
 _OTHERS = range(2, 9)  # any value outside of EXIF's 1 to 8 counts as upright
@@ -22,7 +19,7 @@ def orientation_of(image: bytes) -> int:
     """EXIF's orientation of an encoded image, 1 to 8; `UPRIGHT` if it has none."""
     try:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as opened:
-            return _read(opened)
+            return orientation_in(opened)
     except Exception:  # damaged EXIF data raise any error; training's decoder does not read them
         return UPRIGHT
 
@@ -33,7 +30,7 @@ def orientation_of_file(image: Image.Image, path: Path) -> int:
     if image.format == "PNG" and "exif" not in image.info and not _has_chunk(path, b"eXIf"):
         return UPRIGHT
     try:
-        return _read(image)
+        return orientation_in(image)
     except Exception:  # damaged EXIF data do not affect the pixels
         return UPRIGHT
 
@@ -49,17 +46,16 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def encode_again(pixels: np.ndarray, image: bytes) -> bytes:
-    """Encodes pixels uint8 [H, W, 3]: as a JPEG if `image` is one, so that it stays small."""
-    if not is_jpeg(image):
-        return encode_png(pixels)
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Encodes pixels uint8 [H, W, 3] with hardly any loss."""
     buffer = io.BytesIO()
     # No subsampling: the image may have lost half of its colours' resolution already.
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
-def _read(image: Image.Image) -> int:
+def orientation_in(image: Image.Image) -> int:
+    """EXIF's orientation of an open image; raises whatever Pillow does for damaged EXIF data."""
     found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
     return found if found in _OTHERS else UPRIGHT
 

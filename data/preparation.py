@@ -25,21 +25,17 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from filelock import FileLock
 from tqdm import tqdm
 
+from data import photos
 from data.errors import DataError
-from data.images import ImageError, decode
-from data.orientation import UPRIGHT, encode_again, orientation_of, turn
-from data.records import EXAMPLES, TFDS_SPLIT, VERSION, Example, digest
+from data.images import ImageError
+from data.records import EXAMPLES, TFDS_SPLIT, VERSION, Example, digest, split_of
+from data.turned_masks import AS_IT_IS, describe, upright_label
 from data.whole_files import partial_name, write_text
 
 if TYPE_CHECKING:
     from data.sources import Source
 
 _SHARD_SIZE = 256  # examples
-_TURNED = (
-    "is stored turned or mirrored (EXIF orientation), so its mask may not fit; save image and "
-    "mask upright (docs/masks.md has the code for it), or use the image in the unlabelled split "
-    "only."
-)
 
 
 def prepare(
@@ -101,18 +97,21 @@ def _prepare(
     work = path.with_name(f"{VERSION}.incomplete")
     work.mkdir(exist_ok=True)
     try:
-        examples = _write_shards(work, name, title, sources, root)
+        shards = _write_shards(work, name, title, sources, root)
     except DataError:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    _write_metadata(work, name, class_names, examples, {"origin": origin, "root": root})
+    turned = {id: how for shard in shards for id, how in shard.turned.items()}
+    notes = describe(turned, f"{name} {split_of(path)}")
+    made_from = {"origin": origin, "root": root, "notes": notes}
+    _write_metadata(work, name, class_names, [shard.examples for shard in shards], made_from)
     os.rename(work, path)
 
 
 def _write_shards(
     work: Path, name: str, title: str, sources: Sequence[Source], root: str
-) -> list[list[Example]]:
-    """Writes the shards that are not there yet; returns the examples of all of them."""
+) -> list[_Shard]:
+    """Writes the shards that are not there yet; returns what all of them hold."""
     starts = range(0, len(sources), _SHARD_SIZE)
     parts = [sources[start : start + _SHARD_SIZE] for start in starts]
     files = [work / _shard_name(name, index, len(parts)) for index in range(len(parts))]
@@ -128,21 +127,36 @@ def _write_shards(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    if problems := [problem for _, shard_problems in written for problem in shard_problems]:
+    if problems := [problem for shard in written for problem in shard.problems]:
         raise DataError(problems)
-    return [examples for examples, _ in written]
+    return written
+
+
+@dataclasses.dataclass
+class _Shard:
+    """What a shard holds.
+
+    Attributes:
+      examples: in the order of the records.
+      turned: id of an example whose photo is stored turned -> what became of its mask.
+      problems: of images that cannot be used.
+    """
+
+    examples: list[Example] = dataclasses.field(default_factory=list)
+    turned: dict[str, str] = dataclasses.field(default_factory=dict)
+    problems: list[str] = dataclasses.field(default_factory=list)
 
 
 def _write_shard(
     file: Path, sources: Sequence[Source], *, root: str, progress: tqdm, stop: threading.Event
-) -> tuple[list[Example], list[str]]:
-    """Writes one shard unless it exists; returns its examples, and problems of unusable images."""
-    known = file.with_name(f"{file.name}.json")
+) -> _Shard:
+    """Writes one shard unless it exists."""
+    known = file.with_name(f"{file.name}.shard.json")
     if known.is_file() and file.is_file():
-        examples = [Example(*row) for row in json.loads(known.read_text(encoding="utf-8"))]
-        progress.update(len(examples))
-        return examples, []
-    examples, problems = [], []
+        found = json.loads(known.read_text(encoding="utf-8"))
+        progress.update(len(found["examples"]))
+        return _Shard([Example(*row) for row in found["examples"]], found["turned"])
+    shard = _Shard()
     partial = partial_name(file)
     writer = ArrayRecordWriter(str(partial), "group_size:1")
     try:
@@ -150,46 +164,43 @@ def _write_shard(
             if stop.is_set():
                 break
             try:
-                example, record = _make(source, root)
+                example, record, turned = _make(source, root)
             except ValueError as error:
-                problems.append(f"{source.where}: {error}")
+                shard.problems.append(f"{source.where}: {error}")
             else:
                 writer.write(record)
-                examples.append(example)
+                shard.examples.append(example)
+                if turned != AS_IT_IS:
+                    shard.turned[example.id] = turned
             progress.update()
     finally:
         writer.close()
-    if problems or stop.is_set():
+    if shard.problems or stop.is_set():
         partial.unlink()
     else:
         os.replace(partial, file)
-        rows = [dataclasses.astuple(example) for example in examples]
-        write_text(known, json.dumps(rows))
-    return examples, problems
+        rows = [dataclasses.astuple(example) for example in shard.examples]
+        write_text(known, json.dumps({"examples": rows, "turned": shard.turned}))
+    return shard
 
 
-def _make(source: Source, root: str) -> tuple[Example, bytes]:
+def _make(source: Source, root: str) -> tuple[Example, bytes, str]:
     """Reads and checks an example; ValueError says why its image cannot be used."""
     try:
         image, read_label = source.read()
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror}); check its permissions.") from error
     try:
-        pixels = decode(image)
+        photo = photos.read(image)
     except ImageError as error:
         raise ValueError(f"not a readable image ({error}); replace or remove it.") from error
-    label, label_error = read_label(pixels.shape[:2])
-    stored, orientation = image, orientation_of(image)
-    if orientation != UPRIGHT:
-        pixels = turn(pixels, orientation)
-        stored = encode_again(pixels, image)
-        if not label_error:
-            label, label_error = b"", f"{source.where}: {_TURNED}"
-    features = {"image": stored, "label": label, "id": source.id}
+    size = photo.pixels.shape[:2]
+    label, label_error, turned = upright_label(read_label, size, photo.orientation)
+    features = {"image": photo.encoded, "label": label, "id": source.id}
     record = _features().serialize_example(_features().encode_example(features))
     below = label_error.removeprefix(f"{root}/") if root else label_error
-    size = pixels.shape[:2]
-    return Example(source.id, *size, below, digest(image), digest(label)), record
+    example = Example(source.id, *size, below, digest(image), digest(label))
+    return example, record, turned
 
 
 def _write_metadata(
@@ -197,7 +208,7 @@ def _write_metadata(
     name: str,
     class_names: Sequence[str],
     shards: Sequence[Sequence[Example]],
-    made_from: Mapping[str, str],
+    made_from: Mapping[str, str | Sequence[str]],
 ) -> None:
     """Turns a folder of whole shards into a TFDS data set."""
     for file in (*work.glob("*.json"), *work.glob("*.partial")):  # killed processes leave .partial

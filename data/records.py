@@ -1,10 +1,11 @@
 """Prepared records of one split: their form, their place, and random access to them.
 
 A split's records are a TFDS data set in ArrayRecord files, so that any example is read directly. A
-record holds `image` (the file's bytes, encoded again only if the photo was stored turned), `label`
-(PNG, one channel) and `id`. Beside the records lies examples.json, with what must be known about
-an example without reading it. It names files relative to the data set's folder, so that this folder
-may be moved or copied. `data.preparation` writes all of this.
+record holds `image` (the file's bytes, encoded again only if the photo was stored turned or in a
+format that training does not decode), `label` (PNG, one channel) and `id`. Beside the records lies
+examples.json, with what must be known about an example without reading it. It names files relative
+to the data set's folder, so that this folder may be moved or copied. `data.preparation` writes all
+of this.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Records:
       origin: what they were made from, as the user gave it. Splits with different origins do not
         belong to one data set.
       root: the folder that held the files when they were prepared; "" if there were none.
+      notes: what was done to the files that a user should know.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Records:
     examples: tuple[Example, ...]
     origin: str
     root: str
+    notes: tuple[str, ...] = ()
 
     def read(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         """Reads records: {"image", "label", "id"} each, encoded.
@@ -98,19 +101,23 @@ def records_path(prepared_dir: str, name: str, split: str, fingerprint: str) -> 
     return root / name / f"{split}-{fingerprint}" / VERSION
 
 
+def split_of(path: Path) -> str:
+    """The split whose records lie in a folder that `records_path` named."""
+    return path.parent.name.rpartition("-")[0]
+
+
 def prepared_paths(prepared_dir: str, name: str) -> dict[str, list[Path]]:
     """Every prepared copy of a data set: split -> paths."""
     found: dict[str, list[Path]] = {}
     for path in sorted(Path(prepared_dir).expanduser().absolute().glob(f"{name}/*/{VERSION}")):
         if (path / EXAMPLES).is_file():
-            found.setdefault(path.parent.name.rpartition("-")[0], []).append(path)
+            found.setdefault(split_of(path), []).append(path)
     return found
 
 
 def earlier_copies(current: Records) -> list[Path]:
     """Folders of copies of this split that were prepared from an earlier state of its files."""
-    folder, name = current.path.parent, current.path.parent.name
-    split = name.rpartition("-")[0]
+    folder, split = current.path.parent, split_of(current.path)
     copies = {}
     for file in sorted(folder.parent.glob(f"{split}-*/*/{EXAMPLES}")):
         version, copy = file.parent, file.parent.parent
@@ -137,7 +144,8 @@ def open_records(path: Path, root: str = "") -> Records:
         known = json.loads((path / EXAMPLES).read_text(encoding="utf-8"))
         examples = tuple(_named_below(root, Example(*row)) for row in known["examples"])
         names = tuple(known["class_names"])
-        return Records(path, names, examples, known["origin"], known["root"])
+        notes = tuple(known.get("notes", ()))
+        return Records(path, names, examples, known["origin"], known["root"], notes)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path / EXAMPLES, error) from error
 

@@ -235,10 +235,12 @@ def assert_segments_are(said: str, predictions: Path, names: set[str]) -> None:
 def test_own_images(own_images, checkout):
     folder = checkout / "runs" / "own_images"
     assert (folder / "data" / "classes.txt").read_text().endswith("\n"), "as editors leave it"
-    assert own_images.text("folder").startswith("7 classes: ")
+    assert own_images.text("folder").endswith("data holds classes.txt, images, labels\n")
     said = own_images.text("check")
     assert "labeled: 4 examples" in said and "unlabeled: 6 examples" in said
     assert "config and data are fine" in said and "star" in said
+    kept = json.loads((folder / "example" / "config.json").read_text())
+    assert kept["data"]["num_classes"] == len(kept["class_names"]) == 7
     results = results_of(folder / "example")
     assert_table_is(own_images.table("train"), results["student"], results["teacher"])
 

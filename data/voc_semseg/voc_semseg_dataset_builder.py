@@ -23,7 +23,7 @@ from data import masks
 from data.download import Archive, download
 from data.errors import DataError, some
 from data.layout import ONE_SPLIT
-from data.lists import IMAGE_SUFFIXES
+from data.photo_suffixes import PHOTO_SUFFIXES
 from data.sources import File, Listing, Split, fingerprint_of, tree_source
 from data.splits import UNLABELED, bases
 from data.trees import FolderTree, SubTree, TarTree, Tree
@@ -123,7 +123,7 @@ def _by_id(tree: Tree, folder: str) -> dict[str, File]:
         for name in tree.names
         if name.startswith(prefix)
         and "/" not in name[len(prefix) :]
-        and name.lower().endswith(IMAGE_SUFFIXES)
+        and name.lower().endswith(PHOTO_SUFFIXES)
     }
 
 

@@ -228,8 +228,10 @@ def build_model(config: ConfigDict, axis_name: str | None = AXIS) -> MaskFormer:
       The module, which holds no parameters.
 
     Raises:
-      ValueError: `dtype` is neither of `DTYPES`.
+      ValueError: `dtype` is neither of `DTYPES`, or the number of classes is not known yet.
     """
+    if not config.data.num_classes:
+        raise ValueError("config.data.num_classes = 0, and no data set was opened; give the number")
     if config.dtype not in DTYPES:  # the other names are checked where they are used
         raise ValueError(f"dtype = {config.dtype!r} is unknown; use one of {', '.join(DTYPES)}.")
     return MaskFormer(

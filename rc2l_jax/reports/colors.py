@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.label_values import BACKGROUND_NAMES
+from data.annotations.regions import BACKGROUNDS
 from rc2l_jax.structs import VOID
 
 # Any two differ by at least 24 in CIELAB, and by 12 as people see them who lack one kind of cones.
@@ -22,7 +22,7 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 def background_id(class_names: Sequence[str]) -> int | None:
     """The id of the class that surrounds all objects, by its name; None if there is none."""
-    ids = (i for i, name in enumerate(class_names) if name.lower() in BACKGROUND_NAMES)
+    ids = (i for i, name in enumerate(class_names) if name.lower() in BACKGROUNDS)
     return next(ids, None)
 
 

@@ -17,7 +17,14 @@ from configs import base
 from data.errors import counted
 from rc2l_jax.models import resnet
 from rc2l_jax.models.backbones import BACKBONES, RESNET_KEYS
-from rc2l_jax.run.config_values import CHOICES, MULTIPLES_OF_32, NOT_EMPTY, POSITIVE, RANGES
+from rc2l_jax.run.config_values import (
+    CHOICES,
+    MULTIPLES_OF_32,
+    NOT_EMPTY,
+    OR_ZERO,
+    POSITIVE,
+    RANGES,
+)
 
 
 class ConfigError(ValueError):
@@ -139,6 +146,8 @@ def _value_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
         if values[key] not in choices:
             problems.append((key, f"{key} = {values[key]!r} is not one of {', '.join(choices)}"))
     for key, (low, high) in RANGES.items():
+        if key in OR_ZERO and values[key] == 0:
+            continue
         # NaN fails every comparison, so it is reported as well. Infinity is never allowed.
         if not (low <= values[key] <= high and values[key] < math.inf):
             allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"

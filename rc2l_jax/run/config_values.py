@@ -106,6 +106,9 @@ RANGES = {
     "data.shapes.num_val": (1, math.inf),
 }
 
+# Keys that may be 0 as well, which stands for what the data set has.
+OR_ZERO = ("data.num_classes",)
+
 # Keys whose value must be greater than 0.
 POSITIVE = (
     "grad_clip_norm",

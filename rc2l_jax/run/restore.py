@@ -27,7 +27,8 @@ def restore_run(
     """Reads student and teacher of a checkpoint.
 
     Args:
-      config: the run's config; it must describe the model that the run trained.
+      config: the run's config; it must describe the model that the run trained. If its
+        `data.num_classes` is 0, it is set to the run's.
       workdir: the run directory.
       step: the checkpoint's step; None for the newest.
 
@@ -39,7 +40,11 @@ def restore_run(
       CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
     """
     if stored := stored_config(workdir):  # first: differing keys say more than differing shapes
+        if not config.data.num_classes:
+            config.data.num_classes = stored["data"]["num_classes"]
         check_same_model(stored, config, workdir)
+    elif not config.data.num_classes:
+        open_dataset(config.data)
     model = build_model(config)
     template = jax.eval_shape(lambda: initial_state(model, create_optimizer(config), config))
     with Checkpoints(workdir) as checkpoints:

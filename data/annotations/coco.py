@@ -1,0 +1,112 @@
+"""COCO's JSON files for instances (and Roboflow's, CVAT's): one for many photos."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as run_lengths
+
+from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
+
+KIND = "COCO"
+_KEYS = ("images", "annotations", "categories")
+
+
+def is_coco(document: Any) -> bool:
+    """Whether a JSON document is in COCO's format, with classes."""
+    if not isinstance(document, Mapping):
+        return False
+    return all(isinstance(document.get(key), list) for key in _KEYS)
+
+
+def read(document: Mapping[str, Any]) -> Annotations:
+    """Reads a document. A photo without annotations shows nothing but background.
+
+    Raises:
+      KeyError, TypeError, ValueError, AnnotationError: an entry lacks what it must have.
+    """
+    names = {entry["id"]: str(entry["name"]).strip() for entry in document["categories"]}
+    by_photo = defaultdict(list)
+    for entry in document["annotations"]:
+        by_photo[entry["image_id"]].append(entry)
+    left_out: dict[str, int] = {}
+    photos = []
+    for image in document["images"]:
+        size = _size(image)
+        found = Collector(left_out)
+        for entry in by_photo[image["id"]]:
+            _add(found, names[entry["category_id"]], entry, size)
+        photos.append(Annotated(str(image["file_name"]), size, tuple(found.regions)))
+    used = {entry["category_id"] for entry in document["annotations"]}
+    return Annotations(KIND, tuple(photos), _classes(document["categories"], used), left_out)
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    return (int(height), int(width)) if height and width else None
+
+
+def _add(
+    found: Collector, label: str, entry: Mapping[str, Any], size: tuple[int, int] | None
+) -> None:
+    drawn = entry.get("segmentation")
+    if isinstance(drawn, Mapping) and size and tuple(drawn["size"]) != size:
+        height, width = drawn["size"]
+        found.refuse(
+            label,
+            f"annotation {entry.get('id')} ({label}) has a mask of {width}x{height}, and its image "
+            f"{size[1]}x{size[0]} (width x height); export it again",
+        )
+    elif isinstance(drawn, Mapping):
+        found.bitmap(label, functools.partial(decode, drawn))
+    elif drawn:
+        parts = drawn if isinstance(drawn[0], Sequence) else [drawn]  # some tools do not nest them
+        found.polygons(label, parts)
+    else:
+        found.refuse(
+            label,
+            f"annotation {entry.get('id')} ({label}) is a box without a polygon; export the "
+            "segmentation",
+        )
+
+
+def decode(encoded: Mapping[str, Any]) -> np.ndarray:
+    """Decodes run lengths, compressed (text) or not (numbers): bool [H, W].
+
+    Raises:
+      AnnotationError: they are not of a mask of their size.
+    """
+    height, width = encoded["size"]
+    counts = encoded["counts"]
+    if not counts:
+        raise AnnotationError("a mask has no run lengths; export it again")
+    if isinstance(counts, str):
+        packed = {"size": [height, width], "counts": counts.encode()}
+    elif isinstance(counts, bytes):
+        packed = encoded
+    else:
+        if sum(counts) != height * width:
+            raise AnnotationError(
+                f"the run lengths of a mask are not those of {width}x{height} (width x height)"
+            )
+        packed = run_lengths.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return run_lengths.decode(packed).astype(bool)
+
+
+def _classes(categories: Sequence[Mapping[str, Any]], used: set[Any]) -> tuple[str, ...]:
+    """The names in the order of their ids, without Roboflow's first one, which groups the others.
+
+    It is nobody's category, and the supercategory of all others.
+    """
+    ordered = sorted(categories, key=lambda entry: entry["id"])
+    above = {entry.get("supercategory") for entry in ordered}
+    return tuple(
+        str(entry["name"]).strip()
+        for entry in ordered
+        if entry["id"] in used
+        or not (entry["name"] in above and entry.get("supercategory") in (None, "none"))
+    )

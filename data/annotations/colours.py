@@ -1,0 +1,111 @@
+"""Masks in which each class has a colour, and the files that say which.
+
+labelmap.txt     CVAT's and VOC's: name:r,g,b:parts:actions
+_classes.csv     Roboflow's: the value of a pixel, and a class (such masks hold ids, not colours)
+classes.txt      #rrggbb behind a name
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from data.annotations.regions import IGNORED, AnnotationError
+from data.errors import counted
+from data.label_values import VOID
+from data.masks import MaskError, read_ids
+
+Colour = tuple[int, int, int]
+_HEX = re.compile(r"(?P<name>.*\S)\s+#(?P<hex>[0-9a-fA-F]{6})")
+_VOC_BORDER = (224, 224, 192)  # void in VOC's masks
+_UNKNOWN = -1
+_MANY = 20  # colours without a class beyond which the mask is no mask of flat colours
+
+
+def split_hex(line: str) -> tuple[str, Colour | None]:
+    """A class's name, and the colour that stands behind it as #rrggbb."""
+    match = _HEX.fullmatch(line)
+    if match is None:
+        return line, None
+    red, green, blue = bytes.fromhex(match["hex"])
+    return match["name"], (red, green, blue)
+
+
+def read_labelmap(text: str) -> dict[str, Colour]:
+    """The colours of a labelmap.txt: name -> colour.
+
+    Raises:
+      AnnotationError: a line is not of this form.
+    """
+    colours: dict[str, Colour] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        try:
+            red, green, blue = (int(value) for value in rest.partition(":")[0].split(","))
+        except ValueError as error:
+            raise AnnotationError(
+                f"line {number} is not name:red,green,blue:parts:actions"
+            ) from error
+        colours[name.strip()] = (red, green, blue)
+    return colours
+
+
+def read_values(text: str) -> dict[str, int]:
+    """The values of a _classes.csv: name -> value of its pixels.
+
+    Raises:
+      AnnotationError: a line below the first is not a value and a name.
+    """
+    values: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines()[1:], 2):
+        if line.strip():
+            value, _, name = line.partition(",")
+            if not value.strip().isdigit() or int(value) > VOID:
+                raise AnnotationError(f"line {number} is not the value of a pixel and a class")
+            values[name.strip().strip('"')] = int(value)
+    return values
+
+
+class ColourReader:
+    """Reads masks by their colours."""
+
+    def __init__(self, ids: Mapping[Colour, int]):
+        """Takes the class id of each colour."""
+        self._ids = {_VOC_BORDER: VOID, **ids}
+        self._table = np.full(1 << 24, _UNKNOWN, np.int16)
+        for (red, green, blue), index in self._ids.items():
+            self._table[red << 16 | green << 8 | blue] = index
+
+    def __call__(self, content: bytes, where: str) -> np.ndarray:
+        """Reads a PNG: uint8 [H, W]. One of ids, without colours, is read as such.
+
+        Raises:
+          MaskError: the file is no PNG, or has a colour of no class.
+        """
+        try:
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+                mode, pixels = image.mode, np.asarray(image.convert("RGB"))
+        except Exception:  # says what is wrong with it
+            return read_ids(content, where)
+        red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
+        packed = red << 16 | green << 8 | blue
+        ids = self._table[packed]
+        unknown = np.unique(packed[ids == _UNKNOWN])
+        if not unknown.size:
+            return ids.astype(np.uint8)
+        if mode in ("L", "P"):
+            return read_ids(content, where)
+        share = (ids == _UNKNOWN).mean()
+        do = f"write it behind a class's name in classes.txt (or behind {IGNORED}: void)"
+        if unknown.size > _MANY:
+            do = "was it saved with smoothed edges, or as JPEG? Save it again without"
+        raise MaskError(
+            f"{where}: {counted(unknown.size, 'colour')} of no class, such as #{unknown[0]:06x} "
+            f"({share:.1%} of the pixels): {do}."
+        )

@@ -1,0 +1,78 @@
+"""Draws regions into a mask of class ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from pycocotools import mask as run_lengths
+
+from data.annotations.regions import IGNORED, Annotated, AnnotationError, Region, Ring, Size
+from data.errors import some
+from data.label_values import VOID
+
+
+def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) -> np.ndarray:
+    """Draws what a file says of one photo. What lies outside of the photo is cut off.
+
+    Args:
+      annotated: the regions.
+      size: height and width of the mask, unless the annotations tell their own.
+      ids: a class's name -> its id.
+      rest: the id of pixels in no region.
+
+    Returns:
+      uint8 [H, W].
+
+    Raises:
+      AnnotationError: a region cannot be drawn, or its class is not in `ids`.
+    """
+    size = annotated.size or size
+    ids = {IGNORED: VOID, **ids}
+    if problem := next((x.problem for x in annotated.regions if x.problem), ""):
+        raise AnnotationError(problem)
+    if unknown := sorted({x.label for x in annotated.regions} - ids.keys()):
+        raise AnnotationError(
+            f"{some([repr(name) for name in unknown])} is not in classes.txt; add the name there, "
+            "as it is written here"
+        )
+    scale = np.array([size[1], size[0]]) if annotated.shares else np.ones(2)
+    mask = np.full(size, rest, np.uint8)
+    for region in annotated.regions:
+        if region.bitmap is not None:
+            _paste(mask, region, ids[region.label])
+        else:
+            mask[_inside(region, size, scale)] = ids[region.label]
+    return mask
+
+
+def _inside(region: Region, size: Size, scale: np.ndarray) -> np.ndarray:
+    """Which pixels lie in a region of polygons: bool [H, W]."""
+    inside = _filled(region.rings, size, scale)
+    return inside & ~_filled(region.holes, size, scale) if region.holes else inside
+
+
+def _filled(rings: tuple[Ring, ...], size: Size, scale: np.ndarray) -> np.ndarray:
+    """Which pixels lie in one of the polygons, by COCO's rule: bool [H, W]."""
+    height, width = size
+    # Far outside of the photo a corner's exact place does not matter, but pycocotools walks there.
+    far = 2.0 * np.array([width, height])
+    flat = [np.clip(ring * scale, -far, 2 * far).ravel().tolist() for ring in rings]
+    return run_lengths.decode(run_lengths.merge(run_lengths.frPyObjects(flat, *size))).astype(bool)
+
+
+def _paste(mask: np.ndarray, region: Region, index: int) -> None:
+    """Writes the id where the region's bitmap is true; what lies outside of the mask is cut off."""
+    try:
+        (x, y), bitmap = region.origin, np.asarray(region.bitmap(), bool)
+    except AnnotationError:
+        raise
+    except Exception as error:  # damaged bytes can raise any kind of error
+        raise AnnotationError(
+            f"a mask of {region.label} cannot be decoded ({error}); export it again"
+        ) from error
+    height, width = mask.shape
+    bitmap = bitmap[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
+    x, y = max(x, 0), max(y, 0)
+    part = mask[y : y + bitmap.shape[0], x : x + bitmap.shape[1]]
+    part[bitmap] = index

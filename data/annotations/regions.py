@@ -1,0 +1,134 @@
+"""The one structure that annotation files of all formats are read into."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Ring = Sequence[Sequence[float]]  # the corners (x, y) of a polygon
+Size = tuple[int, int]  # height and width
+
+# Names of classes that tools give to what nobody has annotated, and to what nobody shall learn.
+BACKGROUNDS = ("background", "_background_", "__background__")
+IGNORED = "__ignore__"
+
+
+class AnnotationError(ValueError):
+    """A file or a region that cannot be used: says why and what to do, but not which file it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A part of a photo that somebody gave a class.
+
+    Attributes:
+      label: the class's name.
+      rings: polygons, in pixels from the photo's upper left corner (the first pixel's centre is at
+        0.5, 0.5); the region is all that lies in one of them, but in none of the `holes`.
+      holes: polygons that are cut out.
+      bitmap: returns bool [h, w]: a region that is given pixel by pixel instead.
+      origin: x and y of the bitmap's upper left pixel in the photo.
+      problem: why the region cannot be drawn, and what to do; "" if it can.
+    """
+
+    label: str
+    rings: tuple[Ring, ...] = ()
+    holes: tuple[Ring, ...] = ()
+    bitmap: Callable[[], np.ndarray] | None = None
+    origin: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotated:
+    """What a file says of one photo.
+
+    Attributes:
+      photo: the photo's name as the file has it: a path, part of one, or an address. "" if the file
+        belongs to the photo of its own name.
+      size: height and width of the photo that was annotated; None if the file does not tell them.
+      regions: in the order of drawing: later ones lie over earlier ones.
+      shares: whether coordinates are shares of the photo's width and height, not pixels.
+    """
+
+    photo: str
+    size: Size | None
+    regions: tuple[Region, ...]
+    shares: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What one file holds.
+
+    Attributes:
+      kind: the format's name for people, such as "Labelme".
+      photos: what it says of each photo.
+      class_names: the classes that it lists, in its own order; () if it has no such list.
+      left_out: what was not read -> how often: lines, points, polygons of two corners.
+    """
+
+    kind: str
+    photos: tuple[Annotated, ...]
+    class_names: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def labels(self) -> set[str]:
+        """The names of the classes that regions have."""
+        return {region.label for photo in self.photos for region in photo.regions}
+
+
+class Collector:
+    """Collects the regions of one photo, and counts what is left out."""
+
+    def __init__(self, left_out: dict[str, int]):
+        """Counts are added to `left_out`, which photos of one file share."""
+        self.regions: list[Region] = []
+        self._left_out = left_out
+
+    def skip(self, what: str) -> None:
+        """Counts a shape that is no region."""
+        self._left_out[what] = self._left_out.get(what, 0) + 1
+
+    def polygons(self, label: str, rings: Iterable[Any], holes: Iterable[Any] = ()) -> None:
+        """Adds a region of polygons [[x, y], ...]; those of fewer than three corners are counted.
+
+        Raises:
+          AnnotationError: a corner is not two finite numbers.
+        """
+        kept = tuple(ring for ring in map(corners, rings) if self._is_area(ring))
+        if kept:
+            cut = tuple(ring for ring in map(corners, holes) if len(ring) > 2)
+            self.regions.append(Region(label, kept, cut))
+
+    def bitmap(self, label: str, read: Callable[[], np.ndarray], origin: Any = (0, 0)) -> None:
+        """Adds a region that is given pixel by pixel."""
+        x, y = (round(float(value)) for value in origin)
+        self.regions.append(Region(label, bitmap=read, origin=(x, y)))
+
+    def refuse(self, label: str, problem: str) -> None:
+        """Adds a region that cannot be drawn, so that its photo's mask is an error."""
+        self.regions.append(Region(label, problem=problem))
+
+    def _is_area(self, ring: Ring) -> bool:
+        if len(ring) < 3:
+            self.skip("polygon of fewer than three corners")
+        return len(ring) > 2
+
+
+def corners(ring: Any) -> Ring:
+    """Corners [[x, y], ...] as an array [N, 2].
+
+    Raises:
+      AnnotationError: a corner is not two finite numbers.
+    """
+    try:
+        array = np.asarray(ring, np.float64).reshape(-1, 2) if len(ring) else np.zeros((0, 2))
+    except (TypeError, ValueError) as error:
+        raise AnnotationError(f"a polygon's corners are not pairs of numbers ({error})") from error
+    if not np.isfinite(array).all():
+        raise AnnotationError("a polygon has a corner that is no finite number")
+    return array

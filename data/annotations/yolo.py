@@ -1,0 +1,73 @@
+"""YOLO's text files of polygons, one for each photo, and the data.yaml that names the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
+
+KIND = "YOLO"
+_BOX = 5  # numbers on a line that holds a box: class, x, y, width, height
+
+
+def read(text: str, class_names: Sequence[str]) -> Annotations:
+    """Reads one photo's file: `class x y x y x y ...` a line, as shares of width and height.
+
+    Raises:
+      AnnotationError: a line is not of this form, or `class_names` has no such class.
+    """
+    left_out: dict[str, int] = {}
+    found = Collector(left_out)
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            _add(found, line.split(), f"line {number}", class_names)
+    annotated = Annotated("", None, tuple(found.regions), shares=True)
+    return Annotations(KIND, (annotated,), (), left_out)
+
+
+def _add(found: Collector, words: Sequence[str], where: str, class_names: Sequence[str]) -> None:
+    try:
+        index, values = int(words[0]), [float(word) for word in words[1:]]
+    except ValueError as error:
+        raise AnnotationError(f"{where} is not a class and coordinates ({error})") from error
+    if not 0 <= index < len(class_names):
+        raise AnnotationError(
+            f"{where} has class {index}, and only {len(class_names)} are named; correct data.yaml "
+            "or classes.txt"
+        )
+    label = class_names[index]
+    if len(words) == _BOX:
+        found.refuse(label, f"{where} is a box, not a polygon; export the segmentation")
+    elif len(values) % 2:
+        raise AnnotationError(f"{where} has an odd number of coordinates; export it again")
+    else:
+        found.polygons(label, [[values[i : i + 2] for i in range(0, len(values), 2)]])
+
+
+def is_yolo(text: str) -> bool:
+    """Whether a text may be one of YOLO's files: a number begins each line."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    return all(words[0].isdigit() and len(words) >= _BOX for words in lines)
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """The names of the classes in a data.yaml, by their ids; () if it has none.
+
+    Raises:
+      AnnotationError: it is not YAML, or its names are neither a list nor numbered from 0.
+    """
+    try:
+        document: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise AnnotationError(f"is not YAML ({' '.join(str(error).split())})") from error
+    names = document.get("names") if isinstance(document, Mapping) else None
+    if not names:
+        return ()
+    if isinstance(names, Mapping):
+        if sorted(names) != list(range(len(names))):
+            raise AnnotationError("its names are not numbered 0, 1, 2, ...; number them so")
+        names = [names[index] for index in range(len(names))]
+    return tuple(str(name).strip() for name in names)

@@ -1,0 +1,135 @@
+"""Makes the examples of a folder's splits, and says in one line what was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data import layout, masks
+from data.annotations.drawing import draw
+from data.annotations.regions import AnnotationError
+from data.errors import counted, some
+from data.folder.arrangement import Arranged
+from data.folder.class_files import ClassFiles
+from data.folder.classes import CLASSES, Classes
+from data.folder.labels import PNG, Label, Labels, Place, reader_of
+from data.folder.places import LABELS, Found
+from data.label_values import VOID
+from data.sources import Size, Source, Split, fingerprint_of, tree_source
+from data.splits import UNLABELED
+
+
+def split_of(
+    split: str,
+    examples: Mapping[str, Place],
+    found: Found,
+    labels: Labels,
+    classes: Classes,
+    read_png: masks.Reader,
+    how: str,
+) -> Split:
+    """The split of the given photos.
+
+    Args:
+      split: its name.
+      examples: example id -> the photo's place in the folder.
+      found: the folder's files.
+      labels: its labels.
+      classes: its classes.
+      read_png: what reads masks that are PNG files.
+      how: text that changes whenever labels of the same files are read otherwise.
+    """
+    tree, root = found.tree, found.tree.where("").rstrip("/")
+    none = _no_mask_at_all(found, split, examples, labels)
+    sources, stamped = [], {}
+    for example, place in examples.items():
+        image = (tree, found.photos[place[0]][place[1]])
+        label = labels.of.get(place)
+        stamped[image] = None
+        if label is None:
+            missing = none or _no_mask(found, place)
+            sources.append(tree_source(example, image, None, 0, missing=missing))
+            continue
+        stamped[tree, label.file.name] = None
+        if label.annotated is None and not label.problem:
+            mask, read = (tree, label.file.name), reader_of(label, read_png)
+            count = len(classes.names)
+            sources.append(tree_source(example, image, mask, count, missing="", read=read))
+        else:
+            sources.append(_drawn_source(example, found, image[1], label, classes))
+    stray = [x.name for x in labels.stray.get(split, ()) if x.among == LABELS]
+    notes = layout.stray_note(tree, stray, _folder(found, split))
+    return Split(tuple(sources), fingerprint_of(stamped, how), root, notes)
+
+
+def _drawn_source(example: str, found: Found, photo: str, label: Label, classes: Classes) -> Source:
+    """An example whose mask is drawn from regions, or whose label cannot be used."""
+    tree, where = found.tree, found.tree.where(label.file.name)
+
+    def read(size: Size) -> np.ndarray:
+        if label.problem:
+            raise masks.MaskError(label.problem)
+        try:
+            return draw(label.annotated, size, classes.ids, classes.rest)
+        except AnnotationError as error:
+            raise masks.MaskError(f"{where}: {error}.") from error
+
+    def make(size: Size) -> tuple[bytes, str]:
+        return masks.stored(lambda: read(size), where, size, len(classes.names))
+
+    return Source(example, tree.where(photo), lambda: (tree.read(photo), make))
+
+
+def _folder(found: Found, split: str) -> str:
+    """The folder of a split's masks, by its name in the tree."""
+    return LABELS if split == layout.ONE_SPLIT else f"{LABELS}/{split}"
+
+
+def _no_mask_at_all(found: Found, split: str, examples: Mapping[str, Place], labels: Labels) -> str:
+    """What to say of each photo of a split of which none has a mask; "" if one has."""
+    if any(place in labels.of for place in examples.values()):
+        return ""
+    photos = "images" if split == layout.ONE_SPLIT else f"images/{split}"
+    return (
+        f"{found.tree.where(_folder(found, split))}: holds no mask for the "
+        f"{counted(len(examples), 'image')} of {photos}; put NAME.png there for NAME.jpg, or name "
+        "a split that has masks."
+    )
+
+
+def _no_mask(found: Found, place: Place) -> str:
+    split, example = place
+    mask = found.tree.where(f"{_folder(found, split)}/{example}.png")
+    return f"{mask}: missing mask; add it, or use the image in the unlabelled split only."
+
+
+def what_was_found(
+    root: Path, arranged: Arranged, labels: Labels, classes: Classes, files: ClassFiles
+) -> tuple[str, ...]:
+    """At most one line: the formats of the labels, and what was made of them."""
+    parts, drawn = [], False
+    for split, examples in arranged.photos.items():
+        found = [labels.of[place] for place in examples.values() if place in labels.of]
+        kinds = Counter(label.kind or "unknown" for label in found)
+        drawn = drawn or any(label.annotated is not None for label in found)
+        if kinds and split != UNLABELED:
+            parts.append(f"{split} {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
+    colours = files.colours or classes.colours
+    plain = {label.kind for label in labels.of.values()} <= {PNG} and not colours
+    if plain and classes.origin == CLASSES:
+        return ()
+    said = [f"masks: {'; '.join(parts) or 'none'}", f"classes from {classes.origin}"]
+    if classes.origin != CLASSES:
+        said[-1] += f": {some(classes.names)}"
+    if drawn:
+        rest = "void" if classes.rest == VOID else repr(classes.names[classes.rest])
+        said.append(f"pixels that nobody annotated are {rest}")
+    if colours:
+        said.append("PNGs are read by their colours")
+    if labels.left_out:
+        counts = ", ".join(f"{n} {what}" for what, n in sorted(labels.left_out.items()))
+        said.append(f"left out: {counts}")
+    return (f"{root}: {'; '.join(said)}",)

@@ -1,0 +1,197 @@
+"""Finds the photos and the files of labels in a folder, and the split and the id of each.
+
+A folder called `images` (or img, JPEGImages, photos) holds photos, one called `labels` (or ann,
+annotations, masks, SegmentationClass) what is said of them. Such a folder's name is left out of
+the files' names. Of what remains the first folder is the split, and the rest without its suffix the
+id:
+
+    images/train/a/1.jpg, labels/train/a/1.png     split train, id a/1
+    train/images/1.jpg, train/labels/1.txt         split train, id 1
+    ds/img/1.jpg, ds/ann/1.jpg.json                split ds, id 1
+    valid/1.jpg, valid/1_mask.png                  split val, id 1
+    1.jpg, 1.json                                  split all, id 1
+
+If there is a folder `images`, only it, folders of labels beside it, and files beside it are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from data.errors import DataError
+from data.layout import LAYOUT, ONE_SPLIT, SPLIT_NAME
+from data.photo_suffixes import PHOTO_SUFFIXES
+from data.splits import UNLABELED
+from data.trees import FolderTree, Tree
+
+IMAGES, LABELS = "images", "labels"
+_OF_PHOTOS = (IMAGES, "img", "imgs", "jpegimages", "photos")
+_OF_LABELS = (LABELS, "ann", "annotations", "masks", "segmentationclass")
+_NOT_READ = ("segmentationobject",)  # VOC's: single objects, in colours of their own
+_LABEL_SUFFIXES = (".json", ".xml", ".txt", ".mat")
+_MASK_ENDING = "_mask"
+_VALIDATION = ("valid", "validation")  # become "val" unless there is one
+
+
+class File(NamedTuple):
+    """A file, and where it belongs.
+
+    Attributes:
+      name: in the tree.
+      split: of the example that the name belongs to.
+      stem: its path in the split, without the suffix: the example's id.
+      among: "images" or "labels" if it lies in such a folder, or "".
+    """
+
+    name: str
+    split: str
+    stem: str
+    among: str
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name, in lower case."""
+        return PurePosixPath(self.name).suffix.lower()
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The files of a data set.
+
+    Attributes:
+      tree: the data set's folder.
+      photos: split -> example id -> the photo's name.
+      labels: files that may hold labels.
+      names: of all files that were looked at, sorted.
+    """
+
+    tree: Tree
+    photos: dict[str, dict[str, str]]
+    labels: tuple[File, ...]
+    names: tuple[str, ...]
+
+
+def find(root: Path) -> Found:
+    """Finds the files of a data set.
+
+    Raises:
+      DataError: there are no photos, a split's name is not allowed, or two photos have one id.
+    """
+    usual = (root / IMAGES).is_dir()
+    directly = [p.name for p in root.iterdir() if p.is_file() and not p.name.startswith(".")]
+    if usual:
+        wanted = (IMAGES, *_OF_LABELS)
+        folders = [p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in wanted]
+        tree = FolderTree(root, sorted(folders))
+    else:
+        tree = FolderTree(root)
+    placed = map(_place, sorted({*directly, *tree.names}))
+    files = _with_val([file for file in placed if file is not None])
+    if usual:  # photos beside it belong to nothing
+        files = [f for f in files if f.among or f.suffix in _LABEL_SUFFIXES]
+    masks = _masks(files)
+    photos = [f for f in files if _is_photo(f) and f not in masks]
+    labels = [f for f in files if f in masks or _may_hold_labels(f)]
+    _check(root, photos, usual)
+    names = tuple(sorted({*directly, *tree.names}))
+    return Found(tree, _by_split(tree, photos), tuple(labels), names)
+
+
+def _place(name: str) -> File | None:
+    """Where a file belongs; None if it is not read."""
+    *folders, last = name.split("/")
+    among = ""
+    for index, folder in enumerate(folders):
+        if folder.lower() in _NOT_READ:
+            return None
+        if folder.lower() in (*_OF_PHOTOS, *_OF_LABELS):
+            among = IMAGES if folder.lower() in _OF_PHOTOS else LABELS
+            folders = [*folders[:index], *folders[index + 1 :]]
+            break
+    split, *inner = folders or [ONE_SPLIT]
+    stem = last.rpartition(".")[0] or last
+    return File(name, split, "/".join([*inner, stem]), among)
+
+
+def _with_val(files: Sequence[File]) -> list[File]:
+    """Calls the split "val" that tools call otherwise."""
+    splits = {file.split for file in files if _is_photo(file)}
+    other = next((name for name in _VALIDATION if name in splits), "")
+    if not other or "val" in splits:
+        return list(files)
+    return [f._replace(split="val") if f.split == other else f for f in files]
+
+
+def _is_photo(file: File) -> bool:
+    return file.among != LABELS and file.name.lower().endswith(PHOTO_SUFFIXES)
+
+
+def _may_hold_labels(file: File) -> bool:
+    if file.among == LABELS:
+        return True
+    return file.suffix in _LABEL_SUFFIXES
+
+
+def _masks(files: Sequence[File]) -> frozenset[File]:
+    """PNGs that lie among photos, but are masks: NAME_mask.png, or NAME.png beside NAME.jpg."""
+    if any(file.among == LABELS and file.suffix == ".png" for file in files):
+        return frozenset()
+    photos = [file for file in files if _is_photo(file) and file.split != UNLABELED]
+    pngs = [file for file in photos if file.suffix == ".png"]
+    others = {(f.split, f.stem) for f in photos if f.suffix != ".png"}
+    every = {(f.split, f.stem) for f in photos}
+    return frozenset(
+        file
+        for file in pngs
+        if (file.split, file.stem) in others
+        or (
+            file.stem.endswith(_MASK_ENDING)
+            and (file.split, file.stem.removesuffix(_MASK_ENDING)) in every
+        )
+    )
+
+
+def ids_for(stem: str) -> Iterable[str]:
+    """The ids of examples whose labels a file of this name may hold, the likeliest first."""
+    yield stem
+    if stem.lower().endswith(PHOTO_SUFFIXES):  # NAME.jpg.json
+        yield stem.rpartition(".")[0]
+    yield stem.removesuffix(_MASK_ENDING)
+
+
+def _check(root: Path, photos: Sequence[File], usual: bool) -> None:
+    splits = dict.fromkeys(file.split for file in photos)
+    problems = [
+        f"{root / (IMAGES if usual else '') / split}: a split's name may hold letters, digits, _ "
+        "and -; rename it."
+        for split in splits
+        if not SPLIT_NAME.fullmatch(split)
+    ]
+    if not photos:
+        where = root / IMAGES if usual else root
+        problems.append(f"{where}: holds no images; {LAYOUT}.")
+    if problems:
+        raise DataError(problems)
+
+
+def _by_split(tree: Tree, photos: Sequence[File]) -> dict[str, dict[str, str]]:
+    """Split -> example id -> the photo's name, in the order of the names.
+
+    Raises:
+      DataError: two photos would have one id.
+    """
+    found: dict[str, dict[str, str]] = {}
+    problems = []
+    for file in photos:
+        other = found.setdefault(file.split, {}).setdefault(file.stem, file.name)
+        if other != file.name:
+            problems.append(
+                f"{tree.where(file.name)}: has the same name as {PurePosixPath(other).name}; "
+                "remove one."
+            )
+    if problems:
+        raise DataError(problems)
+    return found

@@ -1,0 +1,124 @@
+"""Photos of any format: which there are, and how their pixels become upright RGB.
+
+Training decodes JPEG and PNG only. Photos of other formats are decoded here, with Pillow, and are
+encoded again when they are prepared.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data.errors import counted, some
+from data.images import MAX_PIXELS, ImageError, decode, is_jpeg, is_png
+from data.masks import encode_png
+from data.orientation import UPRIGHT, encode_jpeg, orientation_in, orientation_of, turn
+from data.photo_suffixes import HEIC_SUFFIXES
+
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "TIFF", "WEBP")
+_LOSSY = ("AVIF", "HEIF", "WEBP")  # become JPEGs: as PNGs they would be ten times as large
+HEIC_PACKAGE = "pillow-heif"
+
+
+class Photo(NamedTuple):
+    """A photo as training gets it.
+
+    Attributes:
+      pixels: uint8 [H, W, 3], upright.
+      encoded: JPEG or PNG; the file's own bytes unless they had to be encoded again.
+      orientation: of the file, as EXIF has it, 1 to 8.
+    """
+
+    pixels: np.ndarray
+    encoded: bytes
+    orientation: int
+
+
+def read(image: bytes) -> Photo:
+    """Decodes a photo and turns it upright. Of a moving image it reads the first frame.
+
+    Raises:
+      ImageError: it cannot be decoded. The message says why, but not which photo it is.
+    """
+    if is_jpeg(image) or is_png(image):
+        pixels, orientation = decode(image), orientation_of(image)
+        if orientation == UPRIGHT:
+            return Photo(pixels, image, orientation)
+        pixels = turn(pixels, orientation)
+        encode = encode_jpeg if is_jpeg(image) else encode_png
+        return Photo(pixels, encode(pixels), orientation)
+    _register_heic()
+    try:
+        with Image.open(io.BytesIO(image), formats=_known()) as opened:
+            return _read(opened)
+    except Image.UnidentifiedImageError:
+        decode(image)  # says what is wrong with it
+        raise ImageError("not an image of a known kind") from None
+    except ImageError:
+        raise
+    except Exception as error:  # damaged bytes can raise any kind of error
+        raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def missing_package(names: Sequence[str]) -> list[str]:
+    """At most one problem: photos that need a package that is not installed."""
+    names = [name for name in names if name.lower().endswith(HEIC_SUFFIXES)]
+    if not names or importlib.util.find_spec("pillow_heif") is not None:
+        return []
+    return [
+        f"{counted(len(names), 'photo is', 'photos are')} HEIC, such as {some(names[:1])}: reading "
+        f"that takes a package: pip install {HEIC_PACKAGE}"
+    ]
+
+
+def _read(opened: Image.Image) -> Photo:
+    if opened.width * opened.height > MAX_PIXELS:
+        raise ImageError(
+            f"it is {opened.width}x{opened.height} (width x height); images of more than "
+            f"{MAX_PIXELS} pixels must be cut in tiles"
+        )
+    try:
+        orientation = orientation_in(opened)
+    except Exception:  # damaged EXIF data do not affect the pixels
+        orientation = UPRIGHT
+    # Pillow turns some TIFFs when it decodes them; then their EXIF data say so no longer.
+    upright = ImageOps.exif_transpose(opened) if orientation != UPRIGHT else opened
+    pixels = np.asarray(_as_rgb(upright))
+    encoded = encode_jpeg(pixels) if opened.format in _LOSSY else encode_png(pixels)
+    return Photo(pixels, encoded, orientation)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Converts any mode to RGB. Of 16 bits the upper 8 stay, as in TensorFlow's PNG decoder."""
+    if image.mode == "F":
+        raise ImageError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if image.mode != "I" or values.max(initial=0) > 255:
+            values = values >> 8
+        if values.min(initial=0) < 0 or values.max(initial=0) > 255:
+            raise ImageError("its pixels have more than 16 bits; save it with 8 or 16 bits")
+        image = Image.fromarray(values.astype(np.uint8))
+    return image.convert("RGB")
+
+
+@functools.cache
+def _register_heic() -> None:
+    """Teaches Pillow to read HEIC, if the package for it is installed."""
+    if importlib.util.find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
+
+
+@functools.cache
+def _known() -> tuple[str, ...]:
+    """Those of the formats that the installed Pillow reads."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)

@@ -1,0 +1,497 @@
+"""data/annotations/: each format is read as its own library, or plain numpy, reads it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import zlib
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import scipy.io
+from matplotlib.path import Path as Outline
+from PIL import Image
+from pycocotools import mask as run_lengths
+from pycocotools.coco import COCO
+from scipy import ndimage
+
+from data.annotations import (
+    coco,
+    colours,
+    cvat,
+    label_studio,
+    labelme,
+    matlab,
+    recognition,
+    supervisely,
+    yolo,
+)
+from data.annotations.drawing import draw
+from data.annotations.regions import AnnotationError
+from data.masks import MaskError
+
+HEIGHT, WIDTH = SIZE = (30, 40)
+IDS = {"background": 0, "road": 1, "tree": 2}
+STAR = [[20.3, 2.2], [25.1, 27.4], [4.7, 9.9], [37.2, 8.4], [9.6, 26.8]]  # crosses itself
+TRIANGLE = [[3.24, 4.12], [33.68, 7.24], [14.92, 26.64]]
+
+
+def drawn(annotations, size=SIZE, rest=0):
+    (photo,) = annotations.photos
+    return draw(photo, size, IDS, rest)
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def centres_inside(ring, size=SIZE):
+    """The pixels whose centres lie in a polygon that does not cross itself, by matplotlib."""
+    rows, columns = np.indices(size) + 0.5
+    points = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    return Outline(ring).contains_points(points).reshape(size)
+
+
+def agree_but_for_edges(got, expected):
+    around = np.ones((3, 3), bool)
+    assert not (ndimage.binary_erosion(expected, around) & ~got).any()
+    assert not (got & ~ndimage.binary_dilation(expected, around)).any()
+    assert (got != expected).sum() <= 0.1 * expected.sum()
+
+
+def shape(label, points, kind="polygon", **more):
+    return {"label": label, "points": points, "shape_type": kind, **more}
+
+
+def labelme_document(*shapes, **more):
+    size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+    return {"version": "5.5.0", "imagePath": "a.jpg", "shapes": list(shapes), **size, **more}
+
+
+# Labelme, and how polygons become pixels.
+
+
+def test_polygons_cover_the_pixels_whose_centres_they_hold():
+    got = drawn(labelme.read(labelme_document(shape("road", TRIANGLE)))) == 1
+    agree_but_for_edges(got, centres_inside(TRIANGLE))
+
+
+def test_whole_coordinates_are_edges_between_pixels_and_later_shapes_lie_above():
+    square = [[2, 3], [14, 3], [14, 12], [2, 12]]
+    got = drawn(
+        labelme.read(
+            labelme_document(shape("road", square), shape("tree", [[8, 6], [20, 17]], "rectangle"))
+        )
+    )
+    expected = np.zeros(SIZE, np.uint8)
+    expected[3:12, 2:14] = 1
+    expected[6:17, 8:20] = 2
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_polygon_is_cut_off_at_the_photos_edges():
+    corners = [[-1e9, -5], [10, -5], [10, 1e9], [-1e9, 1e9]]
+    got = drawn(labelme.read(labelme_document(shape("road", corners))))
+    expected = np.zeros(SIZE, np.uint8)
+    expected[:, :10] = 1
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_circle_is_round():
+    got = drawn(labelme.read(labelme_document(shape("tree", [[20, 15], [20, 5.5]], "circle"))))
+    rows, columns = np.indices(SIZE) + 0.5
+    agree_but_for_edges(got == 2, np.hypot(rows - 15, columns - 20) <= 9.5)
+
+
+def test_a_mask_lies_at_its_box():
+    bitmap = np.random.default_rng(0).integers(0, 2, (6, 9)).astype(bool)
+    encoded = base64.b64encode(png(bitmap)).decode()
+    document = labelme_document(shape("tree", [[35, 4], [43, 9]], "mask", mask=encoded))
+    expected = np.zeros(SIZE, np.uint8)
+    expected[4:10, 35:] = np.where(bitmap, 2, 0)[:, :5]
+    np.testing.assert_array_equal(drawn(labelme.read(document)), expected)
+
+
+def test_version_3_has_no_kinds_of_shapes_and_maybe_no_size():
+    old = {"version": "3.16.7", "imagePath": "a.jpg", "lineColor": [0, 255, 0, 128]}
+    old["shapes"] = [{"label": "road", "line_color": None, "points": TRIANGLE}]
+    new = labelme_document(shape("road", TRIANGLE))
+    np.testing.assert_array_equal(drawn(labelme.read(old)), drawn(labelme.read(new)))
+
+
+def test_what_is_no_region_is_counted():
+    shapes = [
+        shape("road", [[1, 1]], "point"),
+        shape("road", [[1, 1], [9, 9]], "line"),
+        shape("road", [[1, 1], [9, 9], [2, 5]], "linestrip"),
+        shape("road", [[1, 1], [9, 9]]),
+    ]
+    read = labelme.read(labelme_document(*shapes))
+    assert read.left_out == {"point": 1, "line": 2, "polygon of fewer than three corners": 1}
+    assert not drawn(read).any()
+
+
+def test_a_class_that_is_not_listed_is_named():
+    read = labelme.read(labelme_document(shape("bush", TRIANGLE)))
+    with pytest.raises(AnnotationError, match=r"'bush' is not in classes\.txt; add the name there"):
+        drawn(read)
+    ignored = labelme.read(labelme_document(shape("__ignore__", TRIANGLE)))
+    assert set(np.unique(drawn(ignored))) == {0, 255}
+
+
+# COCO.
+
+
+def coco_document(*annotations, **image):
+    return {
+        "images": [{"id": 7, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH, **image}],
+        "categories": [{"id": 3, "name": "tree"}, {"id": 1, "name": "road"}],
+        "annotations": [
+            {"id": i, "image_id": 7, "iscrowd": 0, "bbox": [0, 0, 1, 1], "area": 1, **entry}
+            for i, entry in enumerate(annotations, 1)
+        ],
+    }
+
+
+def flat(ring):
+    return [value for point in ring for value in point]
+
+
+def test_coco_is_drawn_as_pycocotools_does(tmp_path):
+    noise = np.random.default_rng(1).integers(0, 2, SIZE).astype(np.uint8)
+    compressed = run_lengths.encode(np.asfortranarray(noise))
+    counts = [len(list(run)) for _, run in itertools.groupby(noise.ravel(order="F"))]
+    plain = counts if noise[0, 0] == 0 else [0, *counts]
+    document = coco_document(
+        {"category_id": 1, "segmentation": [flat(TRIANGLE), flat([[30, 20], [38, 20], [34, 29]])]},
+        {"category_id": 3, "segmentation": [flat(STAR)]},
+        {
+            "category_id": 1,
+            "segmentation": {"size": [*SIZE], "counts": compressed["counts"].decode()},
+        },
+        {"category_id": 3, "segmentation": {"size": [*SIZE], "counts": plain}, "iscrowd": 1},
+    )
+    file = tmp_path / "coco.json"
+    for last in range(1, 5):
+        part = {**document, "annotations": document["annotations"][:last]}
+        file.write_text(json.dumps(part))
+        reference = COCO(str(file))
+        expected = np.zeros(SIZE, np.uint8)
+        for entry in part["annotations"]:
+            name = reference.loadCats(entry["category_id"])[0]["name"]
+            expected[reference.annToMask(entry).astype(bool)] = IDS[name]
+        read = recognition.read(file.read_bytes())
+        assert (read.kind, read.class_names) == ("COCO", ("road", "tree"))
+        np.testing.assert_array_equal(drawn(read), expected)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([], r"annotation 1 \(tree\) is a box without a polygon; export the segmentation"),
+        ({"size": [5, 6], "counts": [30]}, "has a mask of 6x5, and its image 40x30"),
+        ({"size": [*SIZE], "counts": [1, 2]}, "the run lengths of a mask are not those of 40x30"),
+    ],
+)
+def test_coco_that_cannot_be_drawn_says_why(segmentation, message):
+    read = coco.read(coco_document({"category_id": 3, "segmentation": segmentation}))
+    with pytest.raises(AnnotationError, match=message):
+        drawn(read)
+
+
+def test_roboflows_category_of_categories_is_no_class():
+    document = coco_document({"category_id": 2, "segmentation": [flat(TRIANGLE)]})
+    document["categories"] = [
+        {"id": 0, "name": "things", "supercategory": "none"},
+        {"id": 1, "name": "tree", "supercategory": "things"},
+        {"id": 2, "name": "road", "supercategory": "things"},
+    ]
+    assert coco.read(document).class_names == ("tree", "road")
+
+
+# YOLO.
+
+
+def test_yolo_draws_shares_of_the_photo():
+    line = " ".join(f"{x / WIDTH:.8f} {y / HEIGHT:.8f}" for x, y in TRIANGLE)
+    got = drawn(yolo.read(f"1 {line}\n\n", ["tree", "road"]))
+    expected = drawn(labelme.read(labelme_document(shape("road", TRIANGLE))))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2 0 0 1 0 1 1", "line 1 has class 2, and only 2 are named; correct data.yaml"),
+        ("0 0 0 1 0 1", "line 1 has an odd number of coordinates"),
+        ("0 .5 .5 .1 .1", "line 1 is a box, not a polygon; export the segmentation"),
+        ("0 0 0 1 x 1 1", "line 1 is not a class and coordinates"),
+    ],
+)
+def test_yolo_that_cannot_be_drawn_says_why(text, message):
+    with pytest.raises(AnnotationError, match=message):
+        drawn(yolo.read(text, ["tree", "road"]))
+
+
+def test_names_of_yolo_are_a_list_or_numbered():
+    assert yolo.read_names("names: [tree, road]\nnc: 2") == ("tree", "road")
+    assert yolo.read_names("names:\n  1: road\n  0: tree") == ("tree", "road")
+    assert yolo.read_names("train: images") == ()
+    with pytest.raises(AnnotationError, match="not numbered 0, 1, 2"):
+        yolo.read_names("names: {1: tree}")
+    with pytest.raises(AnnotationError, match="is not YAML"):
+        yolo.read_names("names: [")
+
+
+# Label Studio.
+
+
+def task(*results, image="/data/upload/1/0123abcd-a.jpg", size=SIZE):
+    size = {"original_height": size[0], "original_width": size[1], "image_rotation": 0}
+    return {"id": 1, "data": {"image": image}, "annotations": [{"result": [
+        {**size, "type": kind, "value": {**value, kind: labels}} for kind, labels, value in results
+    ]}]}  # fmt: skip
+
+
+def test_label_studio_draws_percent_of_the_photo():
+    scale = np.array([100 / WIDTH, 100 / HEIGHT])
+    points = (np.array(TRIANGLE) * scale).tolist()
+    read = recognition.read(
+        json.dumps([task(("polygonlabels", ["road"], {"points": points}))]).encode()
+    )
+    expected = drawn(labelme.read(labelme_document(shape("road", TRIANGLE))))
+    assert read.kind == "Label Studio"
+    np.testing.assert_array_equal(drawn(read), expected)
+
+
+def test_label_studio_turns_boxes_and_ellipses_clockwise_around_their_point():
+    box = {"x": 50, "y": 10, "width": 25, "height": 20, "rotation": 90}  # of 40 x 30 pixels
+    got = drawn(label_studio.read([task(("rectanglelabels", ["road"], box))]))
+    expected = np.zeros(SIZE, np.uint8)
+    expected[3:13, 14:20] = 1
+    np.testing.assert_array_equal(got, expected)
+    ellipse = {"x": 50, "y": 50, "radiusX": 30, "radiusY": 20, "rotation": 90}
+    got = drawn(label_studio.read([task(("ellipselabels", ["road"], ellipse))])) == 1
+    rows, columns = np.indices(SIZE) + 0.5
+    agree_but_for_edges(got, ((rows - 15) / 12) ** 2 + ((columns - 20) / 6) ** 2 <= 1)
+
+
+def test_a_brush_of_label_studio_is_decoded_as_its_converter_encodes_it():
+    """The bytes are of label-studio-converter 0.0.59: encode_rle of the mask's RGBA pixels."""
+    packed = [0, 0, 0, 120, 57, 27, 252, 112, 24, 108, 2, 223, 253, 176, 11, 127, 246, 192, 45,
+              255, 225, 176, 0]  # fmt: skip
+    expected = np.zeros((5, 6), np.uint8)
+    expected[1:4, 2:5] = expected[0, 0] = 2
+    value = {"format": "rle", "rle": packed}
+    read = label_studio.read([task(("brushlabels", ["tree"], value), size=(5, 6))])
+    np.testing.assert_array_equal(drawn(read), expected)
+    with pytest.raises(AnnotationError, match="cut off"):
+        label_studio.decode(packed[:-4], (5, 6))
+    with pytest.raises(AnnotationError, match="not those of 5x5"):
+        label_studio.decode(packed, (5, 5))
+
+
+def test_label_studio_takes_the_last_annotation_that_was_not_skipped():
+    first, second = (
+        task(("polygonlabels", ["road"], {"points": [[0, 0], [50, 0], [50, 99]]})),
+        task(),
+    )
+    first["annotations"] += [{"result": [], "was_cancelled": True}]
+    second["annotations"] = []  # nobody has looked at this photo yet
+    (photo,) = label_studio.read([first, second]).photos
+    assert len(photo.regions) == 1
+
+
+# CVAT.
+
+
+def cvat_document(shapes):
+    return ElementTree.fromstring(
+        "<annotations><version>1.1</version><meta><task><labels>"
+        "<label><name>tree</name></label><label><name>road</name></label></labels></task></meta>"
+        f'<image id="0" name="a.jpg" width="{WIDTH}" height="{HEIGHT}">{shapes}</image>'
+        "</annotations>"
+    )
+
+
+def test_cvat_draws_in_the_order_of_z():
+    points = ";".join(f"{x},{y}" for x, y in TRIANGLE)
+    noise = np.random.default_rng(2).integers(0, 2, (5, 7))
+    runs = [len(list(run)) for _, run in itertools.groupby(noise.ravel())]
+    runs = ", ".join(map(str, runs if noise[0, 0] == 0 else [0, *runs]))
+    read = cvat.read(
+        cvat_document(
+            f'<mask label="tree" rle="{runs}" left="36" top="2" width="7" height="5" z_order="2"/>'
+            '<box label="tree" xtl="8" ytl="6" xbr="20" ybr="16" z_order="1" rotation="90"/>'
+            f'<polygon label="road" points="{points}" z_order="0"/>'
+            '<polyline label="road" points="1,1;2,2"/><tag label="road"/>'
+        )
+    )
+    expected = drawn(labelme.read(labelme_document(shape("road", TRIANGLE))))
+    expected[5:17, 9:19] = 2
+    expected[2:7, 36:] = np.where(noise[:, :4], 2, expected[2:7, 36:])
+    np.testing.assert_array_equal(drawn(read), expected)
+    assert read.class_names == ("tree", "road") and read.left_out == {"polyline": 1}
+
+
+def test_cvat_that_cannot_be_drawn_says_why():
+    mask = '<mask label="tree" rle="3, 4" left="0" top="0" width="7" height="5"/>'
+    with pytest.raises(AnnotationError, match="are not those of 7x5"):
+        drawn(cvat.read(cvat_document(mask)))
+    video = b'<annotations><track id="0" label="tree"/></annotations>'
+    with pytest.raises(AnnotationError, match="is of a video; export it from CVAT as"):
+        recognition.read(video, xml=True)
+
+
+# Supervisely.
+
+
+def test_supervisely_has_holes_and_bitmaps():
+    hole = [[12, 10], [18, 10], [18, 14], [12, 14]]
+    bitmap = np.random.default_rng(3).integers(0, 2, (4, 6)).astype(bool)
+    rgba = np.repeat(bitmap[..., None], 4, 2).astype(np.uint8) * 255
+    packed = base64.b64encode(zlib.compress(png(rgba))).decode()
+    points = {"exterior": TRIANGLE, "interior": [hole]}
+    document = {
+        "size": {"height": HEIGHT, "width": WIDTH},
+        "objects": [
+            {"classTitle": "road", "geometryType": "polygon", "points": points},
+            {
+                "classTitle": "tree",
+                "geometryType": "bitmap",
+                "bitmap": {"origin": [30, 20], "data": packed},
+            },
+            {"classTitle": "tree", "geometryType": "line", "points": points},
+        ],
+    }
+    read = supervisely.read(document)
+    expected = drawn(labelme.read(labelme_document(shape("road", TRIANGLE))))
+    expected[10:14, 12:18] = 0
+    expected[20:24, 30:36] = np.where(bitmap, 2, expected[20:24, 30:36])
+    np.testing.assert_array_equal(drawn(read), expected)
+    assert read.left_out == {"line": 1}
+
+
+# MATLAB and colours.
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float64, np.bool_])
+def test_a_label_map_of_matlab(kind):
+    ids = np.random.default_rng(4).integers(0, 2, (5, 7)).astype(kind)
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"labels": ids, "title": "a name", "scale": 0.5})
+    np.testing.assert_array_equal(matlab.read_ids(buffer.getvalue(), "a.mat"), ids)
+
+
+def test_a_file_of_sbd_is_a_label_map_too():
+    ids = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"GTcls": {"Segmentation": ids, "Boundaries": np.zeros((2, 3))}})
+    np.testing.assert_array_equal(matlab.read_ids(buffer.getvalue(), "a.mat"), ids)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": np.zeros((2, 2)), "b": np.ones((2, 2))}, r"holds 2 matrices .*\(a, b\); save the"),
+        ({"a": np.full((2, 2), 0.5)}, "holds 0 matrices"),
+        ({"a": np.array([[0, 300]])}, "has ids from 0 to 300"),
+    ],
+)
+def test_a_file_of_matlab_that_is_no_label_map(content, message):
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, content)
+    with pytest.raises(MaskError, match=message):
+        matlab.read_ids(buffer.getvalue(), "a.mat")
+    with pytest.raises(MaskError, match=r"a\.mat: cannot be read as MATLAB's"):
+        matlab.read_ids(buffer.getvalue()[:100], "a.mat")
+
+
+LABELMAP = (
+    "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:128,64,128::\ntree:0,128,0::\n"
+)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_become_ids(mode):
+    by_name = colours.read_labelmap(LABELMAP)
+    read = colours.ColourReader({colour: IDS[name] for name, colour in by_name.items()})
+    picture = Image.fromarray(
+        np.array([[[128, 64, 128], [0, 128, 0], [0, 0, 0], [224, 224, 192]]], np.uint8)
+    )
+    picture = picture.quantize(4) if mode == "P" else picture.convert(mode)
+    assert read(png(np.asarray(picture)) if mode != "P" else saved(picture), "a").tolist() == [
+        [1, 2, 0, 255]
+    ]
+
+
+def saved(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_black_and_white_are_colours_and_ids_stay_ids():
+    read = colours.ColourReader({(0, 0, 0): 0, (255, 255, 255): 1})
+    black_and_white = np.array([[0, 255]], np.uint8)
+    assert read(png(black_and_white), "a").tolist() == [[0, 1]]
+    assert read(saved(Image.fromarray(black_and_white).convert("1")), "a").tolist() == [[0, 1]]
+    assert read(png(np.array([[0, 1, 255]], np.uint8)), "a").tolist() == [[0, 1, 255]]
+
+
+def test_a_colour_of_no_class_is_named():
+    read = colours.ColourReader({(0, 0, 0): 0, (255, 0, 0): 1})
+    pixels = np.zeros((10, 10, 3), np.uint8)
+    pixels[0, 0] = 18, 52, 86
+    with pytest.raises(MaskError, match=r"a: 1 colour of no class, such as #123456 \(1\.0% of"):
+        read(png(pixels), "a")
+    pixels[..., 0] = np.arange(100).reshape(10, 10)
+    with pytest.raises(MaskError, match="saved with smoothed edges, or as JPEG"):
+        read(png(pixels), "a")
+    with pytest.raises(MaskError, match=r"a: cannot be read as an image \(not a PNG\)"):
+        read(b"JPEG", "a")
+
+
+def test_lists_of_colours_that_cannot_be_read():
+    assert colours.split_hex("street light #0aFF10") == ("street light", (10, 255, 16))
+    assert colours.split_hex("C#") == ("C#", None)
+    with pytest.raises(AnnotationError, match="line 1 is not name:red,green,blue"):
+        colours.read_labelmap("road:1,2::")
+    values = "Pixel Value, Class\n0, background\n3, road\n"
+    assert colours.read_values(values) == {"background": 0, "road": 3}
+    with pytest.raises(AnnotationError, match="line 2 is not the value of a pixel and a class"):
+        colours.read_values("Pixel Value, Class\nroad,1\n")
+
+
+# Recognition.
+
+
+@pytest.mark.parametrize(
+    ("content", "xml", "message"),
+    [
+        (b'{"shapes": [', False, "cannot be read as JSON"),
+        (b"\xff\xfe{}", False, "cannot be read as JSON"),
+        (b"<annotations>", True, "cannot be read as XML"),
+        (b'{"shapes": [{"points": []}]}', False, r"is no whole annotation \(KeyError: 'label'\)"),
+        (b'{"images": [{}], "annotations": [], "categories": []}', False, "is no whole annotation"),
+        (b'[{"data": {"image": "a"}, "annotations": [{}]}]', False, "is no whole annotation"),
+        (b'<annotations><image name="a"/></annotations>', True, "is no whole annotation"),
+        (b'{"shapes": [{"label": "a", "points": [[0, 0], [1, NaN], [2, 2]]}]}', False, "no finite"),
+        (b'{"shapes": [{"label": "a", "points": "x"}]}', False, "not pairs of numbers"),
+    ],
+)
+def test_damaged_files_say_so(content, xml, message):
+    with pytest.raises(AnnotationError, match=message) as caught:
+        recognition.read(content, xml=xml)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"3", b'{"annotations": [], "images": []}'])
+def test_other_json_is_nothing(content):
+    assert recognition.read(content) is None
+    assert recognition.read(b"<annotation><object/></annotation>", xml=True) is None

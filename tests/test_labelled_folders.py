@@ -1,0 +1,313 @@
+"""data/folder/: folders as labelling tools leave them become the same data set."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import labelled_scenes as scenes
+import numpy as np
+import pytest
+from labelled_scenes import SCENES, write
+from PIL import Image
+from test_data import folder_config
+
+from data import DataError, catalog, masks
+from data.folder.labels import names_in
+from rc2l_jax.input_pipeline.subsets import open_subsets
+from rc2l_jax.training import check
+
+NAMES = ("background", "road", "tree")
+
+
+def config_of(root, prepared, **data):
+    splits = {"labeled_split": "train", "unlabeled_split": "unlabeled"}
+    config = folder_config(root, prepared, name="folder", **{"num_classes": 0} | splits | data)
+    config.unsup_weight = 0.0
+    return config
+
+
+def seed_of(example):
+    return int(example.split()[1])
+
+
+def masks_of(dataset):
+    """Split/id of each example -> its mask."""
+    found = {}
+    for split, ids in dataset.ids.splits.items():
+        keys = [(split, index) for index in range(len(ids))]
+        assert not dataset.label_errors(keys)
+        _, labels = dataset.fetch(keys, labels=True)
+        found |= {f"{split}/{id}": masks.decode_mask(label) for id, label in zip(ids, labels)}
+    return found
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_format_makes_the_same_masks_and_changes_no_file(tmp_path, name):
+    root = tmp_path / "data"
+    scene, found = SCENES[name]
+    scene(root)
+    before = contents(root)
+    config = config_of(root, tmp_path / "prepared")
+    dataset = catalog.open_dataset(config.data)
+    assert dataset.class_names == NAMES and config.data.num_classes == 3
+    assert set(dataset.ids.splits) == {"train", "val"}
+    made = masks_of(dataset)
+    assert len(made) == 5
+    for example, mask in made.items():
+        np.testing.assert_array_equal(mask, scenes.mask(seed_of(example)), err_msg=example)
+    (note,) = (note for note in dataset.notes if ": masks: " in note)
+    assert found in note
+    assert contents(root) == before
+
+
+def test_classes_of_ones_own_decide_the_ids_and_without_background_the_rest_is_void(tmp_path):
+    scenes_with = {
+        "YOLO": "data.yaml's numbers",
+        "COCO, one file": "COCO's",
+        "Labelme's files in labels": "",
+    }
+    for number, name in enumerate(scenes_with):
+        root = tmp_path / str(number)
+        SCENES[name][0](root)
+        write(root / "classes.txt", "tree\nhouse\nroad\n")
+        dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+        assert dataset.class_names == ("tree", "house", "road")
+        assert any("pixels that nobody annotated are void" in note for note in dataset.notes)
+        for example, mask in masks_of(dataset).items():
+            expected = scenes.mask(seed_of(example), road=2, tree=0, rest=255)
+            np.testing.assert_array_equal(mask, expected, err_msg=f"{name} {example}")
+
+
+@pytest.mark.parametrize("background", ["_background_", "Background", "__background__"])
+def test_the_rest_is_the_background_by_any_of_its_names(tmp_path, background):
+    root = tmp_path / "data"
+    SCENES["CVAT"][0](root)
+    write(root / "classes.txt", f"__ignore__\nroad\ntree\n{background}")
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    assert dataset.class_names == ("road", "tree", background)
+    assert any(f"pixels that nobody annotated are '{background}'" in x for x in dataset.notes)
+    for example, mask in masks_of(dataset).items():
+        expected = scenes.mask(seed_of(example), road=0, tree=1, rest=2)
+        np.testing.assert_array_equal(mask, expected)
+
+
+def test_a_changed_annotation_or_list_of_classes_is_prepared_anew(tmp_path):
+    root = tmp_path / "data"
+    SCENES["COCO, one file"][0](root)
+    config = config_of(root, tmp_path / "prepared")
+    before = catalog.open_dataset(config.data).records("train").path
+    assert catalog.open_dataset(config.data).records("train").path == before
+    write(root / "annotations.json", scenes.coco(dict.fromkeys(scenes.ALL, 1)))
+    dataset = catalog.open_dataset(config.data)
+    assert dataset.records("train").path != before
+    for mask in masks_of(dataset).values():
+        np.testing.assert_array_equal(mask, scenes.mask(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("C:\\photos\\a\\1.jpg", "a/1"),
+        ("../images/train/a/1.JPG", "a/1"),
+        ("/data/upload/3/0123abcd-cat%20one.jpg", "cat one"),
+        ("/data/local-files/?d=mine/a/1.png", "a/1"),
+        ("https://example.org/x/cat.webp?size=3", "cat"),
+        ("s3://bucket/cafe\u0301.jpg", "caf\u00e9"),
+        ("deadbeef-cat", "cat"),
+        ("v1.2 cat", "v1.2 cat"),
+    ],
+)
+def test_a_photo_is_known_by_the_end_of_its_path_or_address(name, expected):
+    assert expected in list(names_in(name))
+
+
+# Splits.
+
+
+def test_a_fifth_is_held_back_as_the_notation_draws_it(tmp_path, capsys):
+    root = tmp_path / "data"
+    SCENES["COCO, one file"][0](root)
+    for file in (root / "images" / "val").iterdir():
+        file.rename(root / "images" / "train" / file.name)
+    (root / "images" / "val").rmdir()
+    config = config_of(root, tmp_path / "prepared")
+    check.check(config)
+    line = "does not exist: 1 of the 5 labelled photos of 'train', drawn with seed 0, are held back"
+    assert line in capsys.readouterr().out
+    ids = catalog.open_dataset(config.data).ids.splits
+    drawn = config_of(root, tmp_path / "prepared", labeled_split="train#rest1@0")
+    drawn.data.eval_split = "train#1@0"
+    dataset, subsets = open_subsets(drawn)
+    assert [dataset.ids.id(key) for key in subsets.evaluation] == list(ids["val"])
+    assert [dataset.ids.id(key) for key in subsets.labeled] == list(ids["train"])
+
+
+def test_photos_without_labels_among_labelled_ones_are_unlabelled(tmp_path):
+    root = tmp_path / "data"
+    SCENES["Labelme's files beside the photos"][0](root)
+    for seed in range(5, 9):
+        scenes.photo(root / "images" / "train" / f"new {seed}.png", seed)
+    config = config_of(root, tmp_path / "prepared")
+    config.unsup_weight = 1.0
+    dataset, subsets = open_subsets(config)
+    assert (len(subsets.labeled), len(subsets.unlabeled), len(subsets.evaluation)) == (3, 4, 2)
+    assert any("4 photos of 'train' without labels make the split 'unl" in x for x in dataset.notes)
+
+
+def test_photos_without_labels_stay_an_error_where_labels_have_a_folder(tmp_path):
+    root = tmp_path / "data"
+    SCENES["Labelme's files in labels"][0](root)
+    scenes.photo(root / "images" / "train" / "new 5.png", 5)
+    config = config_of(root, tmp_path / "prepared")
+    with pytest.raises(DataError, match="1 problem found"):
+        check.check(config)
+
+
+def test_masks_may_lie_beside_photos_of_another_suffix(tmp_path):
+    root = tmp_path / "data"
+    for seed in range(3):
+        scenes.photo(root / f"{seed} {seed}.jpg", seed)
+        write(root / f"{seed} {seed}.png", scenes.png(scenes.mask(seed)))
+    write(root / "classes.txt", "\n".join(NAMES))
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    made = masks_of(dataset)
+    assert {len(ids) for ids in dataset.ids.splits.values()} == {1, 2}
+    for example, mask in made.items():
+        np.testing.assert_array_equal(mask, scenes.mask(seed_of(example)))
+
+
+def test_shapes_drawn_on_a_photo_as_it_is_stored_are_turned_along(tmp_path):
+    root = tmp_path / "data"
+    SCENES["COCO, one file"][0](root)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = root / "images" / "train" / "photo 1 é.png"
+    with Image.open(file) as opened:
+        opened.save(file, exif=exif)
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    made = masks_of(dataset)["train/photo 1 é"]
+    np.testing.assert_array_equal(made, np.rot90(scenes.mask(1), -1))
+    assert any(note.endswith("their masks: 1 turned along") for note in dataset.notes)
+
+
+# What cannot be used: one line that names the file, and nothing is left half-prepared.
+
+
+def spoiled_labelme(root):
+    SCENES["Labelme's files in labels"][0](root)
+    return root / "labels" / "train" / "photo 1 é.json"
+
+
+def two_formats(root):
+    write(spoiled_labelme(root).with_suffix(".png"), scenes.png(scenes.mask(1)))
+    return r"photo 1 é\.png: is annotated in .*photo 1 é\.json and .*photo 1 é\.png; remove one"
+
+
+def listed_twice(root):
+    SCENES["COCO, one file"][0](root)
+    document = scenes.coco({**scenes.ALL, "deep/photo 1 é.png": 1})
+    write(root / "annotations.json", document)
+    return r"photo 1 é\.png: is annotated in .*annotations\.json twice; remove one"
+
+
+def two_files_for_all(root):
+    SCENES["Label Studio"][0](root)
+    write(root / "old.json", scenes.label_studio(scenes.ALL))
+    return r"photo 0 é\.png \(and 4 more\): is annotated in .*old\.json and .*\.json; remove one"
+
+
+def cut_off(root):
+    file = spoiled_labelme(root)
+    file.write_bytes(file.read_bytes()[:50])
+    return r"labels/train/photo 1 é\.json: cannot be read as JSON .*; export it again"
+
+
+def of_another_data_set(root):
+    SCENES["COCO, one file"][0](root)
+    write(root / "annotations.json", scenes.coco({"cat.jpg": 0, "dog.jpg": 1}))
+    return (
+        r"annotations\.json: none of its photos \(cat\.jpg, dog\.jpg\) is in train, val; is it of"
+    )
+
+
+def unknown_class(root):
+    file = spoiled_labelme(root)
+    write(root / "classes.txt", "\n".join(NAMES))
+    file.write_text(file.read_text().replace('"tree"', '"bush"'))
+    return rf"{file.name}: 'bush' is not in classes\.txt; add the name there"
+
+
+def other_size(root):
+    file = spoiled_labelme(root)
+    scenes.photo(root / "images" / "train" / "photo 1 é.png", 1, (10, 12))
+    return rf"{file.name}: the mask is 24x20 and its image 12x10"
+
+
+def other_json(root):
+    file = spoiled_labelme(root)
+    write(file, {"made by": "a tool that nobody knows"})
+    return r"photo 1 é\.json: is of no format that is read \(docs/masks\.md lists them\)"
+
+
+def ambiguous(root):
+    SCENES["COCO, one file"][0](root)
+    scenes.photo(root / "images" / "val" / "photo 1 é.png", 99)
+    return (
+        r"'photo 1 é\.png' may be .*train/photo 1 é\.png or .*val/photo 1 é\.png; put the file in"
+    )
+
+
+def no_names(root):
+    scenes.own(root)
+    for name in scenes.TRAIN:
+        write(root / "labels" / "train" / name, scenes.png(scenes.mask(1)))
+    return r"classes\.txt: missing; write the names of the classes into it"
+
+
+def contradicting_values(root):
+    SCENES["masks of Roboflow"][0](root)
+    write(root / "valid" / "_classes.csv", scenes.VALUES.replace("9, tree", "8, tree"))
+    return r"valid/_classes\.csv: has 8 for tree, and another _classes\.csv has 9"
+
+
+def unknown_value(root):
+    SCENES["masks of Roboflow"][0](root)
+    write(root / "train" / "photo 1 é_mask.png", scenes.png(np.full(scenes.SIZE, 7, np.uint8)))
+    return r"photo 1 é_mask\.png: has the values \[7\], to which _classes\.csv or"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
+        unknown_class, other_size, other_json, ambiguous, no_names, contradicting_values,
+        unknown_value,
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, spoil):
+    root = tmp_path / "data"
+    message = spoil(root)
+    config = config_of(root, tmp_path / "prepared")
+    with pytest.raises(DataError, match="1 problem found"):
+        check.check(config)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if not line.startswith("warning: "))
+    assert re.search(message, line), line
+    assert not list(Path(tmp_path).rglob("*incomplete*"))
+
+
+def test_photos_that_are_not_there_are_counted_and_shapes_left_out_too(tmp_path, capsys):
+    root = tmp_path / "data"
+    SCENES["COCO, one file"][0](root)
+    document = scenes.coco({**scenes.ALL, "gone.jpg": 1})
+    document["annotations"][0]["segmentation"].append([1, 1, 5, 5])
+    write(root / "annotations.json", document)
+    check.check(config_of(root, tmp_path / "prepared"))
+    printed = capsys.readouterr().out
+    assert "annotations.json annotates 1 photo that is not there, such as gone.jpg" in printed
+    assert "left out: 1 polygon of fewer than three corners\n" in printed
