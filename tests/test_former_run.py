@@ -37,6 +37,27 @@ train_and_evaluate(config, workdir)
 print("opened", len(opened))
 """
 
+EVALUATE = """
+import json, sys
+from data.host_tf import tf
+from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint, restore_results
+from rc2l_jax.run.directory import chosen_step, run_path
+from rc2l_jax.run.stored_config import run_config
+
+workdir = run_path(sys.argv[1])
+config = run_config(workdir)
+config.data.prepared_dir = sys.argv[2]
+folders = []
+for flip, split, step in ((False, "val", "best"), (True, "val", "700"), (False, "val#2@0", None)):
+    config.eval.flip, config.data.eval_split = flip, split
+    folders.append(evaluate_checkpoint(config, workdir, chosen_step(workdir, step))["folder"])
+config.data.eval_split = "val"
+folders.append(evaluate_checkpoint(config, workdir)["folder"])
+(workdir / "results.json").rename(workdir / "of_training.json")
+restore_results(config, workdir)
+print(json.dumps(folders))
+"""
+
 pytestmark = pytest.mark.slow
 
 
@@ -70,6 +91,26 @@ def test_it_is_scored_to_the_last_bit_as_before(run):
         for key in before[network]:  # since then there are more
             assert after[network][key] == before[network][key]
     assert results_of(run) == before  # of training
+
+
+def test_each_evaluation_keeps_its_own_answer_and_training_its_files(run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    printed = python("-c", EVALUATE, str(run), str(run.parent / "prepared"))
+    first, flipped, part, again = json.loads(printed.splitlines()[-1])
+    assert first == again and len({first, flipped, part}) == 3
+    assert {f"eval/{path.name}" for path in (run / "eval").iterdir()} == {first, flipped, part}
+    answers = {name: results_of(run / name) for name in (first, flipped, part)}
+    assert [answers[x]["config"]["eval.flip"] for x in answers] == [False, True, False]
+    assert [answers[x]["images"]["examples"] for x in answers] == [4, 4, 2]
+    assert len({json.dumps(answer["teacher"]) for answer in answers.values()}) == 3
+    of_training = json.loads(before.pop(run / "results.json"))
+    for key, network in (("iou", "student"), ("miou", "teacher")):
+        assert answers[first][network][key] == of_training[network][key]
+    for path, content in before.items():
+        assert path.read_bytes() == content, path
+    restored = results_of(run)  # was deleted, and is made anew
+    assert restored["best"] == of_training["best"] and restored["losses"] == of_training["losses"]
+    assert restored["teacher"]["iou"] == of_training["teacher"]["iou"]
 
 
 def test_it_goes_on_as_it_would_have_and_opens_the_data_once(run):
