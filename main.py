@@ -27,6 +27,7 @@ from data.host_tf import tf  # noqa: F401 (keeps TensorFlow off the accelerators
 from rc2l_jax import __version__
 from rc2l_jax.evaluation import evaluate_run
 from rc2l_jax.evaluation.compare_runs import CompareError, compare_runs
+from rc2l_jax.prediction.annotations import FORMATS as ANNOTATIONS
 from rc2l_jax.prediction.predict import PredictError, predict_folder
 from rc2l_jax.run import distributed, of_run
 from rc2l_jax.run.checkpoints import CheckpointError
@@ -112,6 +113,9 @@ _OVERWRITE = flags.DEFINE_bool(
 )
 _RESUME = flags.DEFINE_bool(
     "resume", False, "predict: go on in --output with the images that have no results there."
+)
+_ANNOTATIONS = flags.DEFINE_enum(
+    "annotations", None, [*ANNOTATIONS], "predict: for which labelling tool, to correct the masks."
 )
 
 _RUNS = flags.DEFINE_list("runs", None, "compare: NAME=RUN,NAME=RUN, run directories by name.")
@@ -213,6 +217,7 @@ def predict(config: ConfigDict | None, workdir: str | None) -> None:
         probabilities=_PROBABILITIES.value,
         overwrite=_OVERWRITE.value,
         resume=_RESUME.value,
+        annotations=_ANNOTATIONS.value,
     )
 
 

@@ -102,6 +102,10 @@ MISTAKES = {
         ["--mode=predict", "--input=.", "--output={tmp}/o", "--model={tmp}", "--step=3"],
         "--step and --network choose among a run's",
     ),
+    "unknown_labelling_tool": (
+        ["--mode=predict", "--input=.", "--output={tmp}/o", "--model={tmp}", "--annotations=voc"],
+        "<coco|labelme|yolo|cvat|labelstudio>",
+    ),
     "nothing_to_predict": (
         ["--mode=predict", "--input={tmp}/none", "--output={tmp}/o", "--workdir={tmp}"],
         "/none: no such file or folder",
@@ -140,7 +144,7 @@ def command_line(monkeypatch, tmp_path):
             delattr(flags.FLAGS, name)
     for name in (
         "config", "version", "workdir", "mode", "step", "output", "size", "input", "model",
-        "overwrite", "resume",
+        "overwrite", "resume", "annotations",
     ):  # fmt: skip
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()

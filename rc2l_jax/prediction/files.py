@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ def write_prediction(
     prediction: Prediction,
     class_names: Sequence[str],
     about: Mapping[str, str],
+    annotate: Callable[[Prediction], None] | None = None,
 ) -> None:
     """Writes the files of one image, the list of segments last.
 
@@ -57,6 +58,7 @@ def write_prediction(
       class_names: K names.
       about: the first entries of the list: "image", the path of the image's file, and "model", the
         network's title.
+      annotate: writes the image's annotations.
 
     Raises:
       OSError: a file cannot be written, for example because its name is too long.
@@ -78,6 +80,8 @@ def write_prediction(
         save(output / "overlays" / f"{name}.jpg", picture, quality=_OVERLAY_QUALITY)
     if prediction.probabilities is not None:
         _save_probabilities(shares, prediction, class_names)
+    if annotate is not None:
+        annotate(prediction)
     description = {**about, **describe_segments(prediction, class_names)}
     with whole_file(segments, one_writer=True) as partial:
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
@@ -115,6 +119,44 @@ def origin_of(output: Path, name: str) -> Origin:
         known = json.loads(list_path(output, name).read_text(encoding="utf-8"))
         return Origin(str(known.get("image", "")), str(known.get("model", "")))
     return Origin()
+
+
+class ResultError(ValueError):
+    """Results that were written before and cannot be used. Says which, and what to do."""
+
+
+def read_prediction(
+    output: Path, name: str, size: tuple[int, int], num_classes: int
+) -> tuple[np.ndarray, dict[int, float | None]]:
+    """Reads an image's mask and its classes' scores.
+
+    Args:
+      output: the folder for all images.
+      name: the image's name.
+      size: (H, W) that it has.
+      num_classes: how many classes there are.
+
+    Returns:
+      Class ids uint8 [H, W], and the score of each class that is present.
+
+    Raises:
+      ResultError: they cannot be read, or do not fit the image or the network.
+    """
+    mask, segments = output / "masks" / f"{name}.png", list_path(output, name)
+    try:
+        with Image.open(mask) as picture:
+            ids = np.asarray(picture)
+        known = json.loads(segments.read_text(encoding="utf-8"))["segments"]
+        scores = {segment["id"]: segment["score"] for segment in known}
+    except Exception:  # on damaged bytes Pillow can raise anything
+        reason = "cannot be read"
+    else:
+        if ids.dtype == np.uint8 and ids.shape == tuple(size) and ids.max() < num_classes:
+            return ids, scores
+        reason = "does not fit the image or the network"
+    raise ResultError(
+        f"{mask} (or {segments.name}) {reason}: delete {segments}, and --resume predicts it again"
+    )
 
 
 def describe_segments(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -25,16 +27,22 @@ from tqdm import tqdm
 from data.errors import counted
 from rc2l_jax.input_pipeline.threads import ahead
 from rc2l_jax.prediction import photos
+from rc2l_jax.prediction.annotations import FORMATS, Annotator, forget_parts
 from rc2l_jax.prediction.files import (
     Prediction,
-    is_written,
-    list_path,
-    origin_of,
+    ResultError,
     write_prediction,
 )
 from rc2l_jax.prediction.frames import OpenFrames
 from rc2l_jax.prediction.network import Network, Outputs, open_network
+from rc2l_jax.prediction.output_folder import (
+    PredictError,
+    check_output,
+    check_place,
+    leave_out_written,
+)
 from rc2l_jax.prediction.photos import Photo, PhotoError
+from rc2l_jax.prediction.regions import REGION_BYTES
 from rc2l_jax.prediction.stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.reports import pictures
 from rc2l_jax.reports.log import say
@@ -53,10 +61,6 @@ _OF_A_NAME = {
 }
 
 
-class PredictError(ValueError):
-    """Inputs or an output folder that cannot be used. Says what to do."""
-
-
 def predict_folder(
     source: str,
     output: str | Path,
@@ -69,6 +73,7 @@ def predict_folder(
     probabilities: bool = False,
     overwrite: bool = False,
     resume: bool = False,
+    annotations: str | None = None,
 ) -> int:
     """Predicts images on disk, and writes to `output` the files that docs/predict.md lists.
 
@@ -79,6 +84,7 @@ def predict_folder(
       probabilities: whether to write every class's share at every pixel, too.
       overwrite: allow files in `output`. Those of the same names are replaced, others stay.
       resume: go on in `output`: images whose results are complete there are left out.
+      annotations: a key of `annotations.FORMATS`, to write what a labelling tool opens, too.
 
     Returns:
       How many images were predicted.
@@ -90,19 +96,28 @@ def predict_folder(
     """
     if jax.process_count() > 1:
         raise PredictError("--mode=predict runs in one process: start it on one host")
+    if annotations not in (None, *FORMATS):
+        raise PredictError(f"--annotations={annotations}: choose one of {', '.join(FORMATS)}")
     output = Path(output).expanduser().absolute()
     try:
-        _check_output(source, output, overwrite, resume)
+        check_output(source, output, overwrite, resume)
         found = photos.find(source, output)
     except PhotoError as error:
         raise PredictError(str(error)) from error
     if not found.photos:
         raise _nothing(found, source)
-    _check_place(output)
+    check_place(output)
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
-    done = _leave_out_written(found, output, probabilities, opened.title) if resume else 0
+    done = leave_out_written(found, output, probabilities, opened.title) if resume else []
+    annotator = annotations and Annotator(output, annotations, opened.class_names, opened.title)
     try:
-        count = _write_all(found, opened, output, probabilities)
+        if annotator:
+            _annotate_former(done, annotator)
+        count = _write_all(found, opened, output, probabilities, annotator)
+        if annotator:
+            annotator.finish()
+    except ResultError as error:
+        raise PredictError(str(error)) from error
     except OSError as error:
         _warn_of(found)
         raise PredictError(
@@ -140,7 +155,26 @@ def predict_images(
     return [result.prediction for result in sorted(results, key=lambda result: result.position)]
 
 
-def _write_all(found: photos.Photos, network: Network, output: Path, probabilities: bool) -> int:
+def _annotate_former(done: Sequence[tuple[Photo, str]], annotator: Annotator) -> None:
+    """Writes the annotations of photos that were predicted without, from their masks."""
+    lacking = [(photo, name) for photo, name in done if not annotator.path(name).is_file()]
+    steps = ahead(
+        lambda item: annotator.write_former(*item),
+        lacking,
+        lambda item: REGION_BYTES * math.prod(item[0].size),
+        WAITING_BYTES,
+    )
+    for _ in tqdm(steps, "annotations", len(lacking), unit="image", disable=not lacking):
+        pass
+
+
+def _write_all(
+    found: photos.Photos,
+    network: Network,
+    output: Path,
+    probabilities: bool,
+    annotator: Annotator | None,
+) -> int:
     """Predicts and writes all photos; adds those that fail to `found.skipped`.
 
     Returns:
@@ -154,20 +188,27 @@ def _write_all(found: photos.Photos, network: Network, output: Path, probabiliti
     def write(result: Result) -> Result:
         photo, error = items[result.position], result.error
         about = {"image": os.path.abspath(photo.path), "model": network.title}
+        annotate = annotator and functools.partial(annotator.write, photo, photo.name)
         try:
             if not error:
+                forget_parts(output, photo.name)
                 prediction, names = result.prediction, network.class_names
-                write_prediction(output, photo.name, result.image, prediction, names, about)
+                arguments = photo.name, result.image, prediction, names, about, annotate
+                write_prediction(output, *arguments)
         except OSError as failure:
             if failure.errno not in _OF_A_NAME:
                 raise
             error = f"its results cannot be written ({failure.strerror}); rename it"
         return Result(result.position, None, None, error)
 
+    def weigh(result: Result) -> int:
+        pixels = 0 if result.image is None else math.prod(result.image.shape[:2])
+        return result.weight + (REGION_BYTES * pixels if annotator else 0)
+
     with contextlib.closing(frames), tqdm(total=len(items), unit="image") as progress:
         sizes, announced = [photo.size for photo in items], _announced(network, progress)
         results = predict_stream(announced, sizes, read, probabilities)
-        for result in ahead(write, results, lambda result: result.weight, WAITING_BYTES):
+        for result in ahead(write, results, weigh, WAITING_BYTES):
             progress.update()
             if result.error:
                 photo = items[result.position]
@@ -201,77 +242,6 @@ def _announced(network: Network, progress: tqdm) -> Network:
         return outputs
 
     return dataclasses.replace(network, run=run)
-
-
-def _leave_out_written(found: photos.Photos, output: Path, probabilities: bool, model: str) -> int:
-    """Removes from `found` the photos whose results are complete; returns how many these are."""
-    total = len(found.photos)
-    found.photos = [x for x in found.photos if not _is_done(x, output, probabilities, model)]
-    done = total - len(found.photos)
-    say(f"{done} of {counted(total, 'image')} already in {output}")
-    return done
-
-
-def _is_done(photo: Photo, output: Path, probabilities: bool, model: str) -> bool:
-    """Returns whether a photo's results are complete, under either of its names.
-
-    A photo's name depends on the other photos (see `Photo`), and these may have changed since its
-    results were written.
-
-    Raises:
-      PredictError: results of this name are of another photo, or by another network.
-    """
-    name, written = photo.name, origin_of(output, photo.name)
-    if written.image and not _is_same_file(written.image, photo):
-        raise PredictError(
-            f"{list_path(output, name)} is of {written.image}, and not of {photo.path}, "
-            "which has the same name here: choose another --output, or --overwrite to replace it"
-        )
-    if not is_written(output, name, probabilities):
-        name, written = photo.other_name, origin_of(output, photo.other_name)
-        if not written.image or not _is_same_file(written.image, photo):
-            return False
-        if not is_written(output, name, probabilities):
-            return False
-    if written.model not in ("", model):  # the results must not be of two networks
-        raise PredictError(
-            f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
-            f"{model}: give the one it began with (of a run, --step and --network), choose another "
-            "--output, or --overwrite to begin anew"
-        )
-    return True
-
-
-def _is_same_file(path: str, photo: Photo) -> bool:
-    return os.path.abspath(path) == os.path.abspath(photo.path)
-
-
-def _check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:
-    if overwrite and resume:
-        raise PredictError("--overwrite does again what --resume leaves out: give one of them")
-    photos.check_apart(source, output)  # first, as other advice does not help then
-    if output.exists() and not output.is_dir():
-        raise PredictError(f"--output={output} is a file: choose a folder")
-    if not (overwrite or resume) and output.is_dir() and any(output.iterdir()):
-        raise PredictError(
-            f"--output={output} is not empty: choose another folder, --overwrite to replace files "
-            "of the same name in it, or --resume to go on with what was stopped"
-        )
-    folder = Path(source).expanduser()
-    if folder.is_dir() and folder.resolve() in output.resolve().parents:
-        print(
-            f"warning: {output} lies inside the input folder: a later run over the folder with "
-            "another --output would take its overlays and masks for images",
-            file=sys.stderr,
-        )
-
-
-def _check_place(output: Path) -> None:
-    """Refuses a folder that cannot be made. Comes before opening the network, which takes long."""
-    there = next(path for path in (output, *output.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = "may not be written" if there.is_dir() else "is a file"
-        raise PredictError(f"--output={output}: {there} {reason}; choose another folder")
 
 
 def _nothing(found: photos.Photos, source: str) -> PredictError:

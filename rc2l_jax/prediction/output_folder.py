@@ -1,0 +1,95 @@
+"""The folder of all results: whether it may be written, and what an earlier command left in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from data.errors import counted
+from rc2l_jax.prediction import photos
+from rc2l_jax.prediction.files import is_written, list_path, origin_of
+from rc2l_jax.prediction.photos import Photo
+from rc2l_jax.reports.log import say
+
+
+class PredictError(ValueError):
+    """Inputs or an output folder that cannot be used. Says what to do."""
+
+
+def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:
+    """Refuses a folder that is none, has files that nobody allowed to replace, or holds the images.
+
+    Raises:
+      PredictError, PhotoError: says why, and what to do.
+    """
+    if overwrite and resume:
+        raise PredictError("--overwrite does again what --resume leaves out: give one of them")
+    photos.check_apart(source, output)  # first, as other advice does not help then
+    if output.exists() and not output.is_dir():
+        raise PredictError(f"--output={output} is a file: choose a folder")
+    if not (overwrite or resume) and output.is_dir() and any(output.iterdir()):
+        raise PredictError(
+            f"--output={output} is not empty: choose another folder, --overwrite to replace files "
+            "of the same name in it, or --resume to go on with what was stopped"
+        )
+    folder = Path(source).expanduser()
+    if folder.is_dir() and folder.resolve() in output.resolve().parents:
+        print(
+            f"warning: {output} lies inside the input folder: a later run over the folder with "
+            "another --output would take its overlays and masks for images",
+            file=sys.stderr,
+        )
+
+
+def check_place(output: Path) -> None:
+    """Refuses a folder that cannot be made. Comes before opening the network, which takes long."""
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "may not be written" if there.is_dir() else "is a file"
+        raise PredictError(f"--output={output}: {there} {reason}; choose another folder")
+
+
+def leave_out_written(
+    found: photos.Photos, output: Path, probabilities: bool, model: str
+) -> list[tuple[Photo, str]]:
+    """Removes from `found` the photos whose results are complete; returns these and their names."""
+    names = [_done_as(photo, output, probabilities, model) for photo in found.photos]
+    done = [(photo, name) for photo, name in zip(found.photos, names) if name]
+    say(f"{len(done)} of {counted(len(found.photos), 'image')} already in {output}")
+    found.photos = [photo for photo, name in zip(found.photos, names) if not name]
+    return done
+
+
+def _done_as(photo: Photo, output: Path, probabilities: bool, model: str) -> str:
+    """Returns the name under which a photo's results are complete, of its two; "" if they are not.
+
+    A photo's name depends on the other photos (see `Photo`), and these may have changed since its
+    results were written.
+
+    Raises:
+      PredictError: results of this name are of another photo, or by another network.
+    """
+    name, written = photo.name, origin_of(output, photo.name)
+    if written.image and not _is_same_file(written.image, photo):
+        raise PredictError(
+            f"{list_path(output, name)} is of {written.image}, and not of {photo.path}, "
+            "which has the same name here: choose another --output, or --overwrite to replace it"
+        )
+    if not is_written(output, name, probabilities):
+        name, written = photo.other_name, origin_of(output, photo.other_name)
+        if not written.image or not _is_same_file(written.image, photo):
+            return ""
+        if not is_written(output, name, probabilities):
+            return ""
+    if written.model not in ("", model):  # the results must not be of two networks
+        raise PredictError(
+            f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
+            f"{model}: give the one it began with (of a run, --step and --network), choose another "
+            "--output, or --overwrite to begin anew"
+        )
+    return name
+
+
+def _is_same_file(path: str, photo: Photo) -> bool:
+    return os.path.abspath(path) == os.path.abspath(photo.path)
