@@ -53,7 +53,7 @@ def read(image: bytes) -> Photo:
         pixels = turn(pixels, orientation)
         encode = encode_jpeg if is_jpeg(image) else encode_png
         return Photo(pixels, encode(pixels), orientation)
-    _register_heic()
+    register_heic()
     try:
         with Image.open(io.BytesIO(image), formats=_known()) as opened:
             return _read(opened)
@@ -89,13 +89,17 @@ def _read(opened: Image.Image) -> Photo:
         orientation = UPRIGHT
     # Pillow turns some TIFFs when it decodes them; then their EXIF data say so no longer.
     upright = ImageOps.exif_transpose(opened) if orientation != UPRIGHT else opened
-    pixels = np.asarray(_as_rgb(upright))
+    pixels = np.asarray(as_rgb(upright))
     encoded = encode_jpeg(pixels) if opened.format in _LOSSY else encode_png(pixels)
     return Photo(pixels, encoded, orientation)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode to RGB. Of 16 bits the upper 8 stay, as in TensorFlow's PNG decoder."""
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Converts any mode to RGB. Of 16 bits the upper 8 stay, as in TensorFlow's PNG decoder.
+
+    Raises:
+      ImageError: its pixels are floating-point numbers, or have more than 16 bits.
+    """
     if image.mode == "F":
         raise ImageError("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -109,7 +113,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 @functools.cache
-def _register_heic() -> None:
+def register_heic() -> None:
     """Teaches Pillow to read HEIC, if the package for it is installed."""
     if importlib.util.find_spec("pillow_heif") is not None:
         import pillow_heif

@@ -22,7 +22,7 @@ PIXELS = np.stack([SHADES, SHADES // 2, 255 - SHADES], axis=2)
 
 def saved(picture, kind, **options):
     if kind == "HEIF":
-        photos._register_heic()
+        photos.register_heic()
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -160,7 +160,7 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
             where = str(path.parent / "preprocessor_config.json")
             size = describe_processing(files.read_processor(path), config.data, where)
         else:
-            names = _described_by_user(path, given)
+            names = _described_by_user(path, None if given is None else config)
         model = build_model(config)
 
         def init(key: jax.Array) -> Any:

@@ -17,7 +17,9 @@ from PIL import Image, ImageOps
 from data import git_lfs
 from data.errors import counted
 from data.host_tf import tf
+from data.images import ImageError
 from data.orientation import SWAPPED, orientation_of_file, turn
+from data.photos import as_rgb, missing_package, register_heic
 from data.trees import FolderTree, is_litter
 from rc2l_jax.input_pipeline import decode
 from rc2l_jax.prediction.frames import OpenFrames
@@ -37,7 +39,6 @@ _RESULTS = (
     ".xml",
 )  # suffixes of the files that get a photo's name
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
-_OF_PHONES = (".heic", ".heif")
 
 
 class PhotoError(ValueError):
@@ -224,6 +225,7 @@ def measure(path: Path) -> list[Photo]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could wait for ever
             raise PhotoError("a pipe or a device, not a file")
+        register_heic()
         with Image.open(path) as image:
             return _frames(image, path)
     except PhotoError:
@@ -284,6 +286,8 @@ def read(photo: Photo, frames: OpenFrames | None = None) -> np.ndarray:
             pixels = _decode(photo, frames)
     except PhotoError:
         raise
+    except ImageError as error:
+        raise PhotoError(str(error)) from error
     except Exception as error:  # on damaged bytes the decoders can raise anything
         raise PhotoError(_reason(error, photo.path)) from error
     if pixels.shape[:2] != photo.size:
@@ -307,22 +311,8 @@ def _decode(photo: Photo, frames: OpenFrames) -> np.ndarray:
 
 def _pixels(image: Image.Image, photo: Photo) -> np.ndarray:
     if image.format == "TIFF":
-        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-    return turn(np.asarray(_as_rgb(image)), photo.orientation)
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode to RGB. Of 16 bits the upper 8 stay, as in TensorFlow's PNG decoder."""
-    if image.mode == "F":
-        raise PhotoError("its pixels are floating-point numbers; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if image.mode != "I" or values.max(initial=0) > 255:
-            values = values >> 8
-        if values.min(initial=0) < 0 or values.max(initial=0) > 255:
-            raise PhotoError("its pixels have more than 16 bits; save it with 8 or 16 bits")
-        image = Image.fromarray(values.astype(np.uint8))
-    return image.convert("RGB")
+        return np.asarray(as_rgb(ImageOps.exif_transpose(image)))
+    return turn(np.asarray(as_rgb(image)), photo.orientation)
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -330,8 +320,8 @@ def _reason(error: Exception, path: Path) -> str:
         with path.open("rb") as file:
             if git_lfs.is_pointer(file.read(64)):
                 return git_lfs.IS_POINTER
-        if path.suffix.lower() in _OF_PHONES:
-            return "HEIC, as iPhones save it, is not read here; save it as JPEG or PNG"
+        if missing := missing_package([path.name]):
+            return missing[0]
         return "not an image of a known kind"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be opened ({error.strerror})"
