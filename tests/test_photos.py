@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageOps
 
@@ -198,14 +199,14 @@ def test_readers_side_by_side_only_move_on(tmp_path, opened):
 
 def test_a_damaged_frame_spoils_no_other(tmp_path, monkeypatch):
     found = moving(tmp_path / "clip.gif", 4)
-    expected, frames, original = [read(photo) for photo in found], OpenFrames(), photos._as_rgb
+    expected, frames, original = [read(photo) for photo in found], OpenFrames(), photos.as_rgb
 
     def fail_at_2(image: Image.Image) -> Image.Image:
         if image.tell() == 2:
             raise OSError("broken data stream")
         return original(image)
 
-    monkeypatch.setattr(photos, "_as_rgb", fail_at_2)
+    monkeypatch.setattr(photos, "as_rgb", fail_at_2)
     for i in (0, 1, 2, 3):
         if i == 2:
             with pytest.raises(PhotoError, match="damaged"):
@@ -272,7 +273,6 @@ def test_what_cannot_be_read_says_why(tmp_path, name):
 
 
 def test_heic_is_read_upright(tmp_path):
-    pillow_heif = pytest.importorskip("pillow_heif", reason="an optional package")
     file, pixels = tmp_path / "photo.HEIC", np.full((40, 60, 3), (200, 40, 90), np.uint8)
     image = pillow_heif.from_bytes("RGB", (60, 40), pixels.tobytes())
     image.save(file, quality=-1)
