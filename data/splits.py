@@ -136,11 +136,13 @@ def _draw(match: re.Match, ids: Ids, key: str) -> set[Key]:
             f"{len(keys)}."
         )
 
-    def rank(k: Key) -> bytes:
-        return hashlib.sha256(f"{seed}/{ids.id(k)}".encode()).digest()
-
-    ranked = sorted(keys, key=rank)
+    ranked = sorted(keys, key=lambda k: draw_of(ids.id(k), seed))
     return set(ranked[count:] if match["rest"] else ranked[:count])
+
+
+def draw_of(example: str, seed: int | str) -> bytes:
+    """The number that an example draws, by its id and a seed; the smallest are drawn first."""
+    return hashlib.sha256(f"{seed}/{example}".encode()).digest()
 
 
 def _unknown(name: str, text: str, ids: Ids, key: str) -> DataError:

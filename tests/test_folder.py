@@ -428,7 +428,7 @@ def test_a_mask_is_turned_along_if_it_fits_the_photo_as_it_is_stored_only(
     if swapped:
         how = "turned along" if drawn == "as stored" else "upright already"
     assert (
-        "warning: folder train: 1 labelled photo is stored turned (EXIF), such as a/1, and made "
+        "note: folder train: 1 labelled photo is stored turned (EXIF), such as a/1, and made "
         f"upright; their masks: 1 {how}\n" in capsys.readouterr().out
     )
     dataset = catalog.open_dataset(config.data)

@@ -129,22 +129,34 @@ def test_a_photo_is_known_by_the_end_of_its_path_or_address(name, expected):
 # Splits.
 
 
-def test_a_fifth_is_held_back_as_the_notation_draws_it(tmp_path, capsys):
-    root = tmp_path / "data"
-    SCENES["COCO, one file"][0](root)
-    for file in (root / "images" / "val").iterdir():
-        file.rename(root / "images" / "train" / file.name)
-    (root / "images" / "val").rmdir()
-    config = config_of(root, tmp_path / "prepared")
+def labelled_photos(root, numbers):
+    for number in numbers:
+        scenes.photo(root / "images" / "train" / f"{number}.png", number)
+        write(root / "labels" / "train" / f"{number}.png", scenes.png(scenes.mask(number % 5)))
+    write(root / "classes.txt", "\n".join(NAMES))
+
+
+def test_a_fifth_is_held_back_and_stays_so_when_photos_are_added(tmp_path, capsys):
+    root, prepared = tmp_path / "data", tmp_path / "prepared"
+    labelled_photos(root, range(40))
+    config = config_of(root, prepared)
     check.check(config)
-    line = "does not exist: 1 of the 5 labelled photos of 'train', drawn with seed 0, are held back"
+    before = catalog.open_dataset(config.data).ids.splits
+    count = len(before["val"])
+    assert 3 <= count <= 13
+    line = f"does not exist: {count} of the 40 labelled photos of 'train', drawn with seed 0"
     assert line in capsys.readouterr().out
-    ids = catalog.open_dataset(config.data).ids.splits
-    drawn = config_of(root, tmp_path / "prepared", labeled_split="train#rest1@0")
-    drawn.data.eval_split = "train#1@0"
-    dataset, subsets = open_subsets(drawn)
-    assert [dataset.ids.id(key) for key in subsets.evaluation] == list(ids["val"])
-    assert [dataset.ids.id(key) for key in subsets.labeled] == list(ids["train"])
+    labelled_photos(root, range(40, 80))
+    after = catalog.open_dataset(config_of(root, prepared).data).ids.splits
+    assert set(before["val"]) < set(after["val"]) and set(before["train"]) < set(after["train"])
+    assert 0.1 < len(after["val"]) / 80 < 0.32
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_of_a_few_photos_some_are_held_back_and_some_are_not(tmp_path, count):
+    labelled_photos(tmp_path / "data", range(count))
+    splits = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "p").data).ids.splits
+    assert splits["val"] and splits["train"]
 
 
 def test_photos_without_labels_among_labelled_ones_are_unlabelled(tmp_path):
@@ -296,7 +308,7 @@ def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, s
     with pytest.raises(DataError, match="1 problem found"):
         check.check(config)
     lines = capsys.readouterr().out.splitlines()
-    (line,) = (line for line in lines if not line.startswith("warning: "))
+    (line,) = (line for line in lines if not line.startswith(("note: ", "warning: ")))
     assert re.search(message, line), line
     assert not list(Path(tmp_path).rglob("*incomplete*"))
 

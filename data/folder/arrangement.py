@@ -2,7 +2,8 @@
 
  - Labelled photos that lie in one split of another name are "train".
  - Photos without labels among labelled ones, where labels lie beside photos, are "unlabeled".
- - Without "val", one in five labelled photos is held back for it.
+ - Without "val", about one in five labelled photos is held back for it. Whether a photo is depends
+   on its name alone: when others come later, none moves from training to evaluation.
 
 Each of these is said in a line, and none happens if a run names its splits otherwise.
 """
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 from data.errors import counted
 from data.folder.labels import Labels, Place
 from data.folder.places import IMAGES, Found
-from data.splits import UNLABELED, Ids, bases, resolve
+from data.splits import UNLABELED, bases, draw_of
 
 TRAIN, VAL = "train", "val"
 HELD_BACK = 5  # one in this many labelled photos is held back for evaluation
@@ -104,16 +105,18 @@ def _part_unlabeled(
 
 
 def _hold_back(root: Path, arranged: Arranged, labels: Labels, split: str) -> None:
-    """Makes a split "val" of one in five labelled photos."""
-    labelled = _labelled(arranged, labels, split)
-    if len(labelled) < 2:
+    """Makes a split "val" of about one in five labelled photos."""
+    draws = {id: draw_of(id, _SEED)[0] for id in _labelled(arranged, labels, split)}
+    if len(draws) < 2:
         return
-    count = max(len(labelled) // HELD_BACK, 1)
-    text = f"{split}#{count}@{_SEED}"
-    drawn = resolve(text, Ids({split: labelled}), "config.data.eval_split")
+    limit = max(256 // HELD_BACK, min(draws.values()) + 1)  # one at least is held back
+    held = [id for id, draw in draws.items() if draw < limit]
+    if len(held) == len(draws):
+        held.remove(max(held, key=draws.get))
     photos = arranged.photos[split]
-    arranged.photos[VAL] = {labelled[at]: photos.pop(labelled[at]) for _, at in drawn}
+    arranged.photos[VAL] = {id: photos.pop(id) for id in held}
     arranged.notes.append(
-        f"{folder_of(root, VAL)} does not exist: {count} of the {len(labelled)} labelled photos of "
-        f"{split!r}, drawn with seed {_SEED}, are held back as 'val', to measure with"
+        f"{folder_of(root, VAL)} does not exist: {len(held)} of the {len(draws)} labelled photos "
+        f"of {split!r}, drawn with seed {_SEED} by their names, are held back as 'val', to measure "
+        "with"
     )

@@ -48,7 +48,7 @@ def check(config: ConfigDict) -> None:
     with _problems_printed():
         dataset, subsets = open_subsets(config)
     for note in dataset.notes:  # before the checks: a note may explain missing masks
-        print(f"warning: {note}")
+        print(f"note: {note}")
     with _problems_printed():
         if errors := dataset.label_errors((*subsets.labeled, *subsets.evaluation)):
             raise DataError(errors)

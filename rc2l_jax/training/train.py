@@ -101,7 +101,9 @@ def train_and_evaluate(
         describe_run(config, workdir, state)
         for name, entry in used.items():
             say(f"{config.data.name} {name}: {describe_subset(entry)}")
-        for warning in (*data.dataset.notes, *warnings(config, data.subsets)):
+        for note in data.dataset.notes:
+            say(f"note: {note}")
+        for warning in warnings(config, data.subsets):
             say(f"warning: {warning}")
         for line in init.lines() if init else ():
             say(line)

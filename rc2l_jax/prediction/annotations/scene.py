@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from rc2l_jax.prediction.regions import Region
-from rc2l_jax.reports import pictures
-
-# Nobody draws the class of this name: it is what is left.
-_BACKGROUNDS = ("background", "_background_", "__background__")
+from rc2l_jax.reports.colors import background_id, class_colors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Scene:
     regions: Sequence[Region]
 
     def is_background(self, region: Region) -> bool:
-        """Whether a region is of the class that nobody draws."""
-        return self.class_names[region.class_id].strip().casefold() in _BACKGROUNDS
+        """Whether a region is of the class that nobody draws, as it is what is left."""
+        return region.class_id == background_id(self.class_names)
 
     @property
     def drawn(self) -> list[Region]:
@@ -66,7 +63,7 @@ class Format(NamedTuple):
 
 def colors(class_names: Sequence[str]) -> list[str]:
     """Returns each class's colour in masks and overlays, as #rrggbb."""
-    rows = pictures.palette()[: len(class_names)].tolist()
+    rows = class_colors(class_names)[: len(class_names)].tolist()
     return ["#{:02x}{:02x}{:02x}".format(*row) for row in rows]
 
 
