@@ -228,8 +228,8 @@ def test_camvid_has_its_published_counts(tmp_path):
     examples = [e for split in ("train", "val") for e in dataset.records(split).examples]
     assert {(e.height, e.width, e.label_error) for e in examples} == {(360, 480, "")}
     keys = [("train", i) for i in range(0, 367, 10)] + [("val", i) for i in range(0, 101, 10)]
-    counts, most = check.mask_counts(dataset, keys)
-    assert 8 <= most <= 11
+    counts, images, most = check.mask_counts(dataset, keys)
+    assert 8 <= most <= 11 and images[0] <= len(keys) == images[3]  # a road is everywhere
     shares = 100 * counts / counts.sum()
     published = [15.8, 24.1, 1.0, 29.3, 6.7, 11.2, 1.1, 1.4, 4.6, 0.6, 0.5]
     np.testing.assert_allclose(shares[:11], published, rtol=0.35, atol=0.5)
@@ -321,7 +321,7 @@ def test_check_reports_counts_and_the_histogram(folder, tmp_path, capsys):
     assert "unlabeled: 3 examples" in printed
     assert "evaluation: 3 examples" in printed
     row = next(line.split() for line in printed.splitlines() if line.startswith("pavement"))
-    assert row == ["pavement", "47.917%", "0.000%"]  # one of two images, 23 of its 24 rows
+    assert row == ["pavement", "47.917%", "1", "0.000%", "0"]  # 23 of 24 rows
     assert "no labelled example shows building, pole, road, tree" in printed
     assert "sign_symbol, fence, car, pedestrian, bicyclist: they cannot be learned" in printed
     assert "max_segments" not in printed

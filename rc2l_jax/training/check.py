@@ -60,7 +60,7 @@ def check(config: ConfigDict) -> None:
         print(f"warning: {warning}")
     shown = {name: mask_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
     counts = {name: found.pixels for name, found in shown.items()}
-    print_histogram(dataset.class_names, counts)
+    print_histogram(dataset.class_names, shown)
     check_classes(dataset.class_names, counts)
     if shown["labeled"].most_classes > config.max_segments:
         print(
@@ -147,33 +147,39 @@ class MaskCounts(NamedTuple):
 
     Attributes:
       pixels: int64 [256], the number of pixels of each id; 255 is void.
+      images: int64 [256], the number of masks that show each id.
       most_classes: the largest number of classes in one mask.
     """
 
     pixels: np.ndarray
+    images: np.ndarray
     most_classes: int
 
 
 def mask_counts(dataset: Dataset, keys: Sequence[Key]) -> MaskCounts:
     """Counts pixels and classes in the masks of the examples `keys`."""
-    pixels, most = np.zeros(256, np.int64), 0
+    pixels, images, most = np.zeros(256, np.int64), np.zeros(256, np.int64), 0
     for counts in pixel_counts(dataset, keys):
         pixels += counts
+        images += counts > 0
         most = max(most, np.count_nonzero(counts[:VOID]))
-    return MaskCounts(pixels, most)
+    return MaskCounts(pixels, images, most)
 
 
-def print_histogram(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
-    """Prints each class's share of the pixels, one column per split.
+def print_histogram(class_names: Sequence[str], shown: dict[str, MaskCounts]) -> None:
+    """Prints for each class its share of the pixels and how many images show it, split by split.
 
     Args:
       class_names: K names.
-      counts: {split: int64 [256], the number of pixels of each id}.
+      shown: {split: what its masks hold}.
     """
-    shares = [count / max(count.sum(), 1) for count in counts.values()]
-    print(f"{'share of pixels':24}" + "".join(f"{name:>12}" for name in counts))
+    print(f"{'share of pixels':24}" + "".join(f"{name:>12}{'images':>8}" for name in shown))
     for index, name in [*enumerate(class_names), (VOID, "(void)")]:
-        print(f"{name:24}" + "".join(f"{share[index]:12.3%}" for share in shares))
+        cells = (
+            f"{found.pixels[index] / max(found.pixels.sum(), 1):12.3%}{found.images[index]:8}"
+            for found in shown.values()
+        )
+        print(f"{name:24}" + "".join(cells))
 
 
 def check_classes(class_names: Sequence[str], counts: dict[str, np.ndarray]) -> None:
