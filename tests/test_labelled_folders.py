@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -287,6 +288,16 @@ def contradicting_values(root):
     return r"valid/_classes\.csv: has 8 for tree, and another _classes\.csv has 9"
 
 
+def predictions_only(root):
+    SCENES["Label Studio"][0](root)
+    (file,) = root.rglob("*.json")
+    tasks = json.loads(file.read_text())
+    for task in tasks:
+        task["predictions"] = task.pop("annotations")
+    write(file, tasks)
+    return r"\.json: holds predictions and no annotations; correct and submit them"
+
+
 def unknown_value(root):
     SCENES["masks of Roboflow"][0](root)
     write(root / "train" / "photo 1 é_mask.png", scenes.png(np.full(scenes.SIZE, 7, np.uint8)))
@@ -298,7 +309,7 @@ def unknown_value(root):
     [
         two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
         unknown_class, other_size, other_json, ambiguous, no_names, contradicting_values,
-        unknown_value,
+        unknown_value, predictions_only,
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, spoil):

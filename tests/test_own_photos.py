@@ -16,6 +16,8 @@ from test_written_annotations import CLASSES, READERS, annotate
 from configs import folder
 from data import catalog
 from data.masks import decode_mask
+from rc2l_jax.evaluation.compare_runs import compare_runs
+from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint
 from rc2l_jax.prediction.predict import predict_folder
 from rc2l_jax.prediction.regions import tolerance
 from rc2l_jax.training import check
@@ -102,6 +104,9 @@ def test_from_labelme_to_corrected_predictions_without_a_script(tmp_path, capsys
     assert "config and data are fine" in said and "1 Labelme; classes from the labels" in said
     first = train_and_evaluate(tiny_config(root, runs), runs / "mine")
     assert list(first["teacher"]["iou"]) == ["background", "road", "tree"]
+    # What was held back from training is held back again.
+    again = evaluate_checkpoint(tiny_config(root, runs), runs / "mine")
+    assert again["teacher"] == first["teacher"]
     assert predict_folder(str(new), tmp_path / "out", workdir=runs / "mine", annotations="labelme")
 
     # A person corrects one of the three files, and puts it with its photo beside the others.
@@ -118,6 +123,10 @@ def test_from_labelme_to_corrected_predictions_without_a_script(tmp_path, capsys
     assert train_and_evaluate(more, runs / "more")["step"] == 3
     config = json.loads((runs / "more" / "config.json").read_text())
     assert config["data"]["num_classes"] == 3
+    compare_runs(
+        [f"mine={runs / 'mine'}", f"more={runs / 'more'}"], tmp_path / "compared", images=1
+    )
+    assert (tmp_path / "compared" / "grid.png").is_file()
     dataset = catalog.open_dataset(tiny_config(root, runs).data)
     found = masks_of_labelled(dataset)
     assert len(found) == 11

@@ -44,3 +44,12 @@ def test_other_steps_and_missing_scores_are_said():
     assert line == "b is 0.100 ahead of a, at step 1000 against 500."
     (line,) = said(a=run(0.4), b=run(None))
     assert "no pixel was counted" in line
+
+
+def test_runs_that_were_scored_on_other_images_get_no_verdict():
+    runs = {"a": run(0.4), "b": run(0.5), "c": run(0.5)}
+    shown = {name: found[-1] for name, found in runs.items()}
+    lines = verdicts(runs, shown, "teacher", {"a": "1", "b": "2", "c": "1"})
+    assert lines[0].startswith("b was scored on other images or masks than a")
+    assert lines[1] == "c is 0.100 ahead of a."
+    assert verdicts(runs, shown, "teacher", {"a": "", "b": "2"})[0] == "b is 0.100 ahead of a."

@@ -102,7 +102,7 @@ class ColourReader:
         if mode in ("L", "P"):
             return read_ids(content, where)
         share = (ids == _UNKNOWN).mean()
-        do = f"write it behind a class's name in classes.txt (or behind {IGNORED}: void)"
+        do = f"write it behind a class's name in classes.txt or labelmap.txt (or {IGNORED}'s: void)"
         if unknown.size > _MANY:
             do = "was it saved with smoothed edges, or as JPEG? Save it again without"
         raise MaskError(

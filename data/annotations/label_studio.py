@@ -12,6 +12,7 @@ from data.annotations.outlines import box, ellipse, rotated
 from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
 
 KIND = "Label Studio"
+_PREDICTED = "predictions"  # by a network; nobody has looked at them
 _MADE = ("annotations", "completions")  # the second is what version 0.9 and earlier called them
 
 
@@ -23,7 +24,7 @@ def is_label_studio(document: Any) -> bool:
         and all(
             isinstance(task, Mapping) and isinstance(task.get("data"), Mapping) for task in document
         )
-        and any(key in task for task in document for key in _MADE)
+        and any(key in task for task in document for key in (*_MADE, _PREDICTED))
     )
 
 
@@ -39,6 +40,11 @@ def read(document: Sequence[Mapping[str, Any]]) -> Annotations:
         made = [x for key in _MADE for x in task.get(key) or () if not x.get("was_cancelled")]
         if made:
             photos.append(_photo(task["data"], made[-1]["result"], left_out))
+    if not photos and any(task.get(_PREDICTED) for task in document):
+        raise AnnotationError(
+            "holds predictions and no annotations; correct and submit them in Label Studio, and "
+            "export again"
+        )
     return Annotations(KIND, tuple(photos), (), left_out)
 
 

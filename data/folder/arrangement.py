@@ -11,6 +11,7 @@ Each of these is said in a line, and none happens if a run names its splits othe
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 from data.errors import counted
 from data.folder.labels import Labels, Place
 from data.folder.places import IMAGES, Found
+from data.layout import ONE_SPLIT
 from data.splits import UNLABELED, bases, draw_of
 
 TRAIN, VAL = "train", "val"
@@ -55,7 +57,7 @@ def arrange(root: Path, found: Found, labels: Labels, data: ConfigDict) -> Arran
     photos = {s: {id: (s, id) for id in ids} for s, ids in found.photos.items()}
     arranged = Arranged(photos)
     if TRAIN in bases(data.labeled_split) and TRAIN not in photos:
-        _name_train(root, arranged, labels)
+        _name_train(root, arranged, labels, keep=bases(data.eval_split))
     for split in bases(data.labeled_split):
         if split in photos and UNLABELED in (bases(data.unlabeled_split) or [UNLABELED]):
             _part_unlabeled(root, arranged, found, labels, split, data)
@@ -69,9 +71,9 @@ def _labelled(arranged: Arranged, labels: Labels, split: str) -> list[str]:
     return [id for id, place in arranged.photos[split].items() if place in labels.of]
 
 
-def _name_train(root: Path, arranged: Arranged, labels: Labels) -> None:
-    """Calls the only split with labels "train"."""
-    others = [s for s in arranged.photos if s not in (UNLABELED, VAL, "test")]
+def _name_train(root: Path, arranged: Arranged, labels: Labels, keep: Sequence[str]) -> None:
+    """Calls the only split with labels "train", unless it is one of those to keep."""
+    others = [s for s in arranged.photos if s not in (UNLABELED, VAL, "test", *keep)]
     with_labels = [split for split in others if _labelled(arranged, labels, split)]
     if len(with_labels) != 1:
         return
@@ -79,9 +81,8 @@ def _name_train(root: Path, arranged: Arranged, labels: Labels) -> None:
     renamed = {TRAIN if name == split else name: x for name, x in arranged.photos.items()}
     arranged.photos.clear()
     arranged.photos.update(renamed)
-    arranged.notes.append(
-        f"{folder_of(root, TRAIN)} does not exist: the labelled photos of {split!r} are 'train'"
-    )
+    where = root if split == ONE_SPLIT else folder_of(root, split)
+    arranged.notes.append(f"{where}: the labelled photos there are the split {TRAIN!r}")
 
 
 def _part_unlabeled(

@@ -13,6 +13,7 @@ from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.pictures import save_png
 from rc2l_jax.reports.tables import iou_table
 from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.stored_config import evaluated_images
 
 FILES = ("table.md", "curves.png", "iou.png", "grid.png")
 
@@ -61,7 +62,9 @@ def compare_runs(
     which = "best" if best else "newest"
     shown = {name: compare.evaluation_of(found, which) for name, found in runs.items()}
     bars = scores(shown, network)
-    text = "\n\n".join([table(runs), iou_table(bars), *verdicts(runs, shown, network)])
+    evaluated = {name: evaluated_images(folder) for name, folder in folders.items()}
+    said = verdicts(runs, shown, network, evaluated)
+    text = "\n\n".join([table(runs), iou_table(bars), *said])
     print(text)
     if output is not None:
         drawn = folders.items() if images > 0 else ()

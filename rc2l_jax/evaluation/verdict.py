@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 # Two trainings of one config with different seeds differ by 0.01 to 0.05 in mIoU (docs/study.md).
@@ -10,12 +11,19 @@ from typing import Any
 NOISE = 0.03
 # A run whose score has risen by more than this in its last third is not at its end.
 RISING = 0.01
+_OTHER_IMAGES = (
+    "{} was scored on other images or masks than {}, so their scores cannot be compared: score "
+    "both on the same ones (--mode=eval with one --config.data.dir and --config.data.eval_split)."
+)
 
 Evaluations = Sequence[Mapping[str, Any]]
 
 
 def verdicts(
-    runs: Mapping[str, Evaluations], shown: Mapping[str, Mapping[str, Any]], network: str
+    runs: Mapping[str, Evaluations],
+    shown: Mapping[str, Mapping[str, Any]],
+    network: str,
+    images: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Compares each run's score with the first run's.
 
@@ -23,12 +31,19 @@ def verdicts(
       runs: {name: its evaluations, by ascending step}.
       shown: {name: the evaluation that counts}, such as the newest.
       network: "teacher" or "student".
+      images: {name: checksum of the images that the run is scored on}, for those that are known.
 
     Returns:
       A sentence for each run but the first, and one for each run that is still rising.
     """
     first, *others = runs
-    lines = [_difference(name, shown[name], first, shown[first], network) for name in others]
+    lines = []
+    for name in others:
+        known = images.get(name, ""), images.get(first, "")
+        if all(known) and known[0] != known[1]:
+            lines.append(_OTHER_IMAGES.format(name, first))
+        else:
+            lines.append(_difference(name, shown[name], first, shown[first], network))
     rising = [name for name, evaluations in runs.items() if is_rising(evaluations, network)]
     return [*lines, *(f"{name} is still rising at its end: give it more steps." for name in rising)]
 

@@ -57,10 +57,14 @@ def open_split(config: ConfigDict) -> OpenSplit:
       DataError: the data set, the split or one of its masks cannot be used.
     """
     data, split = config.data.copy_and_resolve_references(), config.data.eval_split
-    data.labeled_split = data.unlabeled_split = ""
+    data.unlabeled_split = ""
     if splits.UNLABELED not in splits.bases(split):
         data.unlabeled_dir = ""
-    dataset = open_dataset(data)
+    try:
+        dataset = open_dataset(data)  # evaluation may have a part of the labelled images
+    except DataError:  # perhaps of the labelled ones only, which need not be there
+        data.labeled_split = ""
+        dataset = open_dataset(data)
     keys = splits.resolve(split, dataset.ids, _EVAL_KEY)
     check_labels(dataset, keys, _EVAL_KEY)
     return OpenSplit(dataset, keys)

@@ -66,6 +66,13 @@ def stored_class_names(workdir: epath.Path) -> list[str]:
     return []
 
 
+def evaluated_images(workdir: epath.Path) -> str:
+    """The checksum of the images and masks that a run evaluates on; "" if it keeps none."""
+    with contextlib.suppress(LookupError, TypeError):
+        return str(stored_config(workdir)[_SPLITS]["evaluation"]["content"])
+    return ""
+
+
 def write_run_config(
     workdir: epath.Path, config: ConfigDict, used: Mapping[str, Any], class_names: Sequence[str]
 ) -> None:

@@ -220,7 +220,7 @@ REFUSED = r"^(empty|text|html|zip|pdf|eps|npy|zeros|noise.*|.* cut at .*|.*claim
 class Spoiled(Records):
     """Records in memory; in the first one `content` replaces some parts."""
 
-    content: broken_inputs.Files
+    content: broken_inputs.Files = dataclasses.field(default_factory=dict)
 
     def read(self, indices):
         record = {"image": broken_inputs.encode(broken_inputs.pixels(), "PNG")}
@@ -234,7 +234,7 @@ def run_on(content: broken_inputs.Files, action: str, start: int, count: int):
     config.on_bad_example, config.batch_size = action, 2
     names = [f"x{i}" for i in range(2)]
     examples = tuple(Example(name, *SIZE, "", name, "") for name in names)
-    found = Spoiled(Path("/records"), ("a", "b", "c"), examples, "", "", content)
+    found = Spoiled(Path("/records"), ("a", "b", "c"), examples, "", "", content=content)
     dataset = Dataset("folder", found.class_names, Ids({"train": names}), {"train": lambda: found})
     subsets = Subsets(tuple(("train", i) for i in range(len(names))), (), (), ())
     with pytest.MonkeyPatch.context() as patch:
