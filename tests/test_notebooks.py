@@ -202,7 +202,7 @@ def test_quickstart(quickstart, checkout):
     assert_table_is(quickstart.table("compare"), baseline["teacher"], results["teacher"])
     # Columns are image, ground truth and the two runs; below them are the names of the classes.
     height, width, _ = quickstart.picture("differing").shape
-    assert width == 4 + 4 * (192 + 4) and 20 + 4 * (192 + 4) < height < 20 + 4 * (192 + 4) + 60
+    assert width == 4 + 4 * (256 + 4) and 20 + 4 * (256 + 4) < height < 20 + 4 * (256 + 4) + 60
     histories = {"supervised": "supervised", "RC²L": "rc2l"}
     chart = run_curves.runs_chart(
         {name: read_evaluations(runs / x) for name, x in histories.items()}
@@ -278,9 +278,9 @@ def test_photos_of_any_kind_are_shown_as_they_are_meant(
         WORKDIR=folder / "example",
         MY_PHOTOS=str(pictures),
     )
-    # The first photo is displayed as 600 x 300 and shrunk to half; the second keeps its size.
+    # The first photo is displayed as 600 x 300 and shrunk to half; the second enlarged to 270 x 180.
     shown = executed.picture("overlays")
-    assert shown.shape == (20 + 300 + 4 + 90 + 4, 4 + 2 * (150 + 4), 3)
+    assert shown.shape == (20 + 300 + 4 + 270 + 4, 4 + 2 * (180 + 4), 3)
     assert shown[30, 50, 0] > 200 and shown[30, 50, 1] < 50 and shown[210, 50].max() < 50
     assert (shown[20 + 304 + 45, 30] == 99).all()
     new = executed.text("segments").splitlines()

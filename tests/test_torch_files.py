@@ -381,7 +381,7 @@ def test_a_torchscript_program_a_tar_archive_and_other_archives_are_named(tmp_pa
         file.writestr("a.txt", b"a")
     with pytest.raises(WeightsError, match=r"a zip archive without data\.pkl"):
         read_arrays(path)
-    for data in (b"", b"version https://git-lfs.github.com/spec/v1\n", b"<html>", pickle.dumps({})):
+    for data in (b"", b"<html>", pickle.dumps({})):
         path.write_bytes(data)
         with pytest.raises(WeightsError, match=r"file\.pt: not a readable torch file"):
             read_arrays(path)
@@ -448,7 +448,7 @@ def test_lists_within_lists_cost_no_more_than_their_bytes(tmp_path):
     for index in range(1, 100):
         program += b"](h" + bytes([index - 1]) + b"h" + bytes([index - 1]) + b"eq" + bytes([index])
     path = archive(tmp_path / "file.pth", program + b"0" * 100 + b".")
-    with pytest.raises(WeightsError, match="a is no array but int"):
+    with pytest.raises(WeightsError, match="holds no weights by name but a"):
         read_arrays(path)
 
 
