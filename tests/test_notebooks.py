@@ -278,7 +278,7 @@ def test_photos_of_any_kind_are_shown_as_they_are_meant(
         WORKDIR=folder / "example",
         MY_PHOTOS=str(pictures),
     )
-    # The first photo is displayed as 600 x 300 and shrunk to half; the second enlarged to 270 x 180.
+    # The first photo is displayed as 600 x 300 and shrunk to half; the second is enlarged.
     shown = executed.picture("overlays")
     assert shown.shape == (20 + 300 + 4 + 270 + 4, 4 + 2 * (180 + 4), 3)
     assert shown[30, 50, 0] > 200 and shown[30, 50, 1] < 50 and shown[210, 50].max() < 50
