@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rc2l_jax.evaluation.evaluate_run import restore_results
+from rc2l_jax.evaluation.pages import write_run_page
 from rc2l_jax.input_pipeline.loading import check_labels
 from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
 from rc2l_jax.method.state import create_train_state
@@ -123,6 +124,7 @@ def train_and_evaluate(
         with stop.deferred():
             train(training, replicate(state), step_fn)
             checkpoints.wait()
+            write_run_page(report, config)
     say_where(workdir)
     return read_results(workdir)
 
