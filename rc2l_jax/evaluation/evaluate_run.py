@@ -205,8 +205,9 @@ def evaluate_checkpoint(
     # the run's later ones.
     with create_writer(workdir, folder) as writer:
         report = Report(workdir / folder, writer)
-        write_figures(report, step, evaluation, config, split.dataset.class_names)
+        # First, since other processes wait for process 0 there, which alone draws figures.
         write_answer_page(report, results, photos)
+        write_figures(report, step, evaluation, config, split.dataset.class_names)
         report.results(results)
     where = f"{config.data.name} {config.data.eval_split}"
     tables = "\n\n".join(measures_table(name, entry) for name, entry in scores.items())

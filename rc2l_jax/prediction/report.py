@@ -96,7 +96,7 @@ class PhotoReport:
         total = len(self._rows)
         return {
             "title": f"Predictions of {counted(total, 'photo')}",
-            "facts": [["Network", self._model], ["Folder", str(self._output)]],
+            "facts": [["Network", self._model]],
             "gallery": describe_gallery(cards, self._painter, total, _ORDER),
         }
 
