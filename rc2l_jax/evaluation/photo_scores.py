@@ -56,8 +56,8 @@ def photo_row(
         lowest_iou = _round(lowest_iou)
     if others:
         disagreement = _round(np.mean(others[0] != prediction))
-    present = np.unique(np.concatenate([label[known], prediction.ravel()]))
-    names = [class_names[i] for i in present]
+    present = confusion.sum(1) + np.bincount(prediction.ravel(), minlength=count) > 0
+    names = [class_names[i] for i in np.flatnonzero(present)]
     return dict(zip(COLUMNS, (name, miou, accuracy, disagreement, lowest, lowest_iou, names)))
 
 
