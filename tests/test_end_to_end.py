@@ -81,7 +81,7 @@ def whole(runs, scratch) -> Path:
     assert re.search("compiling the training step.*\n.*first step, with comp", result.stdout)
     workdir = scratch / "whole"
     assert lines[-2:] == [
-        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:",
+        f"report.html, results.json, figures/, checkpoints/ are in {workdir}. To predict photos:",
         f"python main.py --workdir={workdir} --mode=predict --input=PHOTOS --output=OUT",
     ]
     return workdir

@@ -133,7 +133,7 @@ def say_where(workdir: epath.Path) -> None:
     """Prints where a finished run's results are, and the command that predicts with them."""
     command = f"python main.py --workdir={shlex.quote(str(workdir))} --mode=predict"
     say(
-        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:\n"
+        f"report.html, results.json, figures/, checkpoints/ are in {workdir}. To predict photos:\n"
         f"{command} --input=PHOTOS --output=OUT"
     )
 
