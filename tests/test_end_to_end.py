@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -80,7 +81,7 @@ def whole(runs, scratch) -> Path:
     assert re.search("compiling the training step.*\n.*first step, with comp", result.stdout)
     workdir = scratch / "whole"
     assert lines[-2:] == [
-        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:",
+        f"report.html, results.json, figures/, checkpoints/ are in {workdir}. To predict photos:",
         f"python main.py --workdir={workdir} --mode=predict --input=PHOTOS --output=OUT",
     ]
     return workdir
@@ -98,6 +99,7 @@ def test_a_run_leaves_what_the_readme_says(whole):
     at_step = [f"step_00000012_{n}.png" for n in ("evaluation", "unlabeled", "confusion", "iou")]
     of_run = ("curves.png", "pseudo_labels.png", "legend.png")
     figures = {*at_step, "step_00000012_confusion.json", *of_run}
+    assert (whole / "report.html").read_text().count("data:image/png;base64,") >= 2, "as pictures"
     assert {path.name for path in (whole / "figures").iterdir()} == figures | {"pseudo_labels"}
     confusions, names = read_confusions(whole, 12)
     for network, confusion in confusions.items():
@@ -175,6 +177,10 @@ def test_evaluation_of_a_checkpoint_and_a_finished_run(runs, whole):
     pictures = ("evaluation", "legend", "confusion", "iou")
     assert shown_in_tensorboard(folder).keys() == {f"figures/{name}" for name in pictures}
 
+    with (folder / "ranking.csv").open() as file:
+        scores = [float(row["miou"]) for row in csv.DictReader(file)]
+    assert scores == sorted(scores) and "val_0000" in (folder / "report.html").read_text()
+
     kept = json.loads((folder / "results.json").read_text())
     options, images = kept.pop("config"), kept.pop("images")
     assert kept == {k: training[k] for k in ("step", "dataset", "split", "student", "teacher")}
@@ -230,7 +236,8 @@ def test_the_finished_run_says_what_is_in_photos(runs, scratch, whole):
         assert (output / "overlays" / f"{stem}.jpg").exists()
         about = (described["image"], described["model"])
         assert about == (str(photos / name), f"{whole}, step 12, teacher")
-    assert (output / "legend.png").exists()
+    assert (output / "legend.png").exists() and (output / "report.html").exists()
+    assert len((output / "ranking.csv").read_text().splitlines()) == 1 + len(sizes)
     names = json.loads((whole / "config.json").read_text())["class_names"]
     assert {segment["class"] for segment in described["segments"]} <= set(names)
 

@@ -53,6 +53,8 @@ def test_a_wheel_holds_every_module_and_the_licence(tree, tmp_path):
     wheel = build(tree, "wheel", tmp_path)
     modules = {f.relative_to(tree).as_posix() for p in PACKAGES for f in (tree / p).rglob("*.py")}
     assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
+    page = "rc2l_jax/reports/page.html"
+    assert wheel.read(page) == (ROOT / page).read_bytes()
     info = f"rc2l_jax-{__version__}.dist-info"
     assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     lines = wheel.read(f"{info}/METADATA").decode().splitlines()

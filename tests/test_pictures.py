@@ -115,7 +115,7 @@ def test_errors_are_marked_where_truth_is_known():
     label, prediction = np.zeros((2, 3), np.uint8), np.zeros((2, 3), np.uint8)
     label[0, 0], prediction[0, 1], prediction[1, 2], label[1, 2] = 1, 2, 1, VOID
     marked = Painter(NAMES).errors(image, label, prediction)
-    wrong = (marked == painting._WRONG).all(-1)
+    wrong = (marked == painting.WRONG).all(-1)
     assert wrong[:4, :8].all() and wrong.sum() == 32
     assert {*marked[4:, 8:].ravel().tolist()} > {0, 255}, "void is hatched"
     assert (marked[4:, :4] == marked[4, 0]).all() and marked[4, 0, 0] > 150, "right ones fade"
@@ -207,14 +207,14 @@ def test_evaluation_pictures_crop_padding_and_leave_out_fill():
     assert count(picture, 200) == pytest.approx(2 * area, rel=0.05)
     inner = np.rint(100 + class_colors(NAMES)[1] / 2)
     assert count(picture, inner) == pytest.approx(area, rel=0.05)  # the truth; no outlines
-    assert count(picture, painting._WRONG) == area, "every pixel is wrong"
+    assert count(picture, painting.WRONG) == area, "every pixel is wrong"
 
 
 def test_evaluation_pictures_stop_at_the_number_asked_for():
     shown = evaluation_pictures(1)
     batch = eval_batch()
     assert not shown.observe(batch, {"student": np.zeros_like(batch.label)})
-    assert count(shown.picture(), painting._WRONG) == 20 * 25 * 11**2
+    assert count(shown.picture(), painting.WRONG) == 20 * 25 * 11**2
 
 
 def test_unlabeled_picture_shows_ground_truth_only_where_it_is_known():
@@ -301,7 +301,7 @@ def test_the_pictures_of_large_images_are_small():
     shown.observe(batch, {"teacher": np.zeros_like(batch.label)})
     picture = shown.picture()
     assert picture.shape == (20 + 256 + 4 + 24, 4 + 4 * (512 + 4), 3)
-    assert count(picture, painting._WRONG) == 512 * 256
+    assert count(picture, painting.WRONG) == 512 * 256
 
     views = np.full((1, 768, 768, 3), 90.4, np.float32)
     labels, truth = np.full((1, 192, 192), VOID, np.uint8), np.zeros((1, 768, 768), np.uint8)

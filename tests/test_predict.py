@@ -343,10 +343,11 @@ def test_on_many_cores_little_waits_in_memory(no_network, tmp_path, monkeypatch,
         largest = max(largest, len(begun) - len(written))
         return read(photo, frames)
 
-    def count_written(output: Path, name: str, *rest: Any) -> None:
+    def count_written(output: Path, name: str, *rest: Any) -> dict[str, Any]:
         time.sleep(0.01)
-        write(output, name, *rest)
+        description = write(output, name, *rest)
         written.append(name)
+        return description
 
     monkeypatch.setattr("rc2l_jax.input_pipeline.threads._num_cores", lambda: 8)
     monkeypatch.setattr(photos, "read", count_read)
@@ -513,10 +514,10 @@ def stop_at(monkeypatch, name: str) -> None:
     """Makes the disk seem full when the results of this image, or a later one, are written."""
     original = predict.write_prediction
 
-    def write(output: Path, written: str, *rest: Any) -> None:
+    def write(output: Path, written: str, *rest: Any) -> dict[str, Any]:
         if written >= name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output / written))
-        original(output, written, *rest)
+        return original(output, written, *rest)
 
     monkeypatch.setattr(predict, "write_prediction", write)
 
@@ -548,6 +549,63 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys, monkeypa
     assert stems(out, "probabilities") == [*"abcde"]
     with pytest.raises(PredictError, match="--overwrite does again what --resume leaves out"):
         predict_folder(str(source), out, resume=True, overwrite=True)
+
+
+def cards_of(output: Path) -> list[dict[str, Any]]:
+    text = (output / "report.html").read_text()
+    document = re.search(r'<script id="document" [^>]*>(.*?)</script>', text)
+    return json.loads(document[1])["gallery"]["cards"]
+
+
+def test_a_ranking_is_the_same_whether_prediction_was_stopped_or_not(
+    no_network, tmp_path, monkeypatch
+):
+    def run(batch: EvalBatch, shares: bool) -> tuple[np.ndarray, ...]:
+        """The brighter a photo, the surer, in steps that float16 and JSON hold exactly."""
+        shape, light = batch.label.shape, float(batch.views[0].image[0, 0, 0, 0, 0]) / 256
+        return np.ones(shape, np.uint8), np.full(shape, light, np.float16)
+
+    surer = dataclasses.replace(no_network, run=run)
+    monkeypatch.setattr(predict, "open_network", lambda *_, **__: surer)
+    source, whole, stopped = tmp_path / "in", tmp_path / "whole", tmp_path / "stopped"
+    source.mkdir()
+    for name, light in {"a": 192, "b": 64, "c": 128, "d<b>": 32}.items():
+        Image.new("RGB", (40, 30), (light,) * 3).save(source / f"{name}.png")
+    predict_folder(str(source), whole)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, "c")
+        patch.setattr(predict, "WAITING_BYTES", 1)
+        with pytest.raises(PredictError, match="No space left"):
+            predict_folder(str(source), stopped)
+    assert not (stopped / "ranking.csv").exists(), "half a ranking says nothing"
+    assert predict_folder(str(source), stopped, resume=True) == 2
+    table = (stopped / "ranking.csv").read_text()
+    assert table == (whole / "ranking.csv").read_text()
+    assert table.splitlines()[1:3] == ["d<b>,0.125,wood,0.125,wood", "b,0.25,wood,0.25,wood"]
+    cards = cards_of(stopped)
+    assert cards == cards_of(whole) and [card["name"] for card in cards] == ["d<b>", *"bca"]
+    assert (stopped / "overlays" / "d<b>.jpg").is_file()
+    assert cards[0]["link"] == "overlays/d%3Cb%3E.jpg"
+
+    (stopped / "segments" / "a.json").write_text("{}")  # still counts as written, as it is there
+    assert predict_folder(str(source), stopped, resume=True) == 0
+    first = (stopped / "ranking.csv").read_text().splitlines()[1]
+    assert first == "a,,,,", "what cannot be read is looked at first"
+    assert "delete segments/a.json" in cards_of(stopped)[0]["scores"][0][1]
+
+
+@pytest.mark.parametrize("name", ["report.html", "ranking.csv"])
+def test_a_report_of_somebody_else_is_not_replaced(no_network, tmp_path, name):
+    source, out = folder_of(tmp_path / "in", "a"), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(PredictError, match="is not empty"):
+        predict_folder(str(source), out)
+    with pytest.raises(PredictError, match=rf"{name} is not by --mode=predict: .*--overwrite"):
+        predict_folder(str(source), out, resume=True)
+    assert (out / name).read_text() == "mine"
+    assert predict_folder(str(source), out, overwrite=True) == 1
+    assert predict_folder(str(source), out, resume=True) == 0
 
 
 def test_a_list_of_segments_is_there_only_if_all_is_new(no_network, tmp_path, monkeypatch):

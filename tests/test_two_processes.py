@@ -1,7 +1,7 @@
 """Two processes with half of a batch each take the steps of one process with all of it.
 
-Also tests that no process starts a step that another one still compiles, of
-rc2l_jax/run/distributed.py.
+Also tests, of rc2l_jax/run/distributed.py, that no process starts a step that another one still
+compiles, and that each gets what all give.
 """
 
 from __future__ import annotations
@@ -115,3 +115,22 @@ def test_no_process_runs_what_another_one_still_compiles(tmp_path):
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors[-3000:]
+
+
+GATHER = """
+import json, sys
+from rc2l_jax.run import distributed
+port, index = int(sys.argv[1]), int(sys.argv[2])
+distributed.initialize(f"localhost:{port}", 2, index)
+for value in ([{"photo": "\u00e9" * (1 + 5 * index), "miou": None}], []):
+    print("metrics", json.dumps(distributed.gathered(value)), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_each_process_gets_what_all_give():
+    port = free_port()
+    both = [start(GATHER, port, index) for index in range(2)]
+    rows = [[{"photo": "\u00e9" * count, "miou": None}] for count in (1, 6)]
+    for process in both:
+        assert results(process) == [rows, [[], []]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rc2l_jax.evaluation.verdict import is_rising, verdicts
+from rc2l_jax.evaluation.verdict import is_rising, verdict, verdicts
 
 
 def run(*mious: float | None, every: int = 500) -> list[dict]:
@@ -37,6 +37,16 @@ def test_runs_that_still_rise_are_named():
 def test_a_run_of_one_evaluation_is_not_called_rising():
     assert not is_rising(run(0.4), "teacher")
     assert not is_rising(run(None, 0.5), "teacher")
+
+
+def test_a_single_run_is_told_how_its_curve_ends():
+    assert verdict(run(0.2, 0.3, 0.4), "teacher") == (
+        "The teacher is still rising at its end: give it more steps."
+    )
+    assert verdict(run(0.3, 0.6, 0.605), "teacher") == (
+        "The teacher has not risen by more than 0.01 in the last third of the steps."
+    )
+    assert verdict(run(0.4), "teacher") == verdict(run(0.4, None), "teacher") == ""
 
 
 def test_other_steps_and_missing_scores_are_said():

@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 
 from data import records
 from rc2l_jax.evaluation.confusion import image_miou
-from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.evaluation.evaluate import Observer, evaluate
+from rc2l_jax.evaluation.pages import write_answer_page, write_run_page
+from rc2l_jax.evaluation.photo_scores import PhotoScores
 from rc2l_jax.evaluation.scores import better, build_evaluation, build_results, losses_of, score
 from rc2l_jax.input_pipeline import eval_batches
 from rc2l_jax.input_pipeline.subsets import OpenSplit, describe_split, open_split
@@ -62,6 +64,7 @@ def evaluate_networks(
     config: ConfigDict,
     split: OpenSplit,
     stop: StopRequest | None = None,
+    photos: PhotoScores | None = None,
 ) -> Evaluation:
     """Scores several networks in one pass over a split.
 
@@ -71,6 +74,7 @@ def evaluate_networks(
       config: see `configs/base.py`.
       split: the opened split, of the config's data set.
       stop: if given, a signal ends the evaluation between two batches, or while it waits for one.
+      photos: if given, it scores each photo. Then all predictions are fetched from the device.
 
     Raises:
       Interrupted: a signal asked the run to stop.
@@ -79,13 +83,24 @@ def evaluate_networks(
     names = split.dataset.class_names
     miou = functools.partial(image_miou, num_classes=len(names))
     pictures = EvaluationPictures(config.num_pictures, names, miou)
-    observe = pictures.observe if config.num_pictures else None
+    observers = [pictures.observe] if config.num_pictures else []
+    if photos is not None:
+        observers.append(photos.observe)
+    observe = functools.partial(_observe, observers) if observers else None
     batches = eval_batches.eval_batches(config, split, *topology())
     if stop is not None:
         batches = _stoppable(batches, stop)
     confusions = evaluate(model, networks, batches, config, observe)
     scores = {name: score(confusion, names) for name, confusion in confusions.items()}
     return Evaluation(scores, confusions, pictures.picture())
+
+
+def _observe(
+    observers: list[Observer], batch: EvalBatch, predictions: dict[str, np.ndarray]
+) -> bool:
+    """Shows a batch to all observers, and drops those that want no more."""
+    observers[:] = [observe for observe in observers if observe(batch, predictions)]
+    return bool(observers)
 
 
 def write_figures(
@@ -161,8 +176,8 @@ def evaluate_checkpoint(
     """Evaluates student and teacher of one checkpoint; writes a folder of `workdir`/eval.
 
     Every question has a folder of its own: the step, the images and the options that scores depend
-    on. So nothing is replaced but the answer to the same question. It gets results.json, figures
-    and TensorBoard events. What training wrote stays as it is.
+    on. So nothing is replaced but the answer to the same question. It gets results.json, figures,
+    TensorBoard events, ranking.csv and report.html. What training wrote stays as it is.
 
     Args:
       config: the run's config; how and on what to evaluate may differ from the run's.
@@ -181,7 +196,7 @@ def evaluate_checkpoint(
       Interrupted: SIGTERM or Ctrl-C during the evaluation, before anything is written.
     """
     workdir = run_path(workdir)
-    split, step, evaluation, _ = _evaluate(config, workdir, step)
+    split, step, evaluation, _, photos = _evaluate(config, workdir, step, photos=True)
     scores = evaluation.scores
     asked = {"images": describe_split(config.data.eval_split, *split), "config": _options(config)}
     results = build_evaluation(config, step, scores) | asked
@@ -190,6 +205,8 @@ def evaluate_checkpoint(
     # the run's later ones.
     with create_writer(workdir, folder) as writer:
         report = Report(workdir / folder, writer)
+        # First, since other processes wait for process 0 there, which alone draws figures.
+        write_answer_page(report, results, photos)
         write_figures(report, step, evaluation, config, split.dataset.class_names)
         report.results(results)
     where = f"{config.data.name} {config.data.eval_split}"
@@ -212,7 +229,7 @@ def restore_results(config: ConfigDict, workdir: epath.PathLike) -> dict[str, An
       ConfigError, DataError, CheckpointError, StorageError, Interrupted: as `evaluate_checkpoint`.
     """
     workdir = run_path(workdir)
-    split, step, evaluation, metadata = _evaluate(config, workdir, None)
+    split, step, evaluation, metadata, _ = _evaluate(config, workdir, None)
     scores, best, report = evaluation.scores, metadata["best"], Report(workdir, None)
     write_figures(report, step, evaluation, config, split.dataset.class_names)
     write_curves(report, step, config)
@@ -220,14 +237,18 @@ def restore_results(config: ConfigDict, workdir: epath.PathLike) -> dict[str, An
         best = better(best, step, scores)
     results = build_results(config, step, scores, best, losses_of(metadata["metrics"]))
     report.results(results)
+    write_run_page(report, config)
     say(f"{workdir}, step {step}: {describe(scores)} -> results.json")
     return results
 
 
 def _evaluate(
-    config: ConfigDict, workdir: epath.Path, step: int | None
-) -> tuple[OpenSplit, int, Evaluation, dict[str, Any]]:
-    """Returns the split, the checkpoint's step, the evaluation, and the checkpoint's metadata."""
+    config: ConfigDict, workdir: epath.Path, step: int | None, *, photos: bool = False
+) -> tuple[OpenSplit, int, Evaluation, dict[str, Any], PhotoScores | None]:
+    """Returns the split, the checkpoint's step, the evaluation, and the checkpoint's metadata.
+
+    And the scores of each photo, if they are asked for.
+    """
     start(config, trains=False)
     split = open_split(config)  # first, since its mistakes are found in seconds
     stored, names = stored_class_names(workdir), split.dataset.class_names
@@ -236,8 +257,9 @@ def _evaluate(
     model, step, networks, metadata = restore_run(config, workdir, step)
     say(EVALUATION_COMPILES)
     with StopRequest() as stop, stop.deferred():
-        evaluation = evaluate_networks(model, networks, config, split, stop)
-    return split, step, evaluation, metadata
+        scored = PhotoScores(names, split.id) if photos else None
+        evaluation = evaluate_networks(model, networks, config, split, stop, scored)
+    return split, step, evaluation, metadata, scored
 
 
 def _name(results: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 NOISE = 0.03
 # A run whose score has risen by more than this in its last third is not at its end.
 RISING = 0.01
+_STILL_RISING = "is still rising at its end: give it more steps."
 _OTHER_IMAGES = (
     "{} was scored on other images or masks than {}, so their scores cannot be compared: score "
     "both on the same ones (--mode=eval with one --config.data.dir and --config.data.eval_split)."
@@ -45,7 +46,16 @@ def verdicts(
         else:
             lines.append(_difference(name, shown[name], first, shown[first], network))
     rising = [name for name, evaluations in runs.items() if is_rising(evaluations, network)]
-    return [*lines, *(f"{name} is still rising at its end: give it more steps." for name in rising)]
+    return [*lines, *(f"{name} {_STILL_RISING}" for name in rising)]
+
+
+def verdict(evaluations: Evaluations, network: str) -> str:
+    """Says in a sentence how a single run's curve ends; "" if it has too few evaluations."""
+    if _last_third(evaluations, network) is None:
+        return ""
+    if is_rising(evaluations, network):
+        return f"The {network} {_STILL_RISING}"
+    return f"The {network} has not risen by more than {RISING} in the last third of the steps."
 
 
 def is_rising(evaluations: Evaluations, network: str) -> bool:
@@ -53,10 +63,16 @@ def is_rising(evaluations: Evaluations, network: str) -> bool:
 
     False if there is no evaluation in the first two thirds to compare with.
     """
+    gain = _last_third(evaluations, network)
+    return gain is not None and gain > RISING
+
+
+def _last_third(evaluations: Evaluations, network: str) -> float | None:
+    """Returns by how much mIoU has risen in the last third of a run's steps; None if unknown."""
     last = evaluations[-1]
     before = [e for e in evaluations if e["step"] <= last["step"] * 2 / 3]
     found = [e[f"{network}_miou"] for e in (*before[-1:], last)]
-    return len(found) == 2 and None not in found and found[1] - found[0] > RISING
+    return found[1] - found[0] if len(found) == 2 and None not in found else None
 
 
 def _difference(

@@ -43,8 +43,8 @@ def write_prediction(
     class_names: Sequence[str],
     about: Mapping[str, str],
     annotate: Callable[[Prediction], None] | None = None,
-) -> None:
-    """Writes the files of one image, the list of segments last.
+) -> dict[str, Any]:
+    """Writes the files of one image, the list of segments last, which it returns.
 
     A former list of segments is deleted first, so that there is one only if all other files are
     complete (see `is_written`). Former probabilities are deleted, too: they may be of another
@@ -74,10 +74,8 @@ def write_prediction(
     painter = Painter(class_names)
     save(output / "masks" / f"{name}.png", painter.indexed(prediction.ids))
     picture = Image.fromarray(painter.overlay(image, prediction.ids))
-    if max(picture.size) > _JPEG_SIDE:
-        save(output / "overlays" / f"{name}.png", picture)
-    else:
-        save(output / "overlays" / f"{name}.jpg", picture, quality=_OVERLAY_QUALITY)
+    overlay = overlay_path(output, name, image.shape[:2])
+    save(overlay, picture, **({"quality": _OVERLAY_QUALITY} if overlay.suffix == ".jpg" else {}))
     if prediction.probabilities is not None:
         _save_probabilities(shares, prediction, class_names)
     if annotate is not None:
@@ -86,6 +84,13 @@ def write_prediction(
     with whole_file(segments, one_writer=True) as partial:
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
         partial.write_text(text, encoding="utf-8")
+    return description
+
+
+def overlay_path(output: Path, name: str, size: tuple[int, int]) -> Path:
+    """Returns the path of the overlay of an image of size (H, W)."""
+    suffix = "png" if max(size) > _JPEG_SIDE else "jpg"
+    return output / "overlays" / f"{name}.{suffix}"
 
 
 def list_path(output: Path, name: str) -> Path:

@@ -10,7 +10,10 @@ from data.errors import counted
 from rc2l_jax.prediction import photos
 from rc2l_jax.prediction.files import is_written, list_path, origin_of
 from rc2l_jax.prediction.photos import Photo
+from rc2l_jax.prediction.ranking import COLUMNS
 from rc2l_jax.reports.log import say
+from rc2l_jax.reports.page import PAGE, is_page
+from rc2l_jax.reports.photo_ranking import RANKING, is_ranking
 
 
 class PredictError(ValueError):
@@ -33,6 +36,8 @@ def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> No
             f"--output={output} is not empty: choose another folder, --overwrite to replace files "
             "of the same name in it, or --resume to go on with what was stopped"
         )
+    if resume:
+        _check_reports(output)
     folder = Path(source).expanduser()
     if folder.is_dir() and folder.resolve() in output.resolve().parents:
         print(
@@ -40,6 +45,18 @@ def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> No
             "another --output would take its overlays and masks for images",
             file=sys.stderr,
         )
+
+
+def _check_reports(output: Path) -> None:
+    """Refuses files of somebody else where the ranking and the page go."""
+    ours = {RANKING: lambda path: is_ranking(path, COLUMNS), PAGE: is_page}
+    for name, is_ours in ours.items():
+        path = output / name
+        if os.path.lexists(path) and not (path.is_file() and is_ours(path)):
+            raise PredictError(
+                f"{path} is not by --mode=predict: choose another --output, move it, or "
+                "--overwrite to replace it"
+            )
 
 
 def check_place(output: Path) -> None:

@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -43,9 +44,12 @@ from rc2l_jax.prediction.output_folder import (
 )
 from rc2l_jax.prediction.photos import Photo, PhotoError
 from rc2l_jax.prediction.regions import REGION_BYTES
+from rc2l_jax.prediction.report import PhotoReport
 from rc2l_jax.prediction.stream import WAITING_BYTES, Result, predict_stream
 from rc2l_jax.reports import pictures
+from rc2l_jax.reports.gallery import Card
 from rc2l_jax.reports.log import say
+from rc2l_jax.reports.page import PAGE
 from rc2l_jax.reports.painting import Painter
 from rc2l_jax.structs import EvalBatch
 
@@ -59,6 +63,22 @@ _OF_A_NAME = {
     errno.ENOTDIR,
     errno.EEXIST,
 }
+
+
+class _Written(NamedTuple):
+    """A photo whose results are written, or that has none.
+
+    Attributes:
+      position: its position among the photos.
+      error: why it has none; "" if it has.
+      description: its list of segments.
+      card: what the report shows of it.
+    """
+
+    position: int
+    error: str
+    description: dict[str, Any] | None = None
+    card: Card | None = None
 
 
 def predict_folder(
@@ -110,12 +130,16 @@ def predict_folder(
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
     done = leave_out_written(found, output, probabilities, opened.title) if resume else []
     annotator = annotations and Annotator(output, annotations, opened.class_names, opened.title)
+    report = PhotoReport(output, opened.class_names, opened.title)
     try:
+        report.add_former(done)
         if annotator:
             _annotate_former(done, annotator)
-        count = _write_all(found, opened, output, probabilities, annotator)
+        count = _write_all(found, opened, output, probabilities, annotator, report)
         if annotator:
             annotator.finish()
+        if count or done:
+            report.finish()
     except ResultError as error:
         raise PredictError(str(error)) from error
     except OSError as error:
@@ -127,7 +151,7 @@ def predict_folder(
     if not count and not done:
         raise _nothing(found, source)
     _warn_of(found)
-    say(f"{opened.title}: {counted(count, 'image')} -> {output}")
+    say(f"{opened.title}: {counted(count, 'image')} -> {output}; look at {output / PAGE}")
     return count
 
 
@@ -174,6 +198,7 @@ def _write_all(
     output: Path,
     probabilities: bool,
     annotator: Annotator | None,
+    report: PhotoReport,
 ) -> int:
     """Predicts and writes all photos; adds those that fail to `found.skipped`.
 
@@ -185,21 +210,24 @@ def _write_all(
     def read(i: int) -> np.ndarray:
         return photos.read(items[i], frames)
 
-    def write(result: Result) -> Result:
-        photo, error = items[result.position], result.error
+    def write(result: Result) -> _Written:
+        photo = items[result.position]
+        if result.error:
+            return _Written(result.position, result.error)
         about = {"image": os.path.abspath(photo.path), "model": network.title}
         annotate = annotator and functools.partial(annotator.write, photo, photo.name)
         try:
-            if not error:
-                forget_parts(output, photo.name)
-                prediction, names = result.prediction, network.class_names
-                arguments = photo.name, result.image, prediction, names, about, annotate
-                write_prediction(output, *arguments)
+            forget_parts(output, photo.name)
+            prediction, names = result.prediction, network.class_names
+            arguments = photo.name, result.image, prediction, names, about, annotate
+            description = write_prediction(output, *arguments)
         except OSError as failure:
             if failure.errno not in _OF_A_NAME:
                 raise
             error = f"its results cannot be written ({failure.strerror}); rename it"
-        return Result(result.position, None, None, error)
+            return _Written(result.position, error)
+        card = report.card(result.image, prediction.ids)
+        return _Written(result.position, "", description, card)
 
     def weigh(result: Result) -> int:
         pixels = 0 if result.image is None else math.prod(result.image.shape[:2])
@@ -208,13 +236,14 @@ def _write_all(
     with contextlib.closing(frames), tqdm(total=len(items), unit="image") as progress:
         sizes, announced = [photo.size for photo in items], _announced(network, progress)
         results = predict_stream(announced, sizes, read, probabilities)
-        for result in ahead(write, results, weigh, WAITING_BYTES):
+        for written in ahead(write, results, weigh, WAITING_BYTES):
             progress.update()
-            if result.error:
-                photo = items[result.position]
+            photo = items[written.position]
+            if written.error:
                 where = "" if photo.frame is None else f"frame {photo.frame}: "
-                found.skipped.setdefault(photo.path, where + result.error)
+                found.skipped.setdefault(photo.path, where + written.error)
                 continue
+            report.add(photo, written.description, written.card)
             if not count:
                 pictures.save_png(
                     output / "legend.png", pictures.legend(Painter(network.class_names))

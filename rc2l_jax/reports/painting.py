@@ -14,7 +14,7 @@ SMALLEST_SIDE = 256  # pixels: a smaller picture is enlarged until its longest s
 LARGEST_SIDE = 512  # pixels: a larger one is shrunk
 _OPACITY = 0.5
 _ROWS = 256  # how many rows are mixed at a time
-_WRONG = (255, 0, 80)
+WRONG = (255, 0, 80)
 _UNPAINTED = (192, 192, 192)  # stands for the photo in a legend
 _FADED = 0.35  # how much of the photo is left beneath the errors
 _OUTLINES = 300  # an outline is this share of the longest side wide, and a pixel at least
@@ -79,7 +79,7 @@ class Painter:
         label, prediction = (resize_label(x, image.shape[:2]) for x in (label, prediction))
         grey = image.mean(axis=-1, keepdims=True) * _FADED + 255 * (1 - _FADED)
         marked = np.repeat(np.rint(grey).astype(np.uint8), 3, axis=-1)
-        marked[(label != prediction) & (label != VOID)] = _WRONG
+        marked[(label != prediction) & (label != VOID)] = WRONG
         _hatch(marked, label == VOID, 0, max(label.shape))
         return marked
 

@@ -17,6 +17,8 @@ from etils import epath
 from data.whole_files import write_text
 from rc2l_jax.reports.history import confusions_path, read_evaluations
 from rc2l_jax.reports.log import say
+from rc2l_jax.reports.page import PAGE, write_page
+from rc2l_jax.reports.photo_ranking import RANKING, Row, write_ranking
 from rc2l_jax.reports.pictures import save_png
 from rc2l_jax.reports.tables import describe
 from rc2l_jax.run.storage import finite, storage_errors, write_json
@@ -134,6 +136,18 @@ class Report:
         if self._active:
             with storage_errors(self.workdir):
                 write_json(self.workdir / name, value)
+
+    def page(self, document: Mapping[str, Any]) -> None:
+        """Writes report.html; see `page.page_text`."""
+        if self._active:
+            with storage_errors(self.workdir):
+                write_page(self.workdir / PAGE, document)
+
+    def ranking(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Writes ranking.csv; see `photo_ranking.ranking_text`."""
+        if self._active:
+            with storage_errors(self.workdir):
+                write_ranking(self.workdir / RANKING, columns, rows)
 
     def _write_evaluations(self, lines: list[dict[str, Any]]) -> None:
         with storage_errors(self.workdir):

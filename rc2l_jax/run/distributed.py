@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from etils import epath
 
 from rc2l_jax.run.interruption import Interrupted
@@ -167,6 +169,24 @@ def check_same(workdir: epath.Path, read: Callable[[], str]) -> None:
                 "directory that all of them share"
             )
         time.sleep(1)
+
+
+def gathered(value: Any) -> list[Any]:
+    """Returns what every process gives, in the order of the processes; each must call it.
+
+    Args:
+      value: what JSON can hold.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    mine = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(mine)]))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: len(mine)] = mine
+    texts = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(x[: int(size)])) for x, size in zip(texts, sizes.ravel())]
 
 
 def _client() -> Any:

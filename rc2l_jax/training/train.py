@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rc2l_jax.evaluation.evaluate_run import restore_results
+from rc2l_jax.evaluation.pages import write_run_page
 from rc2l_jax.input_pipeline.loading import check_labels
 from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
 from rc2l_jax.method.state import create_train_state
@@ -123,6 +124,7 @@ def train_and_evaluate(
         with stop.deferred():
             train(training, replicate(state), step_fn)
             checkpoints.wait()
+            write_run_page(report, config)
     say_where(workdir)
     return read_results(workdir)
 
@@ -131,7 +133,7 @@ def say_where(workdir: epath.Path) -> None:
     """Prints where a finished run's results are, and the command that predicts with them."""
     command = f"python main.py --workdir={shlex.quote(str(workdir))} --mode=predict"
     say(
-        f"results.json, figures/ and checkpoints/ are in {workdir}. To predict photos:\n"
+        f"report.html, results.json, figures/, checkpoints/ are in {workdir}. To predict photos:\n"
         f"{command} --input=PHOTOS --output=OUT"
     )
 
