@@ -328,7 +328,7 @@ def test_masks_of_no_image_are_counted_once(root, tmp_path, capsys):
         "image's name and ends in .png, or is of a format in docs/masks.md\n" in printed
     )
     assert printed.count("belong to no image") == 1
-    assert "1.png: missing mask; add it, or use the image in the unlabelled split only" in printed
+    assert "1.png: missing mask; add it, or move the photo to the split 'unlabeled'" in printed
 
 
 def test_a_split_without_masks_is_named_once(root, tmp_path, capsys):

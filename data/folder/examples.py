@@ -50,7 +50,7 @@ def split_of(
         label = labels.of.get(place)
         stamped[image] = None
         if label is None:
-            missing = none or _no_mask(found, place)
+            missing = none or _no_mask(found, place, labels)
             sources.append(tree_source(example, image, None, 0, missing=missing))
             continue
         stamped[tree, label.file.name] = None
@@ -100,10 +100,14 @@ def _no_mask_at_all(found: Found, split: str, examples: Mapping[str, Place], lab
     )
 
 
-def _no_mask(found: Found, place: Place) -> str:
+def _no_mask(found: Found, place: Place, labels: Labels) -> str:
     split, example = place
     mask = found.tree.where(f"{_folder(found, split)}/{example}.png")
-    return f"{mask}: missing mask; add it, or use the image in the unlabelled split only."
+    unnamed = ", and no annotation file names the photo" if labels.read else ""
+    return (
+        f"{mask}: missing mask{unnamed}; add it, or move the photo to the split {UNLABELED!r} "
+        f"({found.tree.where('images/unlabeled')})."
+    )
 
 
 def what_was_found(
