@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import zlib
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -495,3 +496,24 @@ def test_damaged_files_say_so(content, xml, message):
 def test_other_json_is_nothing(content):
     assert recognition.read(content) is None
     assert recognition.read(b"<annotation><object/></annotation>", xml=True) is None
+
+
+@pytest.mark.parametrize("name", ["coco.json", "cvat.xml"])
+def test_what_datumaro_exports_is_read(name):
+    """Each photo has a polygon of road, and above it a mask of a tree with a hole.
+
+    datumaro 1.13.12 wrote the files (`Dataset.export`, "coco_instances" and "cvat").
+    """
+    file = Path(__file__).parent / "exports" / name
+    read = recognition.read(file.read_bytes(), xml=file.suffix == ".xml")
+    assert read.class_names == ("background", "road", "tree") and len(read.photos) == 3
+    for photo in read.photos:
+        number = int(photo.photo.removeprefix("p").removesuffix(".jpg"))
+        got = draw(photo, (60, 80), IDS, 0)
+        tree = np.zeros((60, 80), bool)
+        tree[5 + number : 30, 40:70] = True
+        tree[12:20, 50:60] = False
+        np.testing.assert_array_equal(got == 2, tree)
+        ring = [[10, 8], [40, 8 + number], [35, 40], [12, 38]]
+        road = centres_inside(ring, (60, 80)) & ~tree
+        agree_but_for_edges(got == 1, road)
