@@ -109,8 +109,8 @@ def get_config() -> ConfigDict:
     config.pseudo.mask_threshold = 0.5  # [D] "query": of a pixel's mask probability
     config.pseudo.pixel_threshold = 0.7  # [D] "semantic": of a pixel's class score
     # [D] True: each class has its own threshold, `pixel_threshold` times the mean score of its
-    # pixels (`rc2l_jax.method.class_thresholds`). On 84 photos of VOC's classes 0.339, with one
-    # threshold 0.304 (docs/study.md).
+    # pixels (`rc2l_jax.method.class_thresholds`). On 84 photos of VOC's classes, one
+    # training each, 0.339, and with one threshold 0.304 (docs/study.md).
     config.pseudo.threshold_by_class = False
     # [D] Strength of `rc2l_jax.method.class_alignment`: 0 for none; 1 for the whole correction,
     # towards classes that are as frequent as in the labels.

@@ -18,7 +18,7 @@ from data.errors import DataError, some
 from data.folder import folder_dataset_builder as folder
 from data.shapes import shapes_dataset_builder as shapes
 from data.sources import Listing, Split
-from data.splits import UNLABELED, Ids
+from data.splits import UNLABELED, Ids, bases
 from data.voc_semseg import voc_semseg_dataset_builder as voc
 
 _NO_IMAGES = {
@@ -39,18 +39,21 @@ class Builder:
         when `data.dir` is empty.
       downloaded: given `config.data`, whether the files have been downloaded. If so, they are used
         when `data.dir` is empty.
+      holds_back: whether images to evaluate on may be held back from the labelled split, which must
+        then be named to find them.
     """
 
     listing: Callable[[ConfigDict], Listing]
     unions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     needs_files: bool = True
     downloaded: Callable[[ConfigDict], bool] = lambda data: False
+    holds_back: bool = False
 
 
 BUILDERS = {
     "camvid": Builder(camvid.listing),
     "cityscapes_semseg": Builder(cityscapes.listing),
-    "folder": Builder(folder.listing),
+    "folder": Builder(folder.listing, holds_back=True),
     "shapes": Builder(shapes.listing, needs_files=False),
     "voc_semseg": Builder(voc.listing, voc.UNIONS, downloaded=voc.downloaded),
 }
@@ -96,6 +99,24 @@ def open_dataset(data: ConfigDict) -> Dataset:
     if len(dataset.class_names) != data.num_classes:
         raise _other_number(data, len(dataset.class_names), classes_file)
     return dataset
+
+
+def open_for_evaluation(data: ConfigDict) -> Dataset:
+    """Opens a data set of which the split `data.eval_split` is read, and others may be missing.
+
+    Args:
+      data: `config.data`; it stays as it is.
+
+    Raises:
+      DataError: as for `open_dataset`.
+    """
+    data = data.copy_and_resolve_references()
+    data.unlabeled_split = ""
+    if data.name not in BUILDERS or not BUILDERS[data.name].holds_back:
+        data.labeled_split = ""
+    if UNLABELED not in bases(data.eval_split):
+        data.unlabeled_dir = ""
+    return open_dataset(data)
 
 
 def _other_number(data: ConfigDict, number: int, classes_file: str) -> DataError:

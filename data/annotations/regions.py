@@ -16,6 +16,12 @@ BACKGROUNDS = ("background", "_background_", "__background__")
 IGNORED = "__ignore__"
 
 
+def background_id(class_names: Sequence[str]) -> int | None:
+    """The id of the class that surrounds all objects, by its name; None if there is none."""
+    ids = (i for i, name in enumerate(class_names) if name.lower() in BACKGROUNDS)
+    return next(ids, None)
+
+
 class AnnotationError(ValueError):
     """A file or a region that cannot be used: says why and what to do, but not which file it is."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.annotations.colours import Colour, split_hex
-from data.annotations.regions import BACKGROUNDS, IGNORED
+from data.annotations.regions import BACKGROUNDS, IGNORED, background_id
 from data.errors import DataError, counted, some
 from data.label_values import VOID
 
@@ -34,8 +34,8 @@ class Classes:
     @property
     def rest(self) -> int:
         """The id of pixels that nobody annotated: the background's if it is a class, else void."""
-        found = (i for i, name in enumerate(self.names) if name.lower() in BACKGROUNDS)
-        return next(found, VOID)
+        found = background_id(self.names)
+        return VOID if found is None else found
 
     @property
     def ids(self) -> dict[str, int]:
@@ -99,8 +99,7 @@ def from_annotations(names: Sequence[str], origin: str, root: Path, *, drawn: bo
       drawn: whether masks are drawn from regions. Then the rest of a photo needs a class, too:
         "background" comes first unless it is among the names.
     """
-    has_background = any(name.lower() in BACKGROUNDS for name in names)
-    if drawn and not has_background:
+    if drawn and background_id(names) is None:
         names = (BACKGROUNDS[0], *names)
     return Classes(_checked(names, f"{root}: {origin}"), origin)
 

@@ -15,9 +15,10 @@ from rc2l_jax.evaluation.verdict import verdict
 from rc2l_jax.reports.gallery import MOST_CARDS, Card, Cards, describe_gallery
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.photo_ranking import Row
-from rc2l_jax.reports.run_page import NETWORKS, describe_run_page, describe_scores, number
+from rc2l_jax.reports.run_page import describe_run_page, describe_scores, number
 from rc2l_jax.reports.writer import Report
 from rc2l_jax.run.distributed import gathered
+from rc2l_jax.run.restore import NETWORKS
 
 _ORDER = "lowest mIoU first"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rc2l_jax.evaluation.confusion import iou, mean_of
+from rc2l_jax.evaluation.confusion import image_confusion, iou, mean_of
 from rc2l_jax.input_pipeline.unpadded import unpadded
 from rc2l_jax.reports.gallery import Cards, make_card
 from rc2l_jax.reports.painting import Painter
@@ -44,12 +44,11 @@ def photo_row(
       differ, None of a single one. What has no annotated pixel to count is None, too.
     """
     *others, prediction = predictions.values()
-    count, known = len(class_names), label < len(class_names)
-    cell = label[known].astype(np.int64) * count + prediction[known]
-    confusion = np.bincount(cell, minlength=count**2).reshape(count, count)
+    count = len(class_names)
+    confusion = image_confusion(label, prediction, count)
     per_class = iou(confusion)[1]
     miou = accuracy = lowest = lowest_iou = disagreement = None
-    if known.any():
+    if confusion.any():
         worst = int(np.nanargmin(per_class))
         miou, lowest, lowest_iou = _round(mean_of(per_class)), class_names[worst], per_class[worst]
         accuracy = _round(np.trace(confusion) / confusion.sum())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from data import published, records, splits
-from data.catalog import open_dataset
+from data.catalog import open_dataset, open_for_evaluation
 from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
@@ -56,16 +56,8 @@ def open_split(config: ConfigDict) -> OpenSplit:
     Raises:
       DataError: the data set, the split or one of its masks cannot be used.
     """
-    data, split = config.data.copy_and_resolve_references(), config.data.eval_split
-    data.unlabeled_split = ""
-    if splits.UNLABELED not in splits.bases(split):
-        data.unlabeled_dir = ""
-    try:
-        dataset = open_dataset(data)  # evaluation may have a part of the labelled images
-    except DataError:  # perhaps of the labelled ones only, which need not be there
-        data.labeled_split = ""
-        dataset = open_dataset(data)
-    keys = splits.resolve(split, dataset.ids, _EVAL_KEY)
+    dataset = open_for_evaluation(config.data)
+    keys = splits.resolve(config.data.eval_split, dataset.ids, _EVAL_KEY)
     check_labels(dataset, keys, _EVAL_KEY)
     return OpenSplit(dataset, keys)
 

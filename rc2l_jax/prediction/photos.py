@@ -30,14 +30,8 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower, and at first only 
 # Formats whose further images are frames or pages; in other formats they are thumbnails or layers.
 _WITH_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 _AS_EVALUATION = ("JPEG", "MPO", "PNG")  # read with the decoder of training and evaluation
-_RESULTS = (
-    ".png",
-    ".jpg",
-    ".json",
-    ".npz",
-    ".txt",
-    ".xml",
-)  # suffixes of the files that get a photo's name
+# Suffixes of the files that get a photo's name.
+_RESULTS = (".png", ".jpg", ".json", ".npz", ".txt", ".xml")
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 
 
@@ -69,9 +63,9 @@ class Photo:
     @property
     def file_name(self) -> str:
         """Its path below the input, as labelling tools know it; of a frame, that of a PNG file."""
-        return (
-            max(self.name, self.other_name, key=len) if self.frame is None else f"{self.name}.png"
-        )
+        if self.frame is not None:
+            return f"{self.name}.png"
+        return max(self.name, self.other_name, key=len)
 
     @property
     def folder(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.annotations.regions import BACKGROUNDS
+from data.annotations.regions import background_id
 from rc2l_jax.structs import VOID
 
 # Any two differ by at least 24 in CIELAB, and by 12 as people see them who lack one kind of cones.
@@ -18,12 +18,6 @@ _CLASS_COLORS = bytes.fromhex(
     "3cc31e 967800 ff87b4 c300b4 c30069 b44b2d 8700ff 5a2d69 c3f05a b47878"
 )
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
-
-
-def background_id(class_names: Sequence[str]) -> int | None:
-    """The id of the class that surrounds all objects, by its name; None if there is none."""
-    ids = (i for i, name in enumerate(class_names) if name.lower() in BACKGROUNDS)
-    return next(ids, None)
 
 
 def class_colors(class_names: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from rc2l_jax.reports.colors import background_id, class_colors
+from data.annotations.regions import background_id
+from rc2l_jax.reports.colors import class_colors
 from rc2l_jax.structs import VOID
 
 SMALLEST_SIDE = 256  # pixels: a smaller picture is enlarged until its longest side has as many
@@ -141,9 +142,9 @@ def fit(image: np.ndarray, side: int = LARGEST_SIDE) -> np.ndarray:
 
 
 def _outline(label: np.ndarray, top: int, width: int) -> np.ndarray:
-    """Where pixels of some rows have another class less than `width` pixels to the right or below.
+    """Where a pixel's class differs from that of the pixel `width` away, in any of four directions.
 
-    Or to the left or above: so both sides of an edge are outlined.
+    So both sides of an edge are outlined.
 
     Args:
       label: uint8 [H, W], of the whole image.

@@ -10,12 +10,12 @@ from typing import Any
 from etils import epath
 
 from rc2l_jax.reports.page import embedded
+from rc2l_jax.run.restore import NETWORKS
 
 _PICTURES = {
     "curves": "Curves over the run",
     "pseudo_labels": "What the teacher said of the same images, step by step",
 }
-NETWORKS = ("teacher", "student")
 
 
 def describe_run_page(

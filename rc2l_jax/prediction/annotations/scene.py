@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from data.annotations.regions import background_id
 from rc2l_jax.prediction.regions import Region
-from rc2l_jax.reports.colors import background_id, class_colors
+from rc2l_jax.reports.colors import class_colors
 
 
 @dataclasses.dataclass(frozen=True)
