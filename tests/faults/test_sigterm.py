@@ -14,7 +14,8 @@ from faults.runs import assert_same_run, saved_steps
 
 STOPPED = 75  # as docs/runs.md says
 # Patches: each makes the run write the file `there` at a certain moment. Most then stay at that
-# moment for a while.
+# moment, in short sleeps: Python handles a signal between two calls, so one that came just before a
+# long sleep would wait for its end.
 LOADING = """
 import pathlib, time
 from data.dataset import Dataset
@@ -23,7 +24,8 @@ def slow(*arguments, **options):
     calls.append(0)
     if len(calls) > 12:  # a call a step
         pathlib.Path({there!r}).touch()
-        time.sleep(1_000)
+        while True:
+            time.sleep(0.1)
     return fetch(*arguments, **options)
 Dataset.fetch = slow
 """
@@ -46,7 +48,8 @@ eval_batches = module.eval_batches
 def slow(*arguments):
     for batch in eval_batches(*arguments):
         pathlib.Path({there!r}).touch()
-        time.sleep(1_000)  # a disk that does not answer
+        while True:  # a disk that does not answer
+            time.sleep(0.1)
         yield batch
 module.eval_batches = slow
 """
@@ -107,7 +110,8 @@ from rc2l_jax.run import checkpoints
 item_metadata = checkpoints.ocp.CheckpointManager.item_metadata
 def slow(self, *arguments):
     pathlib.Path({there!r}).touch()
-    time.sleep(1_000)
+    while True:
+        time.sleep(0.1)
 checkpoints.ocp.CheckpointManager.item_metadata = slow
 """
 
