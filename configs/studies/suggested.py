@@ -1,0 +1,57 @@
+"""Which photos to label? The same number of labels, drawn at random or as --mode=suggest says.
+
+    STUDY=configs/studies/suggested.py
+    python studies/study.py --study=$STUDY --output=runs/suggested --tables=84
+    python studies/study.py --study=$STUDY --output=runs/suggested --tables=84 --report
+
+They are started in a folder of photos as `configs/folder.py` has it, all of whose photos in
+images/train have masks; table 84 is for VOC's 663, table 46 for CamVid's 367. A run sees the masks
+of the chosen ones; the others are its unlabelled photos. docs/study.md has the commands that write
+the lists:
+
+    lists/suggested84_SEED.txt  suggested without a network, with --config.seed=SEED
+    lists/asked84_SEED.txt      the first half at random, and a half that the run supervised-random42-SEED
+                                suggested
+
+A cell is METHOD-CHOICE-SEED, CHOICE being random, suggested or asked with the number of labels.
+Apart from that it is `configs/folder_small.py` in half of the steps.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import folder_small
+
+
+def row(*methods: str, choices: list[str]) -> list[str]:
+    """The cells of some methods, of three seeds."""
+    return [f"{method}-{x}-{seed}" for method in methods for x in choices for seed in range(3)]
+
+
+def table(count: int) -> list[str]:
+    """The cells with a number of labels."""
+    choices = [f"random{count // 2}", f"random{count}", f"suggested{count}", f"asked{count}"]
+    return row("supervised", choices=choices) + row("rc2l", choices=choices[1:])
+
+
+TABLES = {"84": table(84), "46": table(46)}
+
+
+def get_config(cell: str = "rc2l-random84-0") -> ConfigDict:
+    """The config of a cell, METHOD-CHOICE-SEED."""
+    method, choice, seed = cell.split("-")
+    config = folder_small.get_config()
+    config.seed = int(seed)
+    config.num_steps = 1_000
+    config.eval_every_steps = 1_000
+    config.unsup_start_step = 250
+    config.unsup_ramp_steps = 125
+    config.data.dir = "."
+    config.data.unlabeled_split = "train"  # but for those that are labelled
+    if choice.startswith("random"):
+        config.data.labeled_split = f"train#{choice.removeprefix('random')}@{seed}"
+    else:
+        config.data.labeled_split = f"lists/{choice}_{seed}.txt"
+    if method == "supervised":
+        config.unsup_weight = 0.0
+        config.data.unlabeled_split = ""
+    return config

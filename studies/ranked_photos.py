@@ -1,0 +1,66 @@
+"""Does predict's ranking find the photos that need correction? Compares it with the truth.
+
+    python main.py --workdir=RUN --mode=predict --input=DIR/images/val --output=predicted
+    python main.py --workdir=RUN --mode=eval  # of the same photos; it says where its answer lies
+    python studies/ranked_photos.py --predicted=predicted --scored=RUN/eval/step_...
+
+Predict ranks photos by their mean confidence, without knowing the truth; eval ranks the same photos
+by it. Printed is how many of the tenth of photos that are worst by pixel accuracy, and by mIoU, are
+in the first tenth of predict's ranking, by mean confidence and by that of the lowest region.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path, PurePath
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rc2l_jax.reports.photo_ranking import RANKING
+from studies.study_report import markdown
+
+BY = ("mean_confidence", "lowest_region_confidence")
+TRUTHS = ("pixel_accuracy", "miou")
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--predicted", type=Path, required=True, help="predict's output folder")
+    parser.add_argument("--scored", type=Path, required=True, help="eval's answer folder")
+    arguments = parser.parse_args()
+    predicted, scored = read(arguments.predicted), read(arguments.scored)
+    if predicted.keys() != scored.keys():
+        missing = predicted.keys() ^ scored.keys()
+        raise SystemExit(
+            f"error: {len(missing)} photos are in one only, {sorted(missing)[0]} first"
+        )
+    print(table(predicted, scored))
+
+
+def read(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of a ranking, by the photo's name without suffix."""
+    with (folder / RANKING).open(newline="", encoding="utf-8") as file:
+        return {PurePath(row["photo"]).stem: row for row in csv.DictReader(file)}
+
+
+def lowest_tenth(rows: dict[str, dict[str, str]], column: str) -> set[str]:
+    """The tenth of the photos with the lowest values; those without a value are the last."""
+    values = sorted((float(row[column] or "inf"), name) for name, row in rows.items())
+    return {name for _, name in values[: len(values) // 10]}
+
+
+def table(predicted: dict[str, dict[str, str]], scored: dict[str, dict[str, str]]) -> str:
+    """A row for each column of predict's ranking, a column for each measure of the truth."""
+    rows = [
+        [by, *(str(len(lowest_tenth(predicted, by) & lowest_tenth(scored, x))) for x in TRUTHS)]
+        for by in BY
+    ]
+    count = len(scored) // 10
+    return markdown([["first tenth by", *(f"of the {count} worst by {x}" for x in TRUTHS)], *rows])
+
+
+if __name__ == "__main__":
+    main()
