@@ -10,8 +10,7 @@ of the chosen ones; the others are its unlabelled photos. docs/study.md has the 
 the lists:
 
     lists/suggested84_SEED.txt  suggested without a network, with --config.seed=SEED
-    lists/asked84_SEED.txt      the first half at random, and a half that the run supervised-random42-SEED
-                                suggested
+    lists/asked84_SEED.txt      42 at random, and 42 that supervised-random42-SEED suggests
 
 A cell is METHOD-CHOICE-SEED, CHOICE being random, suggested or asked with the number of labels.
 Apart from that it is `configs/folder_small.py` in half of the steps.
