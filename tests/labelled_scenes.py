@@ -135,15 +135,16 @@ def cvat(names: dict[str, int]) -> str:
 
 
 def supervisely(seed: int) -> dict:
-    road, (left, top, right, bottom) = boxes(seed).values()
+    """Whole numbers are pixels here, and a box's last ones belong to it."""
+    (first, upper, last, lower), (left, top, right, bottom) = boxes(seed).values()
     bitmap = np.full((bottom - top, right - left), 255, np.uint8)
     data = base64.b64encode(zlib.compress(png(bitmap))).decode()
     return {
         "size": {"height": HEIGHT, "width": WIDTH},
         "objects": [
             {
-                "classTitle": "road", "geometryType": "polygon",
-                "points": {"exterior": ring(road), "interior": []},
+                "classTitle": "road", "geometryType": "rectangle",
+                "points": {"exterior": [[first, upper], [last - 1, lower - 1]], "interior": []},
             },
             {
                 "classTitle": "tree", "geometryType": "bitmap",

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import zlib
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -125,6 +124,16 @@ def test_version_3_has_no_kinds_of_shapes_and_maybe_no_size():
     np.testing.assert_array_equal(drawn(labelme.read(old)), drawn(labelme.read(new)))
 
 
+def test_polygons_outside_of_the_photo_are_counted():
+    inside, outside = shape("road", TRIANGLE), shape("road", [[40, 3], [50, 3], [45, 9]])
+    read = labelme.read(labelme_document(inside, outside))
+    assert read.not_drawn() == {"polygon outside of its photo": 1}
+    assert yolo.read("0 -1 0 -0.5 0 -1 1\n0 0 0 1 0 1 1", ["road"]).not_drawn() == {
+        "polygon outside of its photo": 1
+    }
+    assert not labelme.read(labelme_document(inside)).not_drawn()
+
+
 def test_what_is_no_region_is_counted():
     shapes = [
         shape("road", [[1, 1]], "point"),
@@ -223,6 +232,8 @@ def test_yolo_draws_shares_of_the_photo():
     got = drawn(yolo.read(f"1 {line}\n\n", ["tree", "road"]))
     expected = drawn(labelme.read(labelme_document(shape("road", TRIANGLE))))
     np.testing.assert_array_equal(got, expected)
+    assert yolo.is_yolo(f"1.0 {line}") and not yolo.is_yolo(f"1.5 {line}")
+    np.testing.assert_array_equal(drawn(yolo.read(f"1.0 {line}", ["tree", "road"])), expected)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +306,32 @@ def test_a_brush_of_label_studio_is_decoded_as_its_converter_encodes_it():
         label_studio.decode(packed[:-4], (5, 6))
     with pytest.raises(AnnotationError, match="not those of 5x5"):
         label_studio.decode(packed, (5, 5))
+
+
+def test_a_box_around_a_polygon_of_its_class_is_no_region():
+    around = {"x": 0, "y": 0, "width": 60, "height": 60}
+    polygon = {"points": [[1, 1], [59, 1], [61, 61]]}  # the box was rounded
+    results = [("rectanglelabels", ["road"], around), ("polygonlabels", ["road"], polygon)]
+    read = label_studio.read([task(*results)])
+    alone = drawn(label_studio.read([task(results[1])]))
+    np.testing.assert_array_equal(drawn(read), alone)
+    assert read.left_out == {"box around a polygon of its class": 1}
+    others = [task(("rectanglelabels", ["tree"], around), results[1])]
+    others.append(task(("rectanglelabels", ["road"], around | {"width": 50}), results[1]))
+    for other in others:
+        assert not label_studio.read([other]).left_out
+
+
+def test_label_studio_may_name_the_class_of_a_region_apart():
+    box = {"x": 50, "y": 10, "width": 25, "height": 20}
+    apart = task(("labels", ["road"], box), ("rectangle", [], box))
+    for result in apart["annotations"][0]["result"]:
+        result["id"] = "its region's"
+    read = label_studio.read([apart])
+    np.testing.assert_array_equal(
+        drawn(read), drawn(label_studio.read([task(("rectanglelabels", ["road"], box))]))
+    )
+    assert not read.left_out
 
 
 def test_label_studio_takes_the_last_annotation_that_was_not_skipped():
@@ -376,6 +413,27 @@ def test_supervisely_has_holes_and_bitmaps():
     expected[20:24, 30:36] = np.where(bitmap, 2, expected[20:24, 30:36])
     np.testing.assert_array_equal(drawn(read), expected)
     assert read.left_out == {"line": 1}
+    unpacked = base64.b64encode(png(rgba)).decode()
+    document["objects"][1]["bitmap"]["data"] = unpacked
+    np.testing.assert_array_equal(drawn(supervisely.read(document)), expected)
+
+
+def test_supervisely_counts_pixels_with_whole_numbers():
+    """As `_to_subpixel_coordinate_system_json` of its SDK says."""
+
+    def read(kind, exterior):
+        document = {"size": {"height": HEIGHT, "width": WIDTH}, "objects": []}
+        points = {"exterior": exterior, "interior": []}
+        document["objects"] = [{"classTitle": "road", "geometryType": kind, "points": points}]
+        return drawn(supervisely.read(document))
+
+    expected = np.zeros(SIZE, np.uint8)
+    expected[4:9, 3:7] = 1
+    for ends in ([[3, 4], [6, 8]], [[6, 8], [3, 4]], [[3.0, 4.1], [7.0, 9.1]]):
+        np.testing.assert_array_equal(read("rectangle", ends), expected)
+    whole = [[3, 4], [30, 6], [12, 25]]
+    places = (np.array(whole) + 0.5).tolist()
+    np.testing.assert_array_equal(read("polygon", whole), read("polygon", places))
 
 
 # MATLAB and colours.
@@ -496,24 +554,3 @@ def test_damaged_files_say_so(content, xml, message):
 def test_other_json_is_nothing(content):
     assert recognition.read(content) is None
     assert recognition.read(b"<annotation><object/></annotation>", xml=True) is None
-
-
-@pytest.mark.parametrize("name", ["coco.json", "cvat.xml"])
-def test_what_datumaro_exports_is_read(name):
-    """Each photo has a polygon of road, and above it a mask of a tree with a hole.
-
-    datumaro 1.13.12 wrote the files (`Dataset.export`, "coco_instances" and "cvat").
-    """
-    file = Path(__file__).parent / "exports" / name
-    read = recognition.read(file.read_bytes(), xml=file.suffix == ".xml")
-    assert read.class_names == ("background", "road", "tree") and len(read.photos) == 3
-    for photo in read.photos:
-        number = int(photo.photo.removeprefix("p").removesuffix(".jpg"))
-        got = draw(photo, (60, 80), IDS, 0)
-        tree = np.zeros((60, 80), bool)
-        tree[5 + number : 30, 40:70] = True
-        tree[12:20, 50:60] = False
-        np.testing.assert_array_equal(got == 2, tree)
-        ring = [[10, 8], [40, 8 + number], [35, 40], [12, 38]]
-        road = centres_inside(ring, (60, 80)) & ~tree
-        agree_but_for_edges(got == 1, road)

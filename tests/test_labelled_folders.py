@@ -127,6 +127,19 @@ def test_a_photo_is_known_by_the_end_of_its_path_or_address(name, expected):
     assert expected in list(names_in(name))
 
 
+def test_masks_are_drawn_anew_when_annotations_are_understood_otherwise(tmp_path, monkeypatch):
+    SCENES["Supervisely"][0](tmp_path / "drawn")
+    labelled_photos(tmp_path / "painted", range(3))
+
+    def records(name):
+        dataset = catalog.open_dataset(config_of(tmp_path / name, tmp_path / "prepared").data)
+        return dataset.records("train").path
+
+    before = records("drawn"), records("painted")
+    monkeypatch.setattr("data.annotations.drawing.VERSION", "another")
+    assert records("drawn") != before[0] and records("painted") == before[1]
+
+
 # Splits.
 
 
@@ -255,6 +268,13 @@ def unknown_class(root):
     return rf"{file.name}: 'bush' is not in classes\.txt; add the name there"
 
 
+def class_missing_in_several_files(root):
+    unknown_class(root)
+    file = root / "labels" / "train" / "photo 2 é.json"
+    file.write_text(file.read_text().replace('"tree"', '"bush"'))
+    return r"photo 1 é\.json \(and 1 more\): 'bush' is not in classes\.txt"
+
+
 def other_size(root):
     file = spoiled_labelme(root)
     scenes.photo(root / "images" / "train" / "photo 1 é.png", 1, (10, 12))
@@ -308,8 +328,8 @@ def unknown_value(root):
     "spoil",
     [
         two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
-        unknown_class, other_size, other_json, ambiguous, no_names, contradicting_values,
-        unknown_value, predictions_only,
+        unknown_class, class_missing_in_several_files, other_size, other_json, ambiguous,
+        no_names, contradicting_values, unknown_value, predictions_only,
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, spoil):

@@ -11,6 +11,8 @@ from data.annotations.regions import IGNORED, Annotated, AnnotationError, Region
 from data.errors import some
 from data.label_values import VOID
 
+VERSION = "2"  # of what annotations mean: when it changes, records are drawn anew
+
 
 def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) -> np.ndarray:
     """Draws what a file says of one photo. What lies outside of the photo is cut off.
@@ -31,11 +33,8 @@ def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) ->
     ids = {IGNORED: VOID, **ids}
     if problem := next((x.problem for x in annotated.regions if x.problem), ""):
         raise AnnotationError(problem)
-    if unknown := sorted({x.label for x in annotated.regions} - ids.keys()):
-        raise AnnotationError(
-            f"{some([repr(name) for name in unknown])} is not in classes.txt; add the name there, "
-            "as it is written here"
-        )
+    if problem := unlisted(annotated, ids):
+        raise AnnotationError(problem)
     scale = np.array([size[1], size[0]]) if annotated.shares else np.ones(2)
     mask = np.full(size, rest, np.uint8)
     for region in annotated.regions:
@@ -44,6 +43,16 @@ def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) ->
         else:
             mask[_inside(region, size, scale)] = ids[region.label]
     return mask
+
+
+def unlisted(annotated: Annotated, ids: Mapping[str, int]) -> str:
+    """What to say of classes that are not in `ids`; "" if all are. `IGNORED` needs no id."""
+    unknown = sorted({x.label for x in annotated.regions} - ids.keys() - {IGNORED})
+    if not unknown:
+        return ""
+    names = some([repr(name) for name in unknown])
+    verb, what = ("is", "the name") if len(unknown) == 1 else ("are", "the names")
+    return f"{names} {verb} not in classes.txt; add {what} there, as written here"
 
 
 def _inside(region: Region, size: Size, scale: np.ndarray) -> np.ndarray:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import functools
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data.annotations.outlines import box, ellipse, rotated
 from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
 
 KIND = "Label Studio"
 _PREDICTED = "predictions"  # by a network; nobody has looked at them
+_APART = "labels"  # the type of a result that names the class of another one, which has its id
+_PIXEL = 1.0  # a box is rounded to whole pixels
 _MADE = ("annotations", "completions")  # the second is what version 0.9 and earlier called them
 
 
@@ -53,37 +58,77 @@ def _photo(
 ) -> Annotated:
     address = data.get("image") or next(x for x in data.values() if isinstance(x, str) and "." in x)
     found, size = Collector(left_out), None
-    for result in results:
-        if "original_width" in result:
-            size = int(result["original_height"]), int(result["original_width"])
-            _add(found, result, size)
+    drawn = [result for result in results if "original_width" in result]
+    named = {result.get("id") for result in drawn if result["type"] == _APART}
+    for result in drawn:
+        size = int(result["original_height"]), int(result["original_width"])
+        if result["type"].endswith("labels") or result.get("id") not in named:
+            _add(found, result, np.array(size[::-1]) / 100, drawn)
     return Annotated(str(address), size, tuple(found.regions))
 
 
-def _add(found: Collector, result: Mapping[str, Any], size: tuple[int, int]) -> None:
+def _add(
+    found: Collector,
+    result: Mapping[str, Any],
+    scale: np.ndarray,
+    others: Sequence[Mapping[str, Any]],
+) -> None:
+    """Adds a result. `scale` makes pixels of percent, `others` are all results for the photo."""
     kind, value = result["type"], result["value"]
     labels = value.get(kind) or ()
     if len(labels) != 1:
         found.skip(f"{kind} with {len(labels)} labels")
         return
-    label, scale = str(labels[0]).strip(), np.array([size[1], size[0]]) / 100
+    label = str(labels[0]).strip()
     if result.get("image_rotation"):
         found.refuse(label, "the photo was rotated in Label Studio; turn it back there")
-    elif kind == "polygonlabels":
+    elif not kind.endswith("labels"):
+        found.skip(kind)
+    elif "points" in value:
         found.polygons(label, [np.asarray(value["points"], np.float64) * scale])
-    elif kind == "rectanglelabels":
+    elif "height" in value:
         start = np.array([value["x"], value["y"]]) * scale
         end = start + np.array([value["width"], value["height"]]) * scale
-        ring = rotated(box(*start, *end), start, value.get("rotation", 0))
-        found.polygons(label, [ring])
-    elif kind == "ellipselabels":
+        turn = value.get("rotation", 0)
+        rings = [] if turn else [ring * scale for ring in _polygons(others, labels)]
+        if any(_holds(start, end, ring) for ring in rings):
+            found.skip("box around a polygon of its class")
+        else:
+            found.polygons(label, [rotated(box(*start, *end), start, turn)])
+    elif "radiusX" in value:
         centre = np.array([value["x"], value["y"]]) * scale
         radii = np.array([value["radiusX"], value["radiusY"]]) * scale
         found.polygons(label, [rotated(ellipse(centre, *radii), centre, value.get("rotation", 0))])
-    elif kind == "brushlabels":
-        found.bitmap(label, functools.partial(decode, value["rle"], size))
+    elif "rle" in value:
+        height, width = (round(100 * edge) for edge in scale[::-1])
+        found.bitmap(label, functools.partial(decode, value["rle"], (height, width)))
+    elif "imageDataURL" in value:
+        found.bitmap(label, functools.partial(_bitmap, value["imageDataURL"]))
     else:
-        found.skip(kind.removesuffix("labels"))
+        found.skip(kind.removesuffix("labels") or "region")
+
+
+def _polygons(results: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Iterator[np.ndarray]:
+    """The corners, in percent, of the polygons with these labels."""
+    for result in results:
+        value = result["value"]
+        if "points" in value and value.get(result["type"]) == labels:
+            yield np.asarray(value["points"], np.float64)
+
+
+def _holds(start: np.ndarray, end: np.ndarray, ring: np.ndarray) -> bool:
+    """Whether a box holds a polygon.
+
+    It then says where the polygon is, and is no region: what is imported from COCO has such boxes.
+    """
+    return bool((ring >= start - _PIXEL).all() and (ring <= end + _PIXEL).all())
+
+
+def _bitmap(address: str) -> np.ndarray:
+    """Decodes a PNG that is written into its address: what is not transparent."""
+    content = base64.b64decode(address.partition(",")[2])
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        return np.asarray(image.convert("RGBA"))[..., 3] > 0
 
 
 def decode(packed: Sequence[int], size: tuple[int, int]) -> np.ndarray:

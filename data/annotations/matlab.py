@@ -33,7 +33,7 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
     except Exception as error:  # damaged bytes can raise any kind of error
         raise MaskError(f"{where}: cannot be read as MATLAB's ({error}); save it again.") from error
     if _OF_SBD in found:
-        return sbd.read_ids(content, where)
+        return sbd.ids_in(found, where)
     matrices = {name: x for name, x in found.items() if not name.startswith("__") and _is_map(x)}
     if len(matrices) != 1:
         raise MaskError(

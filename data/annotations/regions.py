@@ -14,6 +14,7 @@ Size = tuple[int, int]  # height and width
 # Names of classes that tools give to what nobody has annotated, and to what nobody shall learn.
 BACKGROUNDS = ("background", "_background_", "__background__")
 IGNORED = "__ignore__"
+_OUTSIDE = "polygon outside of its photo"
 
 
 def background_id(class_names: Sequence[str]) -> int | None:
@@ -65,6 +66,14 @@ class Annotated:
     regions: tuple[Region, ...]
     shares: bool = False
 
+    def outside(self, region: Region) -> bool:
+        """Whether all polygons of a region lie outside of the photo, as far as one can tell."""
+        height, width = (1, 1) if self.shares else self.size or (np.inf, np.inf)
+        return bool(region.rings) and all(
+            (np.max(ring, 0) <= 0).any() or (np.min(ring, 0) >= (width, height)).any()
+            for ring in region.rings
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
@@ -85,6 +94,11 @@ class Annotations:
     def labels(self) -> set[str]:
         """The names of the classes that regions have."""
         return {region.label for photo in self.photos for region in photo.regions}
+
+    def not_drawn(self) -> dict[str, int]:
+        """What is not read or lies outside of its photo -> how often."""
+        outside = sum(photo.outside(region) for photo in self.photos for region in photo.regions)
+        return {**self.left_out, **({_OUTSIDE: outside} if outside else {})}
 
 
 class Collector:

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from data.annotations.outlines import box
-from data.annotations.regions import Annotated, Annotations, Collector
+from data.annotations.regions import Annotated, Annotations, Collector, Ring, corners
 
 KIND = "Supervisely"
+_PNG = b"\x89PNG"
 
 
 def is_supervisely(document: Any) -> bool:
@@ -60,18 +61,38 @@ def _add(found: Collector, entry: Mapping[str, Any]) -> None:
         drawn = entry["bitmap"]
         found.bitmap(label, functools.partial(_bitmap, drawn["data"]), drawn["origin"])
     elif kind == "polygon":
-        found.polygons(label, [entry["points"]["exterior"]], entry["points"].get("interior") or ())
+        _add_polygon(found, label, entry["points"])
+    elif kind == "multipolygon":
+        for part in entry["parts"]:
+            _add_polygon(found, label, part)
     elif kind == "rectangle":
-        found.polygons(
-            label, [box(*entry["points"]["exterior"][0], *entry["points"]["exterior"][1])]
-        )
+        ends = corners(entry["points"]["exterior"])
+        (left, top), (right, bottom) = ends.min(0), ends.max(0) + _counts_pixels(ends)
+        found.polygons(label, [box(left, top, right, bottom)])
     else:
         found.skip(str(kind))
 
 
+def _add_polygon(found: Collector, label: str, points: Mapping[str, Any]) -> None:
+    rings = [corners(ring) for ring in (points["exterior"], *(points.get("interior") or ()))]
+    if _counts_pixels(*rings):
+        rings = [ring + 0.5 for ring in rings]  # the pixels' centres
+    found.polygons(label, rings[:1], rings[1:])
+
+
+def _counts_pixels(*rings: Ring) -> bool:
+    """Whether corners are rows and columns of pixels, as in all files that the SDK downloads.
+
+    The tool itself has places between the pixels' edges, which are hardly ever whole numbers.
+    """
+    return all((np.asarray(ring) % 1 == 0).all() for ring in rings)
+
+
 def _bitmap(encoded: str) -> np.ndarray:
-    """Decodes a packed PNG: what is not black, or not transparent, belongs to the object."""
-    content = zlib.decompress(base64.b64decode(encoded))
+    """Decodes a PNG, packed or not: what is not black, or not transparent, is of the object."""
+    content = base64.b64decode(encoded)
+    if not content.startswith(_PNG):
+        content = zlib.decompress(content)
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         has_alpha = "A" in image.getbands()
         return np.asarray(image.getchannel("A") if has_alpha else image.convert("L")) > 0

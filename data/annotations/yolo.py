@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
 
 KIND = "YOLO"
+_CLASS = re.compile(r"\d+(\.0*)?")  # some programs write all numbers as floats
 _BOX = 5  # numbers on a line that holds a box: class, x, y, width, height
 
 
@@ -30,7 +32,7 @@ def read(text: str, class_names: Sequence[str]) -> Annotations:
 
 def _add(found: Collector, words: Sequence[str], where: str, class_names: Sequence[str]) -> None:
     try:
-        index, values = int(words[0]), [float(word) for word in words[1:]]
+        index, values = int(words[0].partition(".")[0]), [float(word) for word in words[1:]]
     except ValueError as error:
         raise AnnotationError(f"{where} is not a class and coordinates ({error})") from error
     if not 0 <= index < len(class_names):
@@ -50,7 +52,7 @@ def _add(found: Collector, words: Sequence[str], where: str, class_names: Sequen
 def is_yolo(text: str) -> bool:
     """Whether a text may be one of YOLO's files: a number begins each line."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
-    return all(words[0].isdigit() and len(words) >= _BOX for words in lines)
+    return all(_CLASS.fullmatch(words[0]) and len(words) >= _BOX for words in lines)
 
 
 def read_names(text: str) -> tuple[str, ...]:

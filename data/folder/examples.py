@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from data import layout, masks
-from data.annotations.drawing import draw
+from data.annotations import drawing
+from data.annotations.drawing import draw, unlisted
 from data.annotations.regions import AnnotationError
 from data.errors import counted, some
 from data.folder.arrangement import Arranged
@@ -44,7 +45,8 @@ def split_of(
     """
     tree, root = found.tree, found.tree.where("").rstrip("/")
     none = _no_mask_at_all(found, split, examples, labels)
-    sources, stamped = [], {}
+    unlisted_in = _unlisted(found, examples.values(), labels, classes)
+    sources, stamped, drawn = [], {}, False
     for example, place in examples.items():
         image = (tree, found.photos[place[0]][place[1]])
         label = labels.of.get(place)
@@ -59,19 +61,40 @@ def split_of(
             count = len(classes.names)
             sources.append(tree_source(example, image, mask, count, missing="", read=read))
         else:
-            sources.append(_drawn_source(example, found, image[1], label, classes))
+            drawn, problem = True, label.problem or unlisted_in.get(place, "")
+            sources.append(_drawn_source(example, found, image[1], label, classes, problem))
     stray = [x.name for x in labels.stray.get(split, ()) if x.among == LABELS]
     notes = layout.stray_note(tree, stray, _folder(found, split))
-    return Split(tuple(sources), fingerprint_of(stamped, how), root, notes)
+    read_as = (how, drawing.VERSION) if drawn else (how,)
+    return Split(tuple(sources), fingerprint_of(stamped, *read_as), root, notes)
 
 
-def _drawn_source(example: str, found: Found, photo: str, label: Label, classes: Classes) -> Source:
+def _unlisted(
+    found: Found, places: Iterable[Place], labels: Labels, classes: Classes
+) -> dict[Place, str]:
+    """What to say of photos with classes that are not listed: one text for all with the same."""
+    lacking: dict[str, list[Place]] = {}
+    for place in places:
+        label = labels.of.get(place)
+        if label and label.annotated and (problem := unlisted(label.annotated, classes.ids)):
+            lacking.setdefault(problem, []).append(place)
+    said = {}
+    for problem, of_it in lacking.items():
+        files = list(dict.fromkeys(labels.of[place].file.name for place in of_it))
+        more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+        said |= dict.fromkeys(of_it, f"{found.tree.where(files[0])}{more}: {problem}.")
+    return said
+
+
+def _drawn_source(
+    example: str, found: Found, photo: str, label: Label, classes: Classes, problem: str
+) -> Source:
     """An example whose mask is drawn from regions, or whose label cannot be used."""
     tree, where = found.tree, found.tree.where(label.file.name)
 
     def read(size: Size) -> np.ndarray:
-        if label.problem:
-            raise masks.MaskError(label.problem)
+        if problem:
+            raise masks.MaskError(problem)
         try:
             return draw(label.annotated, size, classes.ids, classes.rest)
         except AnnotationError as error:

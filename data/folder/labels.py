@@ -138,7 +138,7 @@ def _add_annotations(labels: Labels, found: Found, place: Place | None, file: Fi
             _add(labels, found, place, Label(file, "", problem=unknown))
         return
     labels.read[file.name] = read
-    labels.left_out.update(read.left_out)
+    labels.left_out.update(read.not_drawn())
     if place and len(read.photos) == 1:
         _add(labels, found, place, Label(file, read.kind, read.photos[0]))
     elif read.photos:
@@ -241,7 +241,7 @@ def _add_yolo(labels: Labels, found: Found, place: Place, file: File, names: Seq
     except AnnotationError as error:
         _add(labels, found, place, Label(file, yolo.KIND, problem=f"{where}: {error}"))
         return
-    labels.left_out.update(read.left_out)
+    labels.left_out.update(read.not_drawn())
     labels.read[file.name] = read
     _add(labels, found, place, Label(file, yolo.KIND, read.photos[0]))
 

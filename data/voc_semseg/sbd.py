@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -77,13 +79,30 @@ def read_ids(content: bytes, where: str) -> np.ndarray:
       MaskError: the file is damaged, or is not one of SBD's.
     """
     try:
-        ids = scipy.io.loadmat(io.BytesIO(content))["GTcls"][0, 0]["Segmentation"]
+        found = scipy.io.loadmat(io.BytesIO(content))
     except Exception as error:  # damaged bytes can raise any kind of error
-        raise MaskError(
-            f"{where}: cannot be read as one of SBD's .mat files ({error}); unpack it again."
-        ) from error
+        raise _unreadable(where, error) from error
+    return ids_in(found, where)
+
+
+def ids_in(found: Mapping[str, Any], where: str) -> np.ndarray:
+    """Takes GTcls.Segmentation from the variables of a .mat file: uint8 [H, W].
+
+    Raises:
+      MaskError: they are not those of one of SBD's files.
+    """
+    try:
+        ids = found["GTcls"][0, 0]["Segmentation"]
+    except Exception as error:  # the variable can be anything
+        raise _unreadable(where, error) from error
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise MaskError(
             f"{where}: GTcls.Segmentation is {ids.dtype} {ids.shape}, not uint8 [H, W]."
         )
     return ids
+
+
+def _unreadable(where: str, error: Exception) -> MaskError:
+    return MaskError(
+        f"{where}: cannot be read as one of SBD's .mat files ({error}); unpack it again."
+    )

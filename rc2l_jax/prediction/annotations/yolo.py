@@ -23,7 +23,8 @@ def _describe(scene: Scene, _: Path) -> str:
 def _finish(folder: Path, class_names: Sequence[str], parts: Callable[[], Iterable[str]]) -> None:
     """Writes data.yaml. Text in JSON's quotes is YAML, too, whatever is in it."""
     names = "".join(f"  {index}: {json.dumps(name)}\n" for index, name in enumerate(class_names))
-    head = "# Put the photos into images/, beside labels/.\npath: .\ntrain: images\nval: images\n"
+    # Without "path" the folders lie beside data.yaml, wherever Ultralytics is started.
+    head = "# Put the photos into images/, beside labels/.\ntrain: images\nval: images\n"
     write_text(folder / "yolo" / "data.yaml", f"{head}names:\n{names}")
 
 

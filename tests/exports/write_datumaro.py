@@ -1,0 +1,72 @@
+"""Has datumaro write coco.json and cvat.xml, and draw NAME.png of what it reads in them.
+
+pip install datumaro==1.13.12
+python tests/exports/write_datumaro.py
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import scene
+from datumaro.components import annotation as kinds
+from datumaro.components.annotation import AnnotationType
+from datumaro.components.dataset import Dataset
+from datumaro.components.dataset_base import DatasetItem
+from datumaro.components.media import Image
+from datumaro.util.mask_tools import rles_to_mask
+
+PHOTO = Image.from_numpy(np.full((*scene.SIZE, 3), 128, np.uint8))
+
+
+def draw(annotations: list) -> np.ndarray:
+    """Draws annotations, the lowest first."""
+    ids = np.zeros(scene.SIZE, np.uint8)
+    for shape in sorted(annotations, key=lambda shape: (shape.z_order, shape.id)):
+        if shape.type == AnnotationType.mask:
+            inside = shape.image
+        elif shape.type == AnnotationType.bbox:
+            inside = rles_to_mask([shape.as_polygon()], scene.WIDTH, scene.HEIGHT)
+        else:
+            inside = rles_to_mask([shape.points], scene.WIDTH, scene.HEIGHT)
+        ids[np.asarray(inside, bool)] = shape.label
+    return ids
+
+
+def write(kind: str, file: str, to: Path, annotations: list) -> None:
+    """Exports a data set of one photo, and draws what an import of it holds."""
+    made = Dataset.from_iterable(
+        [DatasetItem("photo", subset="train", media=PHOTO, annotations=annotations)],
+        categories=list(scene.CLASSES),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        made.export(folder, kind, save_media=True)
+        shutil.copy(Path(folder, file), to)
+        (item,) = Dataset.import_from(folder, kind.removesuffix("_instances"))
+        # In COCO each shape has a box around it, too.
+        shapes = [x for x in item.annotations if kind == "cvat" or x.type != AnnotationType.bbox]
+        scene.save(to.with_suffix(".png"), draw(shapes))
+
+
+left, top, right, bottom = scene.BOX
+polygons = [
+    kinds.Polygon(scene.flat(ring), label=scene.IDS[name], z_order=layer, group=group, id=group)
+    for name, ring, layer, group in (
+        ("road", scene.ROAD, 0, 1),
+        ("tree", scene.STAR, 1, 2),
+        ("house", scene.PARTS[0], 1, 3),
+        ("house", scene.PARTS[1], 1, 3),
+    )
+]
+mask = kinds.Mask(scene.bitmap_in_photo(), label=scene.IDS["tree"], z_order=2, group=4, id=4)
+box = kinds.Bbox(left, top, right - left, bottom - top, label=scene.IDS["house"], z_order=0)
+write(
+    "coco_instances",
+    "annotations/instances_train.json",
+    scene.HERE / "coco.json",
+    [*polygons, mask],
+)
+write("cvat", "train.xml", scene.HERE / "cvat.xml", [*polygons, mask, box])

@@ -1,0 +1,127 @@
+"""Files of the formats' own libraries are read as these draw them, and they have read ours.
+
+tests/exports/ holds the files, the masks that the libraries drew, and the scripts that had them do
+so. The libraries are too heavy to be installed for tests.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exports import predicted, scene
+from PIL import Image
+
+from data.annotations import matlab, recognition, yolo
+from data.annotations.drawing import draw
+from data.annotations.regions import Annotations
+from rc2l_jax.prediction.annotations import FORMATS
+
+# File -> the mask that the library drew of it. Of these, masks and what pycocotools draws:
+EXACT = {
+    "coco.json": "coco.png",
+    "label_studio/brush.json": "label_studio/brush.png",
+    "label_studio/converted.json": "label_studio/converted.png",
+    "labelme/6.3.1/bitmaps.json": "labelme/6.3.1/bitmaps.png",
+    "supervisely/ds/ann/bitmaps.png.json": "supervisely/bitmaps.png",
+    "supervisely/ds/ann/boxes.png.json": "supervisely/boxes.png",
+}
+# Shapes, which programs draw in more than one way (see `scene.inner`):
+BUT_FOR_BORDERS = {
+    "cvat.xml": "cvat.png",
+    "labelme/4.6.0/shapes.json": "labelme/4.6.0/shapes.png",
+    "labelme/6.3.1/shapes.json": "labelme/6.3.1/shapes.png",
+    "supervisely/ds/ann/shapes.png.json": "supervisely/shapes.png",
+    "yolo/converted.txt": "yolo/converted.png",
+    "yolo/predicted.txt": "yolo/predicted.png",
+}
+
+
+def read(name: str) -> Annotations:
+    path = scene.HERE / name
+    if path.suffix == ".txt":
+        assert yolo.is_yolo(path.read_text())
+        names = yolo.read_names((path.parent / "data.yaml").read_text())
+        return yolo.read(path.read_text(), names)
+    return recognition.read(path.read_bytes(), xml=path.suffix == ".xml")
+
+
+def drawn(name: str) -> np.ndarray:
+    (photo,) = read(name).photos
+    return draw(photo, scene.SIZE, scene.IDS, 0)
+
+
+def mask(name: str) -> np.ndarray:
+    return np.asarray(Image.open(scene.HERE / name))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_masks_and_what_pycocotools_draws_are_the_same(name):
+    np.testing.assert_array_equal(drawn(name), mask(EXACT[name]))
+
+
+@pytest.mark.parametrize("name", BUT_FOR_BORDERS)
+def test_shapes_are_the_same_but_for_their_borders(name):
+    expected = mask(BUT_FOR_BORDERS[name])
+    inner = scene.inner(expected)
+    assert set(expected[inner]) >= {0, 2}  # each border is two pixels wide
+    np.testing.assert_array_equal(drawn(name)[inner], expected[inner])
+    assert not read(name).not_drawn()
+
+
+def test_all_that_label_studio_draws_with():
+    """Its SDK draws none of these: what is expected is drawn with numpy."""
+    expected = np.zeros(scene.SIZE, np.uint8)
+    expected[3:9, 2:12] = scene.IDS["road"]
+    rows, columns = np.indices(scene.SIZE) + 0.5
+    expected[((columns - 28) / 8) ** 2 + ((rows - 9) / 4.5) ** 2 <= 1] = scene.IDS["house"]
+    expected[scene.bitmap_in_photo()] = scene.IDS["tree"]
+    got = drawn("label_studio/tags.json")
+    inner = scene.inner(expected)
+    np.testing.assert_array_equal(got[inner], expected[inner])
+    for name in ("road", "tree"):
+        np.testing.assert_array_equal(got == scene.IDS[name], expected == scene.IDS[name])
+    assert read("label_studio/tags.json").not_drawn() == {"keypoint": 1}
+
+
+@pytest.mark.parametrize("name", ["double", "uint8", "logical", "sbd"])
+def test_label_maps_of_octave(name):
+    """Octave stands for MATLAB, whose format it writes."""
+    expected = np.zeros((30, 40), np.uint8)
+    expected[3:9, 2:12], expected[6:20, 8:30], expected[29] = 1, 3, 255
+    if name == "logical":
+        expected = (expected == 1).astype(np.uint8)
+    content = (scene.HERE / "matlab" / f"{name}.mat").read_bytes()
+    np.testing.assert_array_equal(matlab.read_ids(content, name), expected)
+
+
+def test_classes_of_a_project_come_from_its_list():
+    for name in ("coco.json", "cvat.xml", "supervisely/meta.json"):
+        assert read(name).class_names == scene.CLASSES
+
+
+def test_each_mask_that_a_library_drew_is_compared():
+    ours = (predicted.PREDICTED, scene.HERE / "supervisely" / "ds" / "img")
+    found = [path for path in scene.HERE.rglob("*.png") if not set(ours) & set(path.parents)]
+    names = {path.relative_to(scene.HERE).as_posix() for path in found}
+    assert names == {*EXACT.values(), *BUT_FOR_BORDERS.values()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    root = folder / "out" / "annotations"
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def test_what_predict_writes_is_what_the_libraries_have_opened(tmp_path):
+    """If it fails for good reason: tests/exports/predicted.py and read_back.py say what to do."""
+    predicted.write(tmp_path)
+    assert contents(tmp_path) == contents(predicted.PREDICTED)
+    verified = json.loads((predicted.PREDICTED / "verified.json").read_text())
+    assert verified.keys() == FORMATS.keys()
+    for kind, record in verified.items():
+        folder = predicted.PREDICTED / "out" / "annotations" / kind
+        assert record["sha256"] == scene.digest(folder), f"read_back.py {kind} was not run"
+        assert record["differing"]
