@@ -6,11 +6,11 @@
 
 They are started in a folder of photos as `configs/folder.py` has it, all of whose photos in
 images/train have masks; table 84 is for VOC's 663, table 46 for CamVid's 367. A run sees the masks
-of the chosen ones; the others are its unlabelled photos. docs/study.md has the commands that write
-the lists:
+of the chosen ones; the others are its unlabelled photos. Before it starts, --mode=suggest writes
+the lists, as docs/study.md says:
 
-    lists/suggested84_SEED.txt  suggested without a network, with --config.seed=SEED
-    lists/asked84_SEED.txt      42 at random, and 42 that supervised-random42-SEED suggests
+    lists/suggested84_SEED.txt  84 suggested without a network, with --config.seed=SEED
+    lists/asked84_SEED.txt      42 that supervised-random42-SEED suggests, to go with its own 42
 
 A cell is METHOD-CHOICE-SEED, CHOICE being random, suggested or asked with the number of labels.
 Apart from that it is `configs/folder_small.py` in half of the steps.
@@ -35,6 +35,16 @@ def table(count: int) -> list[str]:
 TABLES = {"84": table(84), "46": table(46)}
 
 
+def labeled(choice: str, seed: int) -> str:
+    """The labelled split of a choice, such as random84."""
+    rule = choice.rstrip("0123456789")
+    count = int(choice.removeprefix(rule))
+    if rule == "random":
+        return f"train#{count}@{seed}"
+    suggested = f"lists/{choice}_{seed}.txt"
+    return suggested if rule == "suggested" else f"train#{count // 2}@{seed}+{suggested}"
+
+
 def get_config(cell: str = "rc2l-random84-0") -> ConfigDict:
     """The config of a cell, METHOD-CHOICE-SEED."""
     method, choice, seed = cell.split("-")
@@ -46,10 +56,7 @@ def get_config(cell: str = "rc2l-random84-0") -> ConfigDict:
     config.unsup_ramp_steps = 125
     config.data.dir = "."
     config.data.unlabeled_split = "train"  # but for those that are labelled
-    if choice.startswith("random"):
-        config.data.labeled_split = f"train#{choice.removeprefix('random')}@{seed}"
-    else:
-        config.data.labeled_split = f"lists/{choice}_{seed}.txt"
+    config.data.labeled_split = labeled(choice, int(seed))
     if method == "supervised":
         config.unsup_weight = 0.0
         config.data.unlabeled_split = ""
