@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from rc2l_jax.evaluation.class_scores import padded
 from rc2l_jax.input_pipeline.geometry import Resize
@@ -16,65 +19,56 @@ from rc2l_jax.models import pixels
 from rc2l_jax.models.backbones import create_backbone
 from rc2l_jax.models.extent import cell_mask, inside, pixel_mask
 from rc2l_jax.models.maskformer import build_model
+from rc2l_jax.prediction import photos
+from rc2l_jax.prediction.frames import OpenFrames
 from rc2l_jax.prediction.network import Network, Outputs
-from rc2l_jax.prediction.photos import Photo, read
+from rc2l_jax.prediction.photos import Photo
 from rc2l_jax.prediction.stream import prepared_batches
 from rc2l_jax.run.config import ConfigError
-from rc2l_jax.run.restore import teacher_of_run
+from rc2l_jax.run.restore import restore_run, teacher_of_run
 from rc2l_jax.structs import EvalBatch
 from rc2l_jax.weights.load import load_pretrained
 
 
-def photo_features(
-    photos: Sequence[Photo], config: ConfigDict, failed: dict[int, str] | None = None
-) -> np.ndarray:
-    """Computes the features of photos with the backbone that `config.init_from` names.
-
-    Args:
-      photos: as `photos.find` or `photos.measure` return them.
-      config: see `open_backbone`.
-      failed: gets {position: reason} of the photos that cannot be read, whose rows are NaN.
-
-    Returns:
-      float32 [N, C].
-    """
-    backbone = open_backbone(config)
-    sizes = [photo.size for photo in photos]
-    return features_of(backbone, sizes, lambda i: read(photos[i]), failed)
+def photo_features(items: Sequence[Photo], backbone: Network, failed: dict[int, str]) -> np.ndarray:
+    """Computes the features of photos on disk; `items` are the photos, otherwise as `features`."""
+    with contextlib.closing(OpenFrames()) as frames:
+        sizes = [photo.size for photo in items]
+        return features(backbone, sizes, lambda i: photos.read(items[i], frames), failed)
 
 
-def features_of(
+def features(
     backbone: Network,
     sizes: Sequence[tuple[int, int]],
     read: Callable[[int], np.ndarray],
-    failed: dict[int, str] | None = None,
-    advance: Callable[[int], None] = lambda count: None,
+    failed: dict[int, str],
+    title: str = "photos",
 ) -> np.ndarray:
     """Computes the features of images, of which few are in memory at a time.
 
     Args:
-      backbone: as `open_backbone` or `as_backbone` returns it.
+      backbone: as `open_backbone` or `backbone_of_run` returns it.
       sizes: (H, W) of each image.
       read: maps a position to its image, as for `predict_stream`.
       failed: gets {position: reason} of the images that cannot be read, whose rows are NaN.
-      advance: called with the number of images of each batch that is done.
+      title: says in the progress bar what the images are.
 
     Returns:
       float32 [N, C].
     """
     rows: dict[int, np.ndarray] = {}
-    for ready in prepared_batches(backbone, sizes, read):
-        if failed is not None:
+    with tqdm(total=len(sizes), desc=title, unit="photo") as progress:
+        for ready in prepared_batches(backbone, sizes, read):
             failed.update(ready.failed)
-        if ready.images:
-            (values,) = backbone.run(ready.batch, False)
-            values = np.asarray(values).reshape(-1, values.shape[-1])
-            at = ready.batch.index.ravel()
-            rows.update((int(i), row) for i, row in zip(at, values) if i >= 0)
-        advance(len(ready.images) + len(ready.failed))
+            if ready.images:
+                (values,) = backbone.run(ready.batch, False)
+                values = np.asarray(values).reshape(-1, values.shape[-1])
+                at = ready.batch.index.ravel()
+                rows.update((int(i), row) for i, row in zip(at, values) if i >= 0)
+            progress.update(len(ready.images) + len(ready.failed))
     width = len(next(iter(rows.values()), ()))
     missing = np.full(width, np.nan, np.float32)
-    return np.stack([rows.get(i, missing) for i in range(len(sizes))])
+    return np.array([rows.get(i, missing) for i in range(len(sizes))]).reshape(len(sizes), width)
 
 
 def open_backbone(config: ConfigDict) -> Network:
@@ -104,10 +98,18 @@ def open_backbone(config: ConfigDict) -> Network:
 
     shapes = jax.eval_shape(init, jax.random.key(0))
     variables, _ = load_pretrained(shapes, config, teacher_of_run(config.init_from))
-    return as_backbone(variables, config, config.init_from)
+    return _backbone(variables, config, config.init_from)
 
 
-def as_backbone(variables: Any, config: ConfigDict, title: str) -> Network:
+def backbone_of_run(
+    config: ConfigDict, workdir: epath.Path, network: str, step: int | None
+) -> Network:
+    """Opens the backbone of a run's network; arguments and errors as for `restore_run`."""
+    _, step, networks, _ = restore_run(config, workdir, step)
+    return _backbone(networks[network], config, f"{workdir}, step {step}, {network}")
+
+
+def _backbone(variables: Any, config: ConfigDict, title: str) -> Network:
     """Makes a `Network` of a model's backbone, whose `run` returns features [D, B/D, C].
 
     Args:
