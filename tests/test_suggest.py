@@ -226,8 +226,8 @@ def test_photos_alone_are_enough(tmp_path, capsys):
     assert "2 files skipped" in said.err and "broken.jpg" in said.err and "notes.txt" in said.err
     # All that differ, when more are asked for.
     assert suggest_photos(str(source), tmp_path / "all", count=80, config=small_config()) == 9
-    names = {row["photo"] for row in table(tmp_path / "all")}
-    assert len({name.rpartition("/")[2].strip("photcy.ng") for name in names}) == 9
+    numbers = ["".join(filter(str.isdigit, row["photo"])) for row in table(tmp_path / "all")]
+    assert sorted(numbers) == list("012345678")  # one of a photo and its copy
     assert "--count=80, but the other photos look the same" in capsys.readouterr().out
 
 
@@ -252,7 +252,7 @@ def test_the_list_is_what_to_train_on_once_it_is_labelled(tmp_path):
     count = suggest_photos(str(root / "images"), tmp_path / "out", count=20, config=config)
     rows = table(tmp_path / "out")
     assert count == 8 and {row["photo"][:10] for row in rows} == {"unlabeled/"}
-    assert all(0 < float(row["like_labeled"]) < NEAR_DUPLICATE for row in rows)
+    assert all(-1 < float(row["like_labeled"]) < NEAR_DUPLICATE for row in rows)
     unlabeled = str(root / "images" / "unlabeled")
     assert suggest_photos(unlabeled, tmp_path / "three", count=3, config=config) == 3
     suggested = [row["photo"] for row in table(tmp_path / "three")]

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 # Photos count as near-duplicates if the cosine of their features, less the mean, is at least this.
 # With EfficientNet-Lite0 nine of ten copies of VOC's photos reach it (saved again as a JPEG of
-# quality 40, halved, or cut by a 50th), and none of 219,000 pairs of different ones (at most 0.93).
-# Of CamVid's neighbouring frames, a second apart, one in a hundred does.
+# quality 40, halved, or cut by a 50th), and none of two million pairs of different ones (at most
+# 0.93). Of CamVid's neighbouring frames, a second apart, one in a hundred does.
 NEAR_DUPLICATE = 0.95
 _STARTS = 4  # k-means keeps the best of this many
 _LEAST = 1e-6  # of the largest weight: k-means needs some weight on every photo
