@@ -9,6 +9,7 @@ python main.py --workdir=runs/shapes
 python main.py --workdir=runs/shapes --mode=eval --config.eval.flip=True
 python main.py --workdir=runs/shapes --mode=predict --input=photos/ --output=out --step=best
 python main.py --workdir=runs/shapes --mode=export --format=stablehlo --output=program
+python main.py --workdir=runs/shapes --mode=suggest --input=photos/ --count=80 --output=suggested
 python main.py --mode=compare --runs=supervised=runs/a,RC²L=runs/b --output=compared
 """
 
@@ -37,6 +38,7 @@ from rc2l_jax.run.interruption import Interrupted
 from rc2l_jax.run.restore import NETWORKS
 from rc2l_jax.run.storage import StorageError
 from rc2l_jax.run.stored_config import run_config
+from rc2l_jax.suggestion.errors import SuggestError
 from rc2l_jax.training import check, train
 from rc2l_jax.training.loop import TrainingError
 from rc2l_jax.weights import WeightsError
@@ -50,6 +52,7 @@ EXIT_STATUS = {
     CheckpointError: 1,
     WeightsError: 1,
     PredictError: 1,
+    SuggestError: 1,
     CompareError: 1,
     distributed.DistributedError: 1,
     TrainingError: 3,  # 4 is `distributed.PEER_FAILED`: another process had the error
@@ -58,7 +61,7 @@ EXIT_STATUS = {
 }
 _CTRL_C = 130  # 128 + SIGINT, the status that shells give
 OF_RUN = Path(of_run.__file__)
-MODES = ("train", "eval", "predict", "export", "compare", "check", "prepare")
+MODES = ("train", "eval", "predict", "suggest", "export", "compare", "check", "prepare")
 # These modes need no config: --model may name a model without a run, and each compared run has one.
 WITHOUT_CONFIG = ("predict", "compare")
 
@@ -76,13 +79,13 @@ _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _STEP = flags.DEFINE_string(
     "step",
     None,
-    "eval, export, predict: step of the checkpoint, or 'best' for the one that results.json calls "
-    "best; the newest by default.",
+    "eval, export, predict, suggest: step of the checkpoint, or 'best' for the one that "
+    "results.json calls best; the newest by default.",
 )
 _FORMAT = flags.DEFINE_enum("format", FORMATS[0], FORMATS, "export: for which program.")
-_OUTPUT = flags.DEFINE_string("output", None, "export, predict, compare: folder to make.")
+_OUTPUT = flags.DEFINE_string("output", None, "export, predict, suggest, compare: folder to make.")
 _NETWORK = flags.DEFINE_enum(
-    "network", NETWORKS[0], NETWORKS, "export, predict, compare: which of the two."
+    "network", NETWORKS[0], NETWORKS, "export, predict, suggest, compare: which of the two."
 )
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "train: go on with a run of another config."
@@ -98,7 +101,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This one's, from 0.")
 _SIZE = flags.DEFINE_list(
     "size", None, "export, stablehlo: height,width of the images; the crop size by default."
 )
-_INPUT = flags.DEFINE_string("input", None, "predict: an image, a folder or a glob.")
+_INPUT = flags.DEFINE_string("input", None, "predict, suggest: an image, a folder or a glob.")
+_COUNT = flags.DEFINE_integer("count", None, "suggest: how many photos to choose.")
 _MODEL = flags.DEFINE_string(
     "model",
     None,
@@ -115,7 +119,10 @@ _RESUME = flags.DEFINE_bool(
     "resume", False, "predict: go on in --output with the images that have no results there."
 )
 _ANNOTATIONS = flags.DEFINE_enum(
-    "annotations", None, [*ANNOTATIONS], "predict: for which labelling tool, to correct the masks."
+    "annotations",
+    None,
+    [*ANNOTATIONS],
+    "predict, suggest: for which labelling tool, to correct the masks.",
 )
 
 _RUNS = flags.DEFINE_list("runs", None, "compare: NAME=RUN,NAME=RUN, run directories by name.")
@@ -139,7 +146,7 @@ def main(argv: list[str]) -> None:
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
     if mode in ("train", "eval", "export") and not workdir:
         fail("--workdir is missing: the directory where the run is kept")
-    if mode in ("export", "predict") and not _OUTPUT.value:
+    if mode in ("export", "predict", "suggest") and not _OUTPUT.value:
         fail("--output is missing: the folder to make")
     try:
         join_others()
@@ -174,6 +181,8 @@ def run(config: ConfigDict | None, mode: str, workdir: str | None) -> None:
         export(config, workdir)
     elif mode == "predict":
         predict(config, workdir)
+    elif mode == "suggest":
+        suggest(config, workdir)
     elif mode == "compare":
         compare()
     else:
@@ -217,6 +226,26 @@ def predict(config: ConfigDict | None, workdir: str | None) -> None:
         probabilities=_PROBABILITIES.value,
         overwrite=_OVERWRITE.value,
         resume=_RESUME.value,
+        annotations=_ANNOTATIONS.value,
+    )
+
+
+def suggest(config: ConfigDict, workdir: str | None) -> None:
+    """Suggests photos to label next, as the flags say."""
+    from rc2l_jax.suggestion.suggest import suggest_photos  # here: scikit-learn takes a second
+
+    if not _INPUT.value:
+        fail("--input is missing: the photos to choose from, a folder or a glob")
+    if _COUNT.value is None:
+        fail("--count is missing: how many photos to choose, such as --count=80")
+    suggest_photos(
+        _INPUT.value,
+        _OUTPUT.value,
+        count=_COUNT.value,
+        config=config,
+        workdir=workdir or "",
+        network=_NETWORK.value,
+        step=chosen_step(workdir, _STEP.value) if workdir else None,
         annotations=_ANNOTATIONS.value,
     )
 

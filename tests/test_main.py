@@ -17,6 +17,7 @@ from rc2l_jax.run.stored_config import write_run_config
 
 ROOT = Path(__file__).parents[1]
 SHAPES = "--config=configs/shapes.py"
+SMALL = "--config=configs/folder_small.py"
 
 # Name of a mistake -> (arguments, words in the one line on stderr).
 MISTAKES = {
@@ -56,7 +57,10 @@ MISTAKES = {
     ),
     "one_scale": ([SHAPES, "--mode=check", "--config.eval.scales=0"], "eval.scales = (0,) must be"),
     "no_workdir": ([SHAPES], "--workdir is missing"),
-    "no_mode": ([SHAPES, "--mode=fly"], "<train|eval|predict|export|compare|check|prepare>"),
+    "no_mode": (
+        [SHAPES, "--mode=fly"],
+        "<train|eval|predict|suggest|export|compare",
+    ),
     "no_step": (
         [SHAPES, "--mode=eval", "--workdir={tmp}", "--step=last"],
         "give a number, or best",
@@ -114,6 +118,22 @@ MISTAKES = {
         ["--mode=predict", "--input=docs", "--output={tmp}/o", "--workdir={tmp}"],
         "has no config.json, so it is no run directory",
     ),
+    "nothing_to_suggest_from": (
+        [SMALL, "--mode=suggest", "--output={tmp}/o", "--count=3"],
+        "--input is missing: the photos to choose from",
+    ),
+    "no_count": (
+        [SMALL, "--mode=suggest", "--output={tmp}/o", "--input=docs"],
+        "--count is missing: how many photos to choose, such as --count=80",
+    ),
+    "no_photo_to_suggest": (
+        [SMALL, "--mode=suggest", "--output={tmp}/o", "--input={tmp}/none", "--count=3"],
+        "/none: no such file or folder",
+    ),
+    "nothing_to_compare_photos_with": (
+        ["--mode=suggest", "--output={tmp}/o", "--input=docs"],
+        "--config is missing",
+    ),
     "no_runs": (["--mode=compare", "--output={tmp}/o"], "--runs is missing"),
     "no_name_of_a_run": (["--mode=compare", "--runs=a=runs/a,runs/b"], "'runs/b' is not NAME=RUN"),
     "no_evaluations": (
@@ -144,7 +164,7 @@ def command_line(monkeypatch, tmp_path):
             delattr(flags.FLAGS, name)
     for name in (
         "config", "version", "workdir", "mode", "step", "output", "size", "input", "model",
-        "overwrite", "resume", "annotations",
+        "overwrite", "resume", "annotations", "count",
     ):  # fmt: skip
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()

@@ -26,6 +26,7 @@ ORDER = (
     ("reports",),
     ("evaluation", "weights"),
     ("training", "prediction"),
+    ("suggestion",),
     ("main",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

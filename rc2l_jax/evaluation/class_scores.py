@@ -105,7 +105,7 @@ def view_logits(
         windows = jax.vmap(cut)(images, start)
         # MaskFormer pads with zeros after normalisation, up to the coarsest stride.
         windows = jnp.where(inside(size, grid.shape)[..., None], windows, 0.0)
-        out = model.apply(variables, windows, train=False, extent=_padded(size), every_layer=False)
+        out = model.apply(variables, windows, train=False, extent=padded(size), every_layer=False)
         return out.class_logits[-1], out.mask_logits[-1]
 
     # The loops are part of the program, so that the network is compiled once and not per window.
@@ -173,7 +173,7 @@ def _merge_windows(
     def scores_of(classes: jax.Array, masks: jax.Array, part: jax.Array) -> jax.Array:
         # Alone, the window would end with its own padding to the coarsest stride, and upsampling
         # would repeat the edge there.
-        masks = _repeat_edge(masks, _padded(part) // structs.MASK_STRIDE)
+        masks = _repeat_edge(masks, padded(part) // structs.MASK_STRIDE)
         return semantic_inference(classes[None], masks[None], grid.shape)[0]
 
     if len(grid.index) == 1:
@@ -194,7 +194,7 @@ def _merge_windows(
     return total[:-1] / jnp.maximum(total[-1], 1.0)
 
 
-def _padded(size: jax.Array) -> jax.Array:
+def padded(size: jax.Array) -> jax.Array:
     """Rounds sizes up to multiples of the coarsest stride; 0, of examples that fill up, to one."""
     return -(-jnp.maximum(size, 1) // STRIDE) * STRIDE
 

@@ -38,13 +38,26 @@ def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> No
         )
     if resume:
         _check_reports(output)
+    warn_if_inside(source, output)
+
+
+def warn_if_inside(source: str, output: Path) -> None:
+    """Warns of results below the images: they would be taken for images later."""
     folder = Path(source).expanduser()
     if folder.is_dir() and folder.resolve() in output.resolve().parents:
         print(
             f"warning: {output} lies inside the input folder: a later run over the folder with "
-            "another --output would take its overlays and masks for images",
+            "another --output would take its pictures for images",
             file=sys.stderr,
         )
+
+
+def warn_of(found: photos.Photos) -> None:
+    """Names the files that are not among the photos."""
+    if found.skipped:
+        print(f"warning: {counted(len(found.skipped), 'file')} skipped", file=sys.stderr)
+        for path, reason in found.skipped.items():
+            print(f"  {path}: {reason}", file=sys.stderr)
 
 
 def _check_reports(output: Path) -> None:

@@ -15,7 +15,6 @@ import errno
 import functools
 import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +40,7 @@ from rc2l_jax.prediction.output_folder import (
     check_output,
     check_place,
     leave_out_written,
+    warn_of,
 )
 from rc2l_jax.prediction.photos import Photo, PhotoError
 from rc2l_jax.prediction.regions import REGION_BYTES
@@ -129,29 +129,57 @@ def predict_folder(
     check_place(output)
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
     done = leave_out_written(found, output, probabilities, opened.title) if resume else []
-    annotator = annotations and Annotator(output, annotations, opened.class_names, opened.title)
-    report = PhotoReport(output, opened.class_names, opened.title)
     try:
-        report.add_former(done)
-        if annotator:
-            _annotate_former(done, annotator)
-        count = _write_all(found, opened, output, probabilities, annotator, report)
-        if annotator:
-            annotator.finish()
-        if count or done:
-            report.finish()
+        count = predict_photos(found, opened, output, probabilities, annotations, done)
     except ResultError as error:
         raise PredictError(str(error)) from error
     except OSError as error:
-        _warn_of(found)
+        warn_of(found)
         raise PredictError(
             f"{error.filename or output}: {error.strerror or error}. What is whole stays there: "
             "mend that, and the same command with --resume goes on"
         ) from error
     if not count and not done:
         raise _nothing(found, source)
-    _warn_of(found)
+    warn_of(found)
     say(f"{opened.title}: {counted(count, 'image')} -> {output}; look at {output / PAGE}")
+    return count
+
+
+def predict_photos(
+    found: photos.Photos,
+    network: Network,
+    output: Path,
+    probabilities: bool = False,
+    annotations: str | None = None,
+    done: Sequence[tuple[Photo, str]] = (),
+) -> int:
+    """Predicts the photos that were found, and writes to `output` as `predict_folder` does.
+
+    Args:
+      found: the photos. Those that fail are added to its `skipped`.
+      network: the trained network.
+      output: the folder of all results.
+      probabilities, annotations: as for `predict_folder`.
+      done: photos whose results are there already, and the names of these.
+
+    Returns:
+      How many photos were predicted.
+
+    Raises:
+      ResultError: results that are there already cannot be used.
+      OSError: a file cannot be written.
+    """
+    annotator = annotations and Annotator(output, annotations, network.class_names, network.title)
+    report = PhotoReport(output, network.class_names, network.title)
+    report.add_former(done)
+    if annotator:
+        _annotate_former(done, annotator)
+    count = _write_all(found, network, output, probabilities, annotator, report)
+    if annotator:
+        annotator.finish()
+    if count or done:
+        report.finish()
     return count
 
 
@@ -277,10 +305,3 @@ def _nothing(found: photos.Photos, source: str) -> PredictError:
     """Returns the error for the case that no image can be predicted."""
     reasons = [f"{path}: {reason}" for path, reason in found.skipped.items()]
     return PredictError("\n".join([f"--input={source}: holds no image to predict", *reasons]))
-
-
-def _warn_of(found: photos.Photos) -> None:
-    if found.skipped:
-        print(f"warning: {counted(len(found.skipped), 'file')} skipped", file=sys.stderr)
-        for path, reason in found.skipped.items():
-            print(f"  {path}: {reason}", file=sys.stderr)

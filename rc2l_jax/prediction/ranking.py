@@ -36,10 +36,15 @@ def confidence_row(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
     if None not in scores:
         total = sum(score * area for score, area in zip(scores, areas))
         mean = round(total / sum(areas), 4)
-    large = [x for x in segments if x["share"] >= SPECK] or segments
-    lowest = min(large, key=lambda x: _unknown_first(x["score"]))
+    lowest = min(large_segments(description), key=lambda x: _unknown_first(x["score"]))
     values = (name, mean, lowest["class"], lowest["score"], [x["class"] for x in segments])
     return dict(zip(COLUMNS, values))
+
+
+def large_segments(description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the segments that are no specks; all, if there are no others."""
+    segments = description["segments"]
+    return [x for x in segments if x["share"] >= SPECK] or segments
 
 
 def order(row: Row) -> tuple[Any, ...]:

@@ -45,7 +45,7 @@ class _Job(NamedTuple):
     weight: int
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """A prepared batch on the host.
 
     Attributes:
@@ -96,13 +96,8 @@ def predict_stream(
         threads, when the image's batch is due.
       probabilities: whether predictions have every class's share at every pixel.
     """
-    jobs = _plan(network, sizes, probabilities)
-    pending: tuple[_Ready, Outputs] | None = None
-
-    def prepare(job: _Job) -> _Ready:
-        return _prepare(network, job, read)
-
-    for ready in ahead(prepare, jobs, lambda job: job.weight, WAITING_BYTES):
+    pending: tuple[Ready, Outputs] | None = None
+    for ready in prepared_batches(network, sizes, read, probabilities):
         yield from (Result(i, None, None, error) for i, error in ready.failed.items())
         outputs = network.run(ready.batch, probabilities) if ready.images else ()
         # The results fetched here are those of the batch before: so the device stays busy, and at
@@ -116,6 +111,24 @@ def predict_stream(
             pending = None
     if pending is not None:
         yield from _results(*pending)
+
+
+def prepared_batches(
+    network: Network,
+    sizes: Sequence[tuple[int, int]],
+    read: Callable[[int], np.ndarray],
+    probabilities: bool = False,
+) -> Iterator[Ready]:
+    """Yields batches of all examples, read and resized in threads; arguments as `predict_stream`'s.
+
+    Of the network, `run` is not used.
+    """
+
+    def prepare(job: _Job) -> Ready:
+        return _prepare(network, job, read)
+
+    jobs = _plan(network, sizes, probabilities)
+    yield from ahead(prepare, jobs, lambda job: job.weight, WAITING_BYTES)
 
 
 def _plan(network: Network, sizes: Sequence[tuple[int, int]], probabilities: bool) -> list[_Job]:
@@ -145,7 +158,7 @@ def _shapes(network: Network, group: Group) -> Sequence[tuple[int, int]]:
     return group.views if network.shape is None else (network.shape,)
 
 
-def _prepare(network: Network, job: _Job, read: Callable[[int], np.ndarray]) -> _Ready:
+def _prepare(network: Network, job: _Job, read: Callable[[int], np.ndarray]) -> Ready:
     """Reads and resizes the images of a batch, as evaluation does."""
     views = [
         (np.full((job.size, *shape, 3), IMAGE_PAD, np.uint8), np.zeros((job.size, 2), np.int32))
@@ -169,10 +182,10 @@ def _prepare(network: Network, job: _Job, read: Callable[[int], np.ndarray]) -> 
     label = np.broadcast_to(np.uint8(0), (job.size, *job.group.label))
     batch = EvalBatch(tuple(EvalView(*view) for view in views), label, label_size, index)
     batch = jax.tree.map(lambda array: split_devices(array, job.devices), batch)
-    return _Ready(batch, images, failed)
+    return Ready(batch, images, failed)
 
 
-def _results(ready: _Ready, outputs: Outputs) -> Iterator[Result]:
+def _results(ready: Ready, outputs: Outputs) -> Iterator[Result]:
     """Fetches a batch's results to the host, and yields them cropped to the images' sizes."""
     if not outputs:
         return

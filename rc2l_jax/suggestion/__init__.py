@@ -1,0 +1,1 @@
+"""Says which photos to label next."""
