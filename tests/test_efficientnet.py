@@ -36,7 +36,10 @@ def peer(name: str = NAME) -> Peer:
 
 
 def peer_features(images: np.ndarray, blocks: tuple[int, ...]) -> list[torch.Tensor]:
-    """What the peer's blocks make of images [B, H, W, 3] in 0..255: [B, channels, h, w] each."""
+    """What the peer's blocks make of images [B, H, W, 3] in 0..255: [B, channels, h, w] each.
+
+    After these comes what its classifier takes the mean of.
+    """
     network = peer()
     x = torch.from_numpy((images - 127) / 128).permute(0, 3, 1, 2)
     x = network._swish(network._bn0(network._conv_stem(x)))
@@ -44,13 +47,15 @@ def peer_features(images: np.ndarray, blocks: tuple[int, ...]) -> list[torch.Ten
     for block in network._blocks:
         x = block(x)
         outputs.append(x)
-    return [outputs[index] for index in blocks]
+    head = network._swish(network._bn1(network._conv_head(x)))
+    return [*(outputs[index] for index in blocks), head]
 
 
 def config(name: str = NAME, **model: object):
     """The tiny head on an EfficientNet."""
     result = tiny_config(backbone=name, **model)
     result.model.backbone_width = 64
+    result.model.backbone_head = True
     result.init_from = name
     return result
 
@@ -65,16 +70,21 @@ def backbone_variables(variables: dict) -> dict:
     return {collection: tree["backbone"] for collection, tree in variables.items()}
 
 
-def backbone(name: str = NAME):
+def backbone(head: bool):
     none = {"width": 64, "stem": "basic", "norm": "frozen", "axis_name": None, "remat": False}
-    return create_backbone(name, dtype=jnp.float32, **none)
+    return create_backbone(NAME, head=head, dtype=jnp.float32, **none)
 
 
 @functools.cache
 def features():
-    return jax.jit(
-        lambda variables, images: backbone().apply(variables, normalize(images), train=False)
-    )
+    """The features, and the last one with the head."""
+
+    def both(variables, images):
+        images = normalize(images)
+        plain = backbone(head=False).apply(variables, images, train=False)
+        return *plain, backbone(head=True).apply(variables, images, train=False)[-1]
+
+    return jax.jit(both)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (65, 97), (50, 75), (33, 31)])
@@ -83,8 +93,8 @@ def test_features_are_the_peers_with_the_published_weights(loaded, height, width
     ours = features()(backbone_variables(loaded[0]), images)
     with torch.no_grad():
         theirs = peer_features(images, OUTPUTS[NAME])
-    assert [x.shape[-1] for x in ours] == [24, 40, 112, 320]
-    for stride, mine, other in zip((4, 8, 16, 32), ours, theirs):
+    assert [x.shape[-1] for x in ours] == [24, 40, 112, 320, 1280]
+    for stride, mine, other in zip((4, 8, 16, 32, 32), ours, theirs, strict=True):
         assert mine.shape[1:3] == (-(-height // stride), -(-width // stride))
         np.testing.assert_allclose(mine, other.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
 
@@ -94,15 +104,17 @@ def test_every_gradient_is_the_peers(loaded):
     variables = backbone_variables(loaded[0])
 
     def loss(params):
-        outputs = backbone().apply({**variables, "params": params}, normalize(images), train=False)
+        normal = normalize(images)
+        outputs = backbone(head=True).apply({**variables, "params": params}, normal, train=False)
         return sum(jnp.square(x).mean() for x in outputs)
 
     ours = flax.traverse_util.flatten_dict(jax.jit(jax.grad(loss))(variables["params"]), sep="/")
     network = peer()
     network.zero_grad()
-    sum(x.square().mean() for x in peer_features(images, OUTPUTS[NAME])).backward()
+    *maps, _, head = peer_features(images, OUTPUTS[NAME])
+    sum(x.square().mean() for x in (*maps, head)).backward()
     theirs = dict(network.named_parameters())
-    assert len(ours) == 48
+    assert len(ours) == 49
     family = next(x for x in names.FAMILIES if x.title.startswith("EfficientNet"))
     for path, mine in ours.items():
         ours_path = f"backbone/{path}"

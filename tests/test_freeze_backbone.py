@@ -106,4 +106,8 @@ def test_random_weights_are_not_frozen_and_resnets_settings_are_refused():
     for name, value in (("backbone_width", "4"), ("stem", "'deeplab'"), ("norm", "'group'")):
         assert f"model.{name} = {value} is of ResNets" in str(error.value)
     config.model.update(backbone_width=64, stem="basic", norm="frozen", freeze_backbone=True)
+    config.model.backbone_head = True
     validate(config, 1)
+    config.model.backbone = "resnet50"
+    with pytest.raises(ConfigError, match=r"model\.backbone_head = True is of EfficientNets"):
+        validate(config, 1)

@@ -1,5 +1,6 @@
 """Which photos to label? The same number of labels, drawn at random or as --mode=suggest says.
 
+    python main.py --config=configs/studies/suggested.py --workdir=runs/one  # or suggested.py:CELL
     STUDY=configs/studies/suggested.py
     python studies/study.py --study=$STUDY --output=runs/suggested --tables=84
     python studies/study.py --study=$STUDY --output=runs/suggested --tables=84 --report

@@ -22,8 +22,10 @@ BACKBONES: Mapping[str, Any] = ChainMap(
     resnet.BACKBONES, efficientnet.BACKBONES, swin.BACKBONES, dinov2.BACKBONES
 )
 
-# Keys of `config.model` that describe a ResNet; other backbones are what their names say.
+# Keys of `config.model` that only a ResNet has, or only an EfficientNet; other backbones are what
+# their names say.
 RESNET_KEYS = ("backbone_width", "stem", "norm")
+EFFICIENTNET_KEYS = ("backbone_head",)
 
 
 def create_backbone(
@@ -32,6 +34,7 @@ def create_backbone(
     width: int,
     stem: str,
     norm: str,
+    head: bool,
     dtype: Any,
     axis_name: str | None,
     remat: bool,
@@ -43,6 +46,7 @@ def create_backbone(
       width: channels of a ResNet's first stage.
       stem: first layers of a ResNet.
       norm: normalisation of a ResNet.
+      head: whether an EfficientNet's last feature map is that of its classifier.
       dtype: of the activations; parameters are float32.
       axis_name: pmap axis over which norm "batch" averages its statistics; None for this device
         alone.
@@ -54,7 +58,7 @@ def create_backbone(
     if name in resnet.BACKBONES:
         return resnet.ResNet(name, width, stem, norm, dtype, axis_name, remat, name="backbone")
     if name in efficientnet.BACKBONES:
-        return efficientnet.EfficientNet(name, dtype, remat, name="backbone")
+        return efficientnet.EfficientNet(name, head, dtype, remat, name="backbone")
     if name in dinov2.BACKBONES:
         return dinov2.DINOv2(name, dtype, remat, name="backbone")
     if name in swin.BACKBONES:

@@ -62,6 +62,7 @@ class MaskFormer(nn.Module):
       backbone_width: channels of the 3x3 convolutions in a ResNet's first stage.
       stem: first layers of a ResNet, "basic" or "deeplab" (see `resnet.ResNet`).
       norm: normalisation of a ResNet: "frozen", "batch" or "group".
+      backbone_head: whether an EfficientNet's last feature map is that of its classifier.
       freeze_backbone: whether the backbone stays what it is (see `state.learned`).
       pixel_dim: channels of the pixel decoder, and of a plain transformer's feature pyramid.
       mask_dim: C.
@@ -83,6 +84,7 @@ class MaskFormer(nn.Module):
     backbone_width: int
     stem: str
     norm: str
+    backbone_head: bool
     freeze_backbone: bool
     pixel_dim: int
     mask_dim: int
@@ -157,6 +159,7 @@ class MaskFormer(nn.Module):
             width=self.backbone_width,
             stem=self.stem,
             norm=self.norm,
+            head=self.backbone_head,
             dtype=self.dtype,
             axis_name=self.axis_name,
             remat=self.remat,

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data.errors import counted
-from rc2l_jax.models import resnet
-from rc2l_jax.models.backbones import BACKBONES, RESNET_KEYS
+from rc2l_jax.models import efficientnet, resnet
+from rc2l_jax.models.backbones import BACKBONES, EFFICIENTNET_KEYS, RESNET_KEYS
 from rc2l_jax.run.config_values import (
     CHOICES,
     MULTIPLES_OF_32,
@@ -208,12 +208,18 @@ def _combination_problems(values: dict[str, Any]) -> list[str]:
 def _backbone_problems(values: dict[str, Any]) -> list[str]:
     """Finds settings that the backbone does not have."""
     problems, name = [], values["model.backbone"]
-    if name in BACKBONES and name not in resnet.BACKBONES:
-        schema = dotted(base.get_config())
-        for key in (f"model.{key}" for key in RESNET_KEYS):
+    families = (
+        ("ResNets", resnet.BACKBONES, RESNET_KEYS),
+        ("EfficientNets", efficientnet.BACKBONES, EFFICIENTNET_KEYS),
+    )
+    schema = dotted(base.get_config())
+    for family, members, keys in families:
+        if name not in BACKBONES or name in members:
+            continue
+        for key in (f"model.{key}" for key in keys):
             if values[key] != schema[key]:
                 problems.append(
-                    f"{key} = {values[key]!r} is of ResNets, and model.backbone = {name!r} has "
+                    f"{key} = {values[key]!r} is of {family}, and model.backbone = {name!r} has "
                     f"none: leave it at {schema[key]!r}"
                 )
     if values["model.freeze_backbone"] and not values["init_from"]:

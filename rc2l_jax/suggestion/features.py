@@ -123,6 +123,7 @@ def _backbone(variables: Any, config: ConfigDict, title: str) -> Network:
         width=keys.backbone_width,
         stem=keys.stem,
         norm=keys.norm,
+        head=False,
         dtype=jnp.dtype(config.dtype),
         axis_name=None,
         remat=False,

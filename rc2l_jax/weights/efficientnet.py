@@ -22,6 +22,7 @@ _PACKAGES = {
 
 EFFICIENTNET: Rules = (
     (r"backbone/stem_(conv|norm)", lambda m: {"conv": "_conv_stem", "norm": "_bn0"}[m[1]]),
+    (r"backbone/head_(conv|norm)", lambda m: {"conv": "_conv_head", "norm": "_bn1"}[m[1]]),
     (
         r"backbone/block(\d+)/(expand|depthwise|project)_(conv|norm)",
         lambda m: (
