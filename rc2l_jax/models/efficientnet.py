@@ -56,7 +56,7 @@ _STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-_HEAD_CHANNELS = 1280
+_HEAD_CHANNELS = 1280  # of all variants
 _OUTPUTS = (1, 2, 4, 6)  # the stages whose features are used, of strides 4, 8, 16 and 32
 _STEM_CHANNELS = 32
 _EPSILON = 1e-3
@@ -167,7 +167,7 @@ class EfficientNet(nn.Module):
     Attributes:
       backbone: a key of `BACKBONES`.
       head: whether the last feature map is what the classifier takes the mean of: the last block's
-        after one more convolution, 1x1, to 1,280 channels (in variants 0 and 1).
+        after one more convolution, 1x1.
       dtype: of the activations; parameters are float32.
       remat: whether to keep only each block's output for the backward pass.
     """
@@ -191,8 +191,8 @@ class EfficientNet(nn.Module):
 
         Returns:
           The outputs of the last blocks with 24, 40, 112 and 320 channels (variants 0 and 1), or,
-          with `head`, 1,280 in place of 320: `dtype` [B, ceil(H / s), ceil(W / s), channels] with
-          s = 4, 8, 16, 32.
+          with `head`, 1,280 in place of the last: `dtype` [B, ceil(H / s), ceil(W / s), channels]
+          with s = 4, 8, 16, 32.
         """
         del train
         block = nn.remat(Block) if self.remat else Block
@@ -202,8 +202,7 @@ class EfficientNet(nn.Module):
         x = zero_outside(images * scale + shift, mask)
         x = relu6(_conv_norm(self, x, (3, 3, 3, _STEM_CHANNELS), 2, self.dtype, "stem"))
         outputs, number = [], 0
-        scaling = BACKBONES[self.backbone]
-        for index, stage in enumerate(stages(scaling)):
+        for index, stage in enumerate(stages(BACKBONES[self.backbone])):
             for position in range(stage.blocks):
                 x = block(
                     stage.channels,
@@ -217,6 +216,6 @@ class EfficientNet(nn.Module):
             if index in _OUTPUTS:
                 outputs.append(x)
         if self.head:
-            shape = (1, 1, x.shape[-1], _round_channels(scaling.width * _HEAD_CHANNELS))
+            shape = (1, 1, x.shape[-1], _HEAD_CHANNELS)
             outputs[-1] = relu6(_conv_norm(self, x, shape, 1, self.dtype, "head"))
         return tuple(outputs)
