@@ -64,8 +64,8 @@ class Subsets:
     Attributes:
       labeled, unlabeled, evaluation: examples in the order of the records; `unlabeled` is empty
         where no unlabelled split is asked for.
-      overlap: examples named as unlabelled that are labelled as well (the same, or a copy of the
-        same file); they count as labelled.
+      overlap: examples named as unlabelled that are left out there, since they are labelled as well
+        (the same, or a copy of the same file), or copies of those to evaluate on.
     """
 
     labeled: tuple[Key, ...]
@@ -187,6 +187,9 @@ def resolve_all(
 def separate(subsets: Subsets, identity: Callable[[Key], object], ids: Ids) -> Subsets:
     """Removes labelled examples from the unlabelled ones, and refuses to train on evaluation's.
 
+    A copy of an evaluation's example is removed, too: people keep all of their photos in the folder
+    of the unlabelled ones. Refused are an evaluation's examples themselves, and labelled copies.
+
     Args:
       subsets: the examples of a run.
       identity: by what examples are compared: it returns the key itself, or the content's digest.
@@ -197,11 +200,17 @@ def separate(subsets: Subsets, identity: Callable[[Key], object], ids: Ids) -> S
       DataError: a training example is evaluated on, or no unlabelled example is left.
     """
     labeled = {identity(key) for key in subsets.labeled}
-    overlap = tuple(key for key in subsets.unlabeled if identity(key) in labeled)
-    rest = tuple(key for key in subsets.unlabeled if identity(key) not in labeled)
+    evaluated = {identity(key): key for key in subsets.evaluation}
+    taken = {
+        key
+        for key in subsets.unlabeled
+        if identity(key) in labeled or evaluated.get(identity(key), key) != key
+    }
+    overlap = tuple(key for key in subsets.unlabeled if key in taken)
+    rest = tuple(key for key in subsets.unlabeled if key not in taken)
     if overlap and not rest:
         raise DataError(
-            f"{_PREFIX}unlabeled_split names labelled examples only; "
+            f"{_PREFIX}unlabeled_split names labelled examples only, or copies of evaluation's; "
             "name others, or leave it empty and set config.unsup_weight = 0."
         )
     problems = [

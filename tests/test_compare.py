@@ -214,4 +214,8 @@ def test_a_comparison_writes_its_four_files_and_no_others(runs, tmp_path, capsys
         compare_runs.compare_runs(["runs/a"])
     with pytest.raises(CompareError, match=r"runs/nothing: no evaluations"):
         compare_runs.compare_runs(["a=runs/nothing"])
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    with pytest.raises(CompareError, match="begun: no evaluations yet; go on with the run"):
+        compare_runs.compare_runs([f"a={tmp_path}/begun"])
     assert (tmp_path / "notes.txt").read_text() == "mine"

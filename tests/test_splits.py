@@ -94,7 +94,7 @@ def test_labelled_wins_over_unlabelled():
     assert set(subsets.overlap) == set(subsets.labeled)
     assert set(subsets.labeled) | set(subsets.unlabeled) == {("train", i) for i in range(100)}
     assert not set(subsets.labeled) & set(subsets.unlabeled)
-    with pytest.raises(DataError, match="names labelled examples only"):
+    with pytest.raises(DataError, match="names labelled examples only, or copies"):
         splits.resolve_all("train", "train#5@0", "val", IDS)
 
 

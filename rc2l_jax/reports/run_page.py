@@ -77,6 +77,10 @@ def _commands(workdir: str) -> list[list[str]]:
     return [
         ["Predict photos", f"{run} --mode=predict --input=PHOTOS --output=OUT"],
         ["Score it photo by photo", f"{run} --mode=eval"],
+        [
+            "Which photos to label next",
+            f"{run} --mode=suggest --input=PHOTOS --count=20 --output=NEXT",
+        ],
         ["Train it for longer", f"{run} --config.num_steps=STEPS"],
     ]
 

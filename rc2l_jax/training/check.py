@@ -136,8 +136,8 @@ def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
         )
     if number := len(subsets.overlap):
         found.append(
-            f"{counted(number, 'image is', 'images are')} both in the labelled and the unlabelled "
-            f"split; {'they count' if number > 1 else 'it counts'} as labelled"
+            f"{counted(number, 'unlabelled image')} left out: labelled as well, or a copy of one "
+            "that is labelled or evaluated on"
         )
     return found
 
