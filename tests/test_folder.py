@@ -120,7 +120,9 @@ def test_copies_of_labelled_and_of_validation_photos_are_not_unlabelled(root, tm
     printed = capsys.readouterr().out
     assert "unlabeled: 1 example (unlabeled), " in printed
     assert "warning: 2 unlabelled images left out: labelled as well, or a copy" in printed
-    (root / "images" / "train" / "a" / "2.jpg").write_bytes(evaluated)
+    (root / "images" / "train" / "a" / "2.PNG").write_bytes(evaluated)
+    mask = (root / "labels" / "val" / "my photo é.png").read_bytes()
+    (root / "labels" / "train" / "a" / "2.png").write_bytes(mask)
     with pytest.raises(DataError, match="train/a/2 is a copy of val/my photo é"):
         open_subsets(config)
 
