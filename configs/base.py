@@ -191,7 +191,7 @@ def get_config() -> ConfigDict:
     config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)
     config.model.norm = "frozen"  # "batch": over all devices; "group": to train from scratch
     # [D] EfficientNets only. True: their last feature map is the one that their classifier of
-    # ImageNet sees, from which classes are told apart more easily (docs/study.md).
+    # ImageNet sees. It learns faster, and after 2,000 steps is no better (docs/study.md).
     config.model.backbone_head = False
     # True: the backbone stays as it was loaded. It takes no gradient and no optimiser state, and
     # the teacher has the same.

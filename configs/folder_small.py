@@ -32,7 +32,6 @@ def get_config() -> ConfigDict:
     config.init_from = "efficientnet_lite0"
     config.model.backbone = "efficientnet_lite0"
     config.model.backbone_width = 64
-    config.model.backbone_head = True
     config.model.norm = "frozen"
     config.model.freeze_backbone = True
     config.model.num_queries = 32

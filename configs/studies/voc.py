@@ -68,11 +68,14 @@ READINGS: dict[str, dict[str, Any]] = {
     "no_burn_in": {"unsup_start_step": 0},
 }
 SAMPLED = {"data.class_sampling": 0.2}
+HEAD = {"model.backbone_head": True}
 LONGER = {"num_steps": 6_000}
 METHODS: dict[str, dict[str, Any]] = {
     **COMPARED,
     "sampled": SUPERVISED | SAMPLED,
     "sampled_rc2l": SAMPLED,
+    "head": SUPERVISED | HEAD,
+    "head_rc2l": HEAD,
     "longer": SUPERVISED | LONGER,
     "longer_rc2l": LONGER,
     **BACKBONES,
@@ -107,6 +110,7 @@ TABLES: dict[str, list[str]] = {
         *row("rc2l", "tuned_rc2l"),
     ],
     "class_sampling": row("supervised", "sampled", "rc2l", "sampled_rc2l", seeds=3),
+    "head": row("supervised", "head", "rc2l", "head_rc2l", seeds=3),
     "longer": row("supervised", "longer", "rc2l", "longer_rc2l"),
     "learning_rate": row(*COMPARED, *(f"{m}_{lr}" for lr in LEARNING_RATES for m in COMPARED)),
     "terms": row("supervised", "consistency", "smc", "smc_rcc", "smc_rcc_rmc", "rc2l"),
