@@ -364,6 +364,11 @@ def test_a_split_that_is_not_there_is_explained(root, tmp_path, now):
         f"another split ({there}), or hold some of 'train' back: "
         "--config.data.eval_split=train#1@0 --config.data.labeled_split=train#rest1@0"
     )
+    (tmp_path / "list.txt").write_text("train/a/1\n")
+    with pytest.raises(
+        DataError, match=r"or leave config\.data\.labeled_split at 'train', of whose"
+    ):
+        open_subsets(own_config(root, tmp_path / "prepared", labeled_split=f"{tmp_path}/list.txt"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -83,7 +83,13 @@ def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[s
         do = [f"put photos {'with masks ' if masks else ''}there"]
         if there := [split for split in splits if not (masks and split == UNLABELED)]:
             do.append(f"name another split ({', '.join(there)})")
-        if name in evaluation and other:
+        lists = [name for name in labeled if not layout.SPLIT_NAME.fullmatch(name)]
+        if name in evaluation and lists:
+            do.append(
+                "leave config.data.labeled_split at 'train', of whose photos with masks about one "
+                f"in {HELD_BACK} is then held back"
+            )
+        elif name in evaluation and other:
             count = max(len(splits[other].sources) // HELD_BACK, 1)
             do.append(
                 f"hold some of {other!r} back: --config.data.eval_split={other}#{count}@0 "
