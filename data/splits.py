@@ -65,7 +65,7 @@ class Subsets:
       labeled, unlabeled, evaluation: examples in the order of the records; `unlabeled` is empty
         where no unlabelled split is asked for.
       overlap: examples named as unlabelled that are left out there, since they are labelled as well
-        (the same, or a copy of the same file), or copies of those to evaluate on.
+        (the same, or a copy of the same file), or are copies of examples to evaluate on.
     """
 
     labeled: tuple[Key, ...]
@@ -187,8 +187,8 @@ def resolve_all(
 def separate(subsets: Subsets, identity: Callable[[Key], object], ids: Ids) -> Subsets:
     """Removes labelled examples from the unlabelled ones, and refuses to train on evaluation's.
 
-    A copy of an evaluation's example is removed, too: people keep all of their photos in the folder
-    of the unlabelled ones. Refused are an evaluation's examples themselves, and labelled copies.
+    An unlabelled copy of an evaluation's example is removed as well: people keep all their photos
+    in one folder. A labelled copy, or the example itself, is refused.
 
     Args:
       subsets: the examples of a run.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from pathlib import Path, PurePath
+from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -41,9 +41,9 @@ def main() -> None:
 
 
 def read(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of a ranking, by the photo's name without suffix."""
+    """The rows of a ranking, by the photo's name."""
     with (folder / RANKING).open(newline="", encoding="utf-8") as file:
-        return {PurePath(row["photo"]).stem: row for row in csv.DictReader(file)}
+        return {row["photo"]: row for row in csv.DictReader(file)}
 
 
 def lowest_tenth(rows: dict[str, dict[str, str]], column: str) -> set[str]:

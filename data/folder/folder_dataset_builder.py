@@ -71,10 +71,11 @@ def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[s
     labeled, evaluation = bases(data.labeled_split), bases(data.eval_split)
     others = (*labeled, "train", layout.ONE_SPLIT)
     other = next((name for name in others if name in splits and name != UNLABELED), "")
+    # A text that is no split's name is the path of a list file.
+    from_list = any(not layout.SPLIT_NAME.fullmatch(name) for name in labeled)
     absent = {}
     named = dict.fromkeys((*labeled, *bases(data.unlabeled_split), *evaluation))
     for name in named:
-        # A text that is no split's name is the path of a list file.
         if name in (*splits, UNLABELED) or not layout.SPLIT_NAME.fullmatch(name):
             continue
         folder = folder_of(root, name)
@@ -83,8 +84,7 @@ def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[s
         do = [f"put photos {'with masks ' if masks else ''}there"]
         if there := [split for split in splits if not (masks and split == UNLABELED)]:
             do.append(f"name another split ({', '.join(there)})")
-        lists = [name for name in labeled if not layout.SPLIT_NAME.fullmatch(name)]
-        if name in evaluation and lists:
+        if name in evaluation and from_list:
             do.append(
                 "leave config.data.labeled_split at 'train', of whose photos with masks about one "
                 f"in {HELD_BACK} is then held back"

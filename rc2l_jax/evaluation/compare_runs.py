@@ -110,12 +110,11 @@ def _read(workdir: epath.Path) -> list[dict]:
     """Reads a run's evaluations, by ascending step; refuses a run without any."""
     evaluations = read_evaluations(workdir)
     if not evaluations:
-        if (workdir / "config.json").exists():
-            raise CompareError(
-                f"{workdir}: no evaluations yet; go on with the run until its first one, or leave "
-                "it out"
-            )
-        raise CompareError(f"{workdir}: no evaluations; is it a run directory?")
+        is_run = (workdir / "config.json").exists()
+        hint = " yet; go on with the run until its first one, or leave it out"
+        raise CompareError(
+            f"{workdir}: no evaluations{hint if is_run else '; is it a run directory?'}"
+        )
     return sorted(evaluations, key=lambda evaluation: evaluation["step"])
 
 

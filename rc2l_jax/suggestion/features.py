@@ -123,7 +123,7 @@ def _backbone(variables: Any, config: ConfigDict, title: str) -> Network:
         width=keys.backbone_width,
         stem=keys.stem,
         norm=keys.norm,
-        head=False,
+        head=False,  # `choice.NEAR_DUPLICATE` was measured on the last block's features
         dtype=jnp.dtype(config.dtype),
         axis_name=None,
         remat=False,
