@@ -144,7 +144,7 @@ def test_a_cell_of_voc_differs_from_the_small_config_in_the_method_alone(cell):
     config, own = voc.get_config(cell), voc.METHODS[method]
     validate(config, 1)
     assert config_values(config, own) == own
-    alone = ("supervised", "scratch", "tuned", "sampled", "longer")
+    alone = ("supervised", "scratch", "tuned", "sampled", "longer", "head")
     supervised = method.split("_")[0] in alone and not method.endswith("_rc2l")
     assert (config.unsup_weight == 0) == supervised
     usual = folder_small.get_config().copy_and_resolve_references()
