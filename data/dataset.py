@@ -72,9 +72,9 @@ class Dataset:
         split, index = key
         return self.records(split).examples[index]
 
-    def label_errors(self, keys: Sequence[Key]) -> list[str]:
-        """Why masks of examples cannot be used; each reason once. Empty if all can."""
-        return list(dict.fromkeys(e for key in keys if (e := self.example(key).label_error)))
+    def errors(self, keys: Sequence[Key]) -> list[str]:
+        """Why images or masks of examples cannot be used; each reason once. Empty if all can."""
+        return list(dict.fromkeys(e for key in keys if (e := self.example(key).error)))
 
     def fetch(self, keys: Sequence[Key], *, labels: bool) -> tuple[list[bytes], list[bytes]]:
         """Reads records.

@@ -50,7 +50,8 @@ def prepare(
     """Writes the records of a split, or continues an interrupted preparation.
 
     Nothing half-prepared is ever at `path`: the records are written beside it, and the folder is
-    renamed at the end. If an image cannot be used, everything written is deleted.
+    renamed at the end. If an image cannot be opened, everything written is deleted. An image that
+    is damaged has a record without content, which says so: it matters only if it is used.
 
     Args:
       path: folder to write, as `records.records_path` gives it. If it exists, another process was
@@ -63,7 +64,7 @@ def prepare(
       root: the folder that holds the files; "" if there are none.
 
     Raises:
-      DataError: the folder cannot be written, or images cannot be read; all of them are named.
+      DataError: the folder cannot be written, or images cannot be opened; all of them are named.
     """
     # The lock file is outside of the folder that it locks, and is never deleted: if a process
     # deleted it while another one waits for it, a third one could make and take a new one.
@@ -139,7 +140,7 @@ class _Shard:
     Attributes:
       examples: in the order of the records.
       turned: id of an example whose photo is stored turned -> what became of its mask.
-      problems: of images that cannot be used.
+      problems: of images that cannot be opened.
     """
 
     examples: list[Example] = dataclasses.field(default_factory=list)
@@ -185,22 +186,30 @@ def _write_shard(
 
 
 def _make(source: Source, root: str) -> tuple[Example, bytes, str]:
-    """Reads and checks an example; ValueError says why its image cannot be used."""
+    """Reads and checks an example; ValueError says why its image cannot be opened."""
     try:
         image, read_label = source.read()
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror}); check its permissions.") from error
+    encoded, size, turned = b"", (0, 0), AS_IT_IS
+    label, label_error, image_error = b"", "", ""
     try:
         photo = photos.read(image)
     except ImageError as error:
-        raise ValueError(f"not a readable image ({error}); replace or remove it.") from error
-    size = photo.pixels.shape[:2]
-    label, label_error, turned = upright_label(read_label, size, photo.orientation)
-    features = {"image": photo.encoded, "label": label, "id": source.id}
+        image_error = f"{source.where}: not a readable image ({error}); replace or remove it."
+    else:
+        encoded, size = photo.encoded, photo.pixels.shape[:2]
+        label, label_error, turned = upright_label(read_label, size, photo.orientation)
+    features = {"image": encoded, "label": label, "id": source.id}
     record = _features().serialize_example(_features().encode_example(features))
-    below = label_error.removeprefix(f"{root}/") if root else label_error
-    example = Example(source.id, *size, below, digest(image), digest(label))
-    return example, record, turned
+    digests = digest(image), digest(label)
+    errors = [_below(root, error) for error in (label_error, image_error)]
+    return Example(source.id, *size, errors[0], *digests, errors[1]), record, turned
+
+
+def _below(root: str, error: str) -> str:
+    """An error whose file is named relative to `root`, so that the folder may be moved."""
+    return error.removeprefix(f"{root}/") if root else error
 
 
 def _write_metadata(

@@ -40,6 +40,7 @@ class Example:
         matters only if the split's masks are read.
       digest: of the image file's bytes; equal for copies of one file.
       label_digest: of the mask as it is stored.
+      image_error: why the image itself cannot be used, likewise. Its size is then 0.
     """
 
     id: str
@@ -48,6 +49,12 @@ class Example:
     label_error: str
     digest: str
     label_digest: str
+    image_error: str = ""  # records that were made before there was this field hold no such image
+
+    @property
+    def error(self) -> str:
+        """Why it cannot be used with its mask; "" if it can."""
+        return self.image_error or self.label_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +158,10 @@ def open_records(path: Path, root: str = "") -> Records:
 
 
 def _named_below(root: str, example: Example) -> Example:
-    """The example, with the file in its error named below `root`; an absolute path is kept."""
-    if not example.label_error:
-        return example
-    return dataclasses.replace(example, label_error=os.path.join(root, example.label_error))
+    """The example, with the files in its errors named below `root`; absolute paths are kept."""
+    errors = {"label_error": example.label_error, "image_error": example.image_error}
+    named = {field: os.path.join(root, error) for field, error in errors.items() if error}
+    return dataclasses.replace(example, **named)
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

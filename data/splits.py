@@ -66,16 +66,19 @@ class Subsets:
         where no unlabelled split is asked for.
       overlap: examples named as unlabelled that are left out there, since they are labelled as well
         (the same, or a copy of the same file), or are copies of examples to evaluate on.
+      unreadable: examples named as unlabelled that are left out there, since their images are
+        damaged.
     """
 
     labeled: tuple[Key, ...]
     unlabeled: tuple[Key, ...]
     evaluation: tuple[Key, ...]
     overlap: tuple[Key, ...]
+    unreadable: tuple[Key, ...] = ()
 
     def named(self) -> dict[str, tuple[Key, ...]]:
-        """What the split texts name, with the overlap: {"labeled", "unlabeled", "evaluation"}."""
-        unlabeled = tuple(sorted((*self.unlabeled, *self.overlap)))
+        """What the split texts name, whatever is left out: "labeled", "unlabeled", "evaluation"."""
+        unlabeled = tuple(sorted((*self.unlabeled, *self.overlap, *self.unreadable)))
         return {"labeled": self.labeled, "unlabeled": unlabeled, "evaluation": self.evaluation}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 # Former module of `rc2l_jax` -> the modules that now hold what it had.
 MOVED = {
-    "alarms": "training.alarms",
+    "alarms": "reports.alarms",
     "augment": "method.color, method.cutmix and models.pixels (MASK_STRIDE: structs)",
     "bad_examples": "input_pipeline.bad_examples",
     "charts": "reports.class_charts and reports.style",

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import math
 import re
-from types import SimpleNamespace
 
 import jax
 import ml_collections
@@ -17,6 +16,7 @@ import replicas
 from shared import shared
 from test_main import ROOT, command_line  # noqa: F401 (a fixture)
 
+from data.splits import Subsets
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.subsets import open_subsets
 from rc2l_jax.models.maskformer import build_model
@@ -253,9 +253,9 @@ def test_the_ablations_change_what_their_tables_say():
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_config_lets_unlabelled_images_come_too_late(name):
-    config, subsets = load(name).get_config(), SimpleNamespace(overlap=())
-    assert not [x for x in check.warnings(config, subsets) if "whole weight" in x]
+    config, subsets = load(name).get_config(), Subsets((), (), (), ())
+    assert not [x for x in check.warnings(config, None, subsets) if "whole weight" in x]
     config.unsup_weight, config.num_steps = 1.0, 100
     config.unsup_start_step, config.unsup_ramp_steps = 40, 20
-    (warning,) = [x for x in check.warnings(config, subsets) if "whole weight" in x]
+    (warning,) = [x for x in check.warnings(config, None, subsets) if "whole weight" in x]
     assert "only from step 60 of 100 on" in warning

@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 from shared import shared
 
 from configs import base
-from data import DataError, catalog, layout, masks
+from data import DataError, catalog, layout, masks, trees
 from data.camvid import camvid_dataset_builder as camvid
 from data.shapes import drawing
 from rc2l_jax.evaluation import evaluate_run, ranking
 from rc2l_jax.input_pipeline import eval_batches, train_batches
-from rc2l_jax.input_pipeline.subsets import open_split, open_subsets
+from rc2l_jax.input_pipeline.subsets import describe_subsets, listed, open_split, open_subsets
 from rc2l_jax.training import check, train
 
 
@@ -123,7 +123,7 @@ def test_a_bad_mask_fails_evaluation(folder, tmp_path):
         eval_batches.eval_batches(open_config, open_split(open_config), 1)
 
 
-def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tmp_path):
+def test_images_that_cannot_be_read_are_all_named(folder, tmp_path):
     whole = (folder / "images" / "train" / "train0.png").read_bytes()
     (folder / "images" / "train" / "train0.png").write_bytes(whole[: len(whole) // 2])
     (folder / "images" / "train" / "train2.png").write_bytes(b"")
@@ -132,12 +132,13 @@ def test_images_that_cannot_be_read_are_all_named_and_nothing_is_left(folder, tm
     with pytest.raises(DataError, match=r"train1\.png: has the same name as train1\.jpg"):
         open_subsets(config)
     (folder / "images" / "train" / "train1.jpg").unlink()
+    alone = folder_config(folder, tmp_path / "prepared", labeled_split="train")
+    alone.unsup_weight = 0.0
     with pytest.raises(DataError) as caught:
-        open_subsets(config)
+        train_batches.train_batches(alone, open_subsets(alone), 0, 1)
     first, second = caught.value.problems
-    assert "train0.png: not a readable image" in first
-    assert "train2.png: not a readable image" in second
-    assert [f for f in (tmp_path / "prepared").rglob("*") if f.is_file()] == []
+    assert f"{folder}/images/train/train0.png: not a readable image" in first
+    assert f"{folder}/images/train/train2.png: not a readable image" in second
     (folder / "images" / "train" / "train0.png").write_bytes(whole)
     (folder / "images" / "train" / "train2.png").write_bytes(whole + b" ")
     _, subsets = open_subsets(config)
@@ -164,10 +165,97 @@ def test_a_damaged_image_is_named_and_tensorflow_is_silent(
         content = whole.getvalue()[: whole.tell() // 2]
     (folder / "images" / "train" / "train0.png").unlink()
     file.write_bytes(content)
+    config = folder_config(folder, tmp_path / "prepared", labeled_split="train")
+    config.unsup_weight = 0.0
     with pytest.raises(DataError) as caught:
-        open_subsets(folder_config(folder, tmp_path / "prepared"))
+        train_batches.train_batches(config, open_subsets(config), 0, 1)
     assert message in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def test_all_problems_of_photos_and_masks_are_listed_at_once(folder, tmp_path, capsys):
+    spoil(folder / "images" / "train" / "train0.png", b"no image")
+    spoil(folder / "labels" / "train" / "train3.png", BAD_MASKS["rgb"][0])
+    spoil(folder / "images" / "val" / "val0.png", b"")
+    spoil(folder / "labels" / "val" / "val1.png", BAD_MASKS["size"][0])
+    config = folder_config(folder, tmp_path / "prepared")
+    config.data.labeled_split, config.data.unlabeled_split = "train", ""
+    config.unsup_weight = 0.0
+    with pytest.raises(DataError, match="4 problems found"):
+        check.check(config)
+    lines = capsys.readouterr().out.splitlines()
+    names = ("train0.png: not a", "train3.png: the mask", "val0.png: not a", "val1.png: the mask")
+    for name in names:
+        (_,) = [line for line in lines if name in line]
+
+
+def test_an_unlabelled_image_that_cannot_be_read_is_left_out_and_said(folder, tmp_path, capsys):
+    whole = (folder / "images" / "train" / "train0.png").read_bytes()
+    listed = tmp_path / "list.txt"
+    listed.write_text("train1\ntrain2\n")
+    for name in ("train0", "train3"):  # empty files are no copies of each other
+        spoil(folder / "images" / "train" / f"{name}.png", b"")
+    config = folder_config(folder, tmp_path / "prepared")
+    config.data.labeled_split, config.data.unlabeled_split = str(listed), "train"
+    data = open_subsets(config)
+    ids = [data.dataset.ids.id(key) for key in data.subsets.unlabeled]
+    assert "train4" in ids and not {"train0", "train3"} & {*ids}
+    before = describe_subsets(config, *data)["unlabeled"]
+    assert before["examples"] == len(ids)
+    next(train_batches.train_batches(config, data, 0, 1))
+    check.check(config)
+    said = capsys.readouterr().out
+    assert f"2 unlabelled images left out: {folder}/images/train/train0.png: not a readable" in said
+    assert "config and data are fine" in said
+    (folder / "images" / "train" / "train0.png").write_bytes(whole)  # mended: it is used
+    after = describe_subsets(config, *open_subsets(config))["unlabeled"]
+    assert after["examples"] == before["examples"] + 1
+    assert after["checksum"] == before["checksum"] and after["content"] != before["content"]
+
+
+def test_the_lists_of_a_run_name_its_examples_again(folder, tmp_path):
+    for name in ("images", "labels"):  # the same id in two splits
+        shutil.copy(folder / name / "train" / "train1.png", folder / name / "val" / "train1.png")
+    spoil(folder / "images" / "val" / "train1.png", (folder / "images/val/val0.png").read_bytes())
+    config = folder_config(folder, tmp_path / "prepared")
+    config.data.eval_split = str(tmp_path / "evaluated.txt")
+    (tmp_path / "evaluated.txt").write_text("val1\nval/train1\n")
+    data = open_subsets(config)
+    texts = listed(data)
+    assert texts["evaluation"] == "train1\nval1\n".replace("train1", "val/train1")
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    again = folder_config(
+        folder,
+        tmp_path / "prepared",
+        labeled_split=str(tmp_path / "labeled.txt"),
+        unlabeled_split=str(tmp_path / "unlabeled.txt"),
+        eval_split=str(tmp_path / "evaluation.txt"),
+    )
+    assert open_subsets(again).subsets == data.subsets
+    config.unsup_weight = 0.0
+    assert {*listed(open_subsets(config))} == {"labeled", "evaluation"}
+
+
+def test_an_error_if_no_unlabelled_image_can_be_read(folder, tmp_path):
+    config = folder_config(folder, tmp_path / "prepared")
+    listed = tmp_path / "list.txt"
+    listed.write_text("train3\n")
+    spoil(folder / "images" / "train" / "train3.png", b"no image")
+    config.data.unlabeled_split, config.data.labeled_split = str(listed), f"{tmp_path}/other.txt"
+    (tmp_path / "other.txt").write_text("train0\ntrain1\n")
+    with pytest.raises(DataError, match=r"train3\.png: not a readable image"):
+        open_subsets(config)
+
+
+def test_an_image_that_cannot_be_opened_leaves_no_records(folder, tmp_path, monkeypatch):
+    def refuse(self, name):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(trees.FolderTree, "read", refuse)
+    with pytest.raises(DataError, match=r"train0\.png: cannot be opened \(Permission denied\)"):
+        open_subsets(folder_config(folder, tmp_path / "prepared"))
+    assert [f for f in (tmp_path / "prepared").rglob("*") if f.is_file()] == []
 
 
 def test_missing_folders_and_empty_splits_are_named(folder, tmp_path):
@@ -418,7 +506,7 @@ def test_names_are_compared_in_one_form_of_unicode(folder, tmp_path, forms):
     config.data.unlabeled_split = f"{split}#rest1@0"
     dataset, subsets = open_subsets(config)
     assert not dataset.notes
-    assert not dataset.label_errors((*subsets.labeled, *subsets.unlabeled, *subsets.evaluation))
+    assert not dataset.errors((*subsets.labeled, *subsets.unlabeled, *subsets.evaluation))
     found = [dataset.ids.id(key) for key in subsets.labeled]
     assert found == [unicodedata.normalize("NFC", f"Kühe_train{i}") for i in (0, 3)]
     assert dataset.ids.splits.keys() == {unicodedata.normalize("NFC", "früh"), "val"}

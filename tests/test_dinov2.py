@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from types import SimpleNamespace
 
 import flax
 import jax
@@ -23,6 +22,7 @@ from transformers import (
 )
 
 from configs import base
+from data.splits import Subsets
 from rc2l_jax.method import optimizer
 from rc2l_jax.models import build_model, dinov2, resampling
 from rc2l_jax.models.pyramid import SimplePyramid
@@ -559,7 +559,7 @@ def test_it_goes_out_as_a_program_and_not_to_transformers(loaded, tmp_path):
 
 
 def test_it_needs_no_group_norm_from_scratch():
-    config, subsets = tiny_config(), SimpleNamespace(overlap=())
-    assert not check.warnings(config, subsets)
+    config, subsets = tiny_config(), Subsets((), (), (), ())
+    assert not check.warnings(config, None, subsets)
     config.model.backbone = "resnet18"
-    assert "nothing normalises" in check.warnings(config, subsets)[0]
+    assert "nothing normalises" in check.warnings(config, None, subsets)[0]

@@ -101,6 +101,11 @@ def test_a_run_leaves_what_the_readme_says(whole):
     figures = {*at_step, "step_00000012_confusion.json", *of_run}
     assert (whole / "report.html").read_text().count("data:image/png;base64,") >= 2, "as pictures"
     assert {path.name for path in (whole / "figures").iterdir()} == figures | {"pseudo_labels"}
+    kept = json.loads((whole / "config.json").read_text())["splits"]
+    numbers = {
+        file.stem: len(file.read_text().splitlines()) for file in (whole / "lists").iterdir()
+    }
+    assert numbers == {name: used["examples"] for name, used in kept.items()}
     confusions, names = read_confusions(whole, 12)
     for network, confusion in confusions.items():
         assert score(confusion, names) == results[network]

@@ -37,7 +37,7 @@ def masks_of(dataset):
     found = {}
     for split, ids in dataset.ids.splits.items():
         keys = [(split, index) for index in range(len(ids))]
-        assert not dataset.label_errors(keys)
+        assert not dataset.errors(keys)
         _, labels = dataset.fetch(keys, labels=True)
         found |= {f"{split}/{id}": masks.decode_mask(label) for id, label in zip(ids, labels)}
     return found

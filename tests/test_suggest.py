@@ -216,6 +216,7 @@ def test_photos_alone_are_enough(tmp_path, capsys):
     assert suggest_photos(str(source), tmp_path / "out", count=4, config=small_config()) == 4
     rows = table(tmp_path / "out")
     assert [row["like_labeled"] + row["uncertainty"] + row["classes"] for row in rows] == [""] * 4
+    assert [row["number"] for row in rows] == ["1", "2", "3", "4"]
     assert sum(int(row["stands_for"]) for row in rows) == 11
     names = [row["photo"] for row in rows]
     assert (tmp_path / "out" / "suggested.txt").read_text() == "".join(f"mine/{x}\n" for x in names)
@@ -269,7 +270,7 @@ def test_the_list_is_what_to_train_on_once_it_is_labelled(tmp_path):
     ids = [data.dataset.ids.id(key) for key in data.subsets.labeled]
     assert sorted(ids) == sorted(x.removesuffix(".png") for x in suggested)
     assert len(data.subsets.unlabeled) == 5
-    assert not data.dataset.label_errors(data.subsets.labeled)
+    assert not data.dataset.errors(data.subsets.labeled)
     # The next ones are others.
     suggest_photos(unlabeled, tmp_path / "next", count=8, config=config)
     following = {row["photo"] for row in table(tmp_path / "next")}

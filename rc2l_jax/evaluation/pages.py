@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from data.errors import counted
 from rc2l_jax.evaluation.photo_scores import COLUMNS, PhotoScores, order
 from rc2l_jax.evaluation.verdict import verdict
+from rc2l_jax.reports import alarms
 from rc2l_jax.reports.gallery import MOST_CARDS, Card, Cards, describe_gallery
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.photo_ranking import Row
@@ -35,7 +36,8 @@ def write_run_page(report: Report, config: ConfigDict) -> None:
     results = json.loads((report.workdir / "results.json").read_text())
     evaluations = read_evaluations(report.workdir)
     names = [name for name in NETWORKS if name in results] if evaluations else []
-    notes = filter(None, (verdict(evaluations, name) for name in names))
+    collapsed = alarms.collapses(evaluations, config.data.num_classes)
+    notes = filter(None, (collapsed, *(verdict(evaluations, name) for name in names)))
     data = config.data
     splits = [f"labelled: {data.labeled_split}"]
     splits += [f"unlabelled: {data.unlabeled_split}"] if data.unlabeled_split else []

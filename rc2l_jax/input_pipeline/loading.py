@@ -113,7 +113,7 @@ def split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:
 
 
 def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
-    """Checks that the masks of examples can be used.
+    """Checks that the images and masks of examples can be used.
 
     Args:
       dataset: the examples' data set.
@@ -121,7 +121,7 @@ def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
       key: the config key that names them, for messages.
 
     Raises:
-      DataError: masks cannot be used; it gives every reason.
+      DataError: some cannot be used; it gives every reason.
     """
-    if errors := dataset.label_errors(keys):
+    if errors := dataset.errors(keys):
         raise DataError([f"{key}: {error}" for error in errors])

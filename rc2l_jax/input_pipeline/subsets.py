@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -67,8 +69,8 @@ def open_subsets(config: ConfigDict) -> RunData:
 
     Raises:
       DataError: a split text cannot be resolved (`splits.resolve_all`); no unlabelled split is
-        named although `config.unsup_weight` is not 0; or an evaluation image is a training image
-        or a copy of one.
+        named although `config.unsup_weight` is not 0; none of the unlabelled images can be read;
+        or an evaluation image is a training image or a copy of one.
     """
     data, semi = config.data, config.unsup_weight > 0
     if semi and not data.unlabeled_split:
@@ -80,9 +82,25 @@ def open_subsets(config: ConfigDict) -> RunData:
     unlabeled = data.unlabeled_split if semi else ""
     texts = (data.labeled_split, unlabeled, data.eval_split)
     subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
-    # Compares contents as well as names: a photo may lie in two folders, or under two names.
-    separated = splits.separate(subsets, lambda k: dataset.example(k).digest, dataset.ids)
-    return RunData(dataset, separated)
+    subsets = _without_unreadable(subsets, dataset)
+
+    def identity(key: Key) -> object:
+        # Compares contents as well as names: a photo may lie in two folders, or under two names.
+        example = dataset.example(key)
+        return key if example.image_error else example.digest  # empty files are no copies
+
+    return RunData(dataset, splits.separate(subsets, identity, dataset.ids))
+
+
+def _without_unreadable(subsets: splits.Subsets, dataset: Dataset) -> splits.Subsets:
+    """Leaves damaged images out of the unlabelled ones; masks need theirs, so others are errors."""
+    errors = {
+        key: error for key in subsets.unlabeled if (error := dataset.example(key).image_error)
+    }
+    rest = tuple(key for key in subsets.unlabeled if key not in errors)
+    if errors and not rest:
+        raise DataError(list(errors.values()))
+    return dataclasses.replace(subsets, unlabeled=rest, unreadable=tuple(errors))
 
 
 def describe_subsets(
@@ -122,6 +140,22 @@ def describe_split(
         "content": _content(dataset, keys, masks_read=masks_read),
         "published": published.NAMES.get(checksum, ""),
     }
+
+
+def listed(data: RunData) -> dict[str, str]:
+    """Lists a run's examples: {"labeled", "unlabeled", "evaluation"}, as `data.lists` reads them.
+
+    A line is an example's id, after its split and a slash where another split has the same id.
+    """
+    ids = data.dataset.ids
+    shared = Counter(id for names in ids.splits.values() for id in names)
+    texts = {}
+    for name in ("labeled", "unlabeled", "evaluation"):
+        keys = getattr(data.subsets, name)
+        lines = (id if shared[id := ids.id(key)] == 1 else f"{key[0]}/{id}" for key in keys)
+        if keys:
+            texts[name] = "".join(f"{line}\n" for line in lines)
+    return texts
 
 
 def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:

@@ -14,7 +14,7 @@ from rc2l_jax.suggestion.pool import Pool
 from rc2l_jax.suggestion.sheet import write_sheet
 
 TABLE, LIST, SHEET = "suggested.csv", "suggested.txt", "suggested.jpg"
-COLUMNS = ("photo", "stands_for", "like_labeled", "uncertainty", "classes")
+COLUMNS = ("number", "photo", "stands_for", "like_labeled", "uncertainty", "classes")
 
 
 def write_suggestions(output: Path, pool: Pool, chosen: np.ndarray) -> None:
@@ -41,9 +41,10 @@ def _rows(pool: Pool, chosen: np.ndarray) -> list[dict[str, Any]]:
     if len(pool.labeled):
         alike = similarity(points[chosen], directions(pool.labeled, center)).round(3).tolist()
     rows = []
-    for i, number, like in zip(chosen, stands_for(points, chosen), alike):
+    near = stands_for(points, chosen).tolist()
+    for number, (i, photos, like) in enumerate(zip(chosen, near, alike), 1):
         weight, classes = (None, []) if pool.doubts is None else pool.doubts[i]
         unsure = None if weight is None else round(weight, 4)
-        values = (pool.photos[i].file_name, int(number), like, unsure, classes)
+        values = (number, pool.photos[i].file_name, photos, like, unsure, classes)
         rows.append(dict(zip(COLUMNS, values)))
     return rows

@@ -75,7 +75,7 @@ def open_labeled(data: ConfigDict) -> Labeled:
 
     def with_masks(key: str) -> list[Key]:
         named = splits.resolve(data[key], dataset.ids, f"config.data.{key}")
-        return [x for x in named if not dataset.example(x).label_error]
+        return [x for x in named if not dataset.example(x).error]
 
     training = with_masks("labeled_split")
     measuring: list[Key] = []

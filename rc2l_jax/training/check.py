@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from data import records, splits
 from data.dataset import Dataset
-from data.errors import DataError, counted
+from data.errors import DataError, counted, some
 from data.splits import Key
 from rc2l_jax.input_pipeline.class_sampling import pixel_counts
 from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
@@ -50,13 +50,13 @@ def check(config: ConfigDict) -> None:
     for note in dataset.notes:  # before the checks: a note may explain missing masks
         print(f"note: {note}")
     with _problems_printed():
-        if errors := dataset.label_errors((*subsets.labeled, *subsets.evaluation)):
+        if errors := dataset.errors((*subsets.labeled, *subsets.evaluation)):
             raise DataError(errors)
     for name, used in describe_subsets(config, dataset, subsets).items():
         print(f"{name}: {describe_subset(used)}")
         print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
     print_records(dataset, subsets)
-    for warning in warnings(config, subsets):
+    for warning in warnings(config, dataset, subsets):
         print(f"warning: {warning}")
     shown = {name: mask_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
     counts = {name: found.pixels for name, found in shown.items()}
@@ -118,7 +118,7 @@ def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
     return f"{len(sizes)} sizes, {ranges}; {count} are {size[0]}x{size[1]}"
 
 
-def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
+def warnings(config: ConfigDict, dataset: Dataset, subsets: splits.Subsets) -> list[str]:
     """Returns sentences about config and splits that a user should know and need not act on."""
     found = []
     is_resnet = config.model.backbone in resnet.BACKBONES  # others have norms of their own
@@ -139,6 +139,9 @@ def warnings(config: ConfigDict, subsets: splits.Subsets) -> list[str]:
             f"{counted(number, 'unlabelled image')} left out: labelled as well, or a copy of one "
             "that is labelled or evaluated on"
         )
+    if number := len(subsets.unreadable):
+        reasons = [dataset.example(key).image_error for key in subsets.unreadable]
+        found.append(f"{counted(number, 'unlabelled image')} left out: {some(reasons)}")
     return found
 
 

@@ -18,13 +18,13 @@ from rc2l_jax.evaluation.evaluate_run import (
 )
 from rc2l_jax.evaluation.scores import better, build_results, losses_of
 from rc2l_jax.input_pipeline.train_batches import TrainBatches, train_batches
+from rc2l_jax.reports import alarms
 from rc2l_jax.reports.examples import unlabeled_picture
 from rc2l_jax.reports.log import Clock, say
 from rc2l_jax.run.interruption import Interrupted
 from rc2l_jax.run.startup import topology
 from rc2l_jax.run.storage import StorageError, finite
 from rc2l_jax.structs import Batch, TrainState
-from rc2l_jax.training import alarms
 from rc2l_jax.training.averages import accumulate, summarize
 from rc2l_jax.training.session import Training, save
 

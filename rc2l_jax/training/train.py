@@ -13,13 +13,20 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from data.whole_files import write_text
 from rc2l_jax.evaluation.evaluate_run import restore_results
 from rc2l_jax.evaluation.pages import write_run_page
 from rc2l_jax.input_pipeline.loading import check_labels
-from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
+from rc2l_jax.input_pipeline.subsets import (
+    describe_subset,
+    describe_subsets,
+    listed,
+    open_subsets,
+)
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.log import describe_run, say
+from rc2l_jax.reports.photo_ranking import printable
 from rc2l_jax.reports.writer import Report, create_writer
 from rc2l_jax.run import distributed
 from rc2l_jax.run.checkpoints import Checkpoints
@@ -96,6 +103,8 @@ def train_and_evaluate(
                 if step is not None and changes:
                     keep_former_config(workdir, step)
                 write_run_config(workdir, config, used, names)
+                for name, text in listed(data).items():
+                    write_text(workdir / "lists" / f"{name}.txt", printable(text))
                 if init is not None:
                     write_json(workdir / "init.json", dataclasses.asdict(init))
         report = Report(workdir, stack.enter_context(create_writer(workdir)))
@@ -104,7 +113,7 @@ def train_and_evaluate(
             say(f"{config.data.name} {name}: {describe_subset(entry)}")
         for note in data.dataset.notes:
             say(f"note: {note}")
-        for warning in warnings(config, data.subsets):
+        for warning in warnings(config, *data):
             say(f"warning: {warning}")
         for line in init.lines() if init else ():
             say(line)

@@ -173,7 +173,8 @@ def problems_of(config) -> list[str]:
         try:
             check.check(config)
         except DataError:
-            return printed.getvalue().splitlines()
+            lines = printed.getvalue().splitlines()
+            return [line for line in lines if not line.startswith("note: ")]
     return []
 
 

@@ -1,6 +1,6 @@
 """A step that is not finite changes nothing and says why; too many of them end the run.
 
-Tests rc2l_jax/method/train_step.py and rc2l_jax/training/alarms.py.
+Tests rc2l_jax/method/train_step.py and rc2l_jax/reports/alarms.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from faults.runs import SLOW, newest_state, same_bits
 
 from rc2l_jax.method import objective, train_step
 from rc2l_jax.method.state import create_train_state
+from rc2l_jax.reports.alarms import (
+    collapse_warning,
+    collapses,
+    nonfinite_counts,
+    nonfinite_warning,
+)
 from rc2l_jax.training import devices
-from rc2l_jax.training.alarms import collapse_warning, nonfinite_counts, nonfinite_warning
 from rc2l_jax.training.averages import accumulate, summarize
 
 # Source of a NaN -> step in which it appears.
@@ -160,3 +165,15 @@ def test_collapse_is_said_with_its_figures():
     # No warning in the burn-in and in supervised training, which do not learn from pseudo labels.
     assert collapse_warning(fine | {"pseudo/segments": 0.0, "unsup_weight": 0.0}, 7) == ""
     assert collapse_warning({"unsup_weight": 1.0}, 7) == ""
+
+
+def test_the_page_says_at_which_evaluations_it_was():
+    fine = {"unsup_weight": 1.0, "pseudo/segments": 3.0, "pseudo/classes": 5.0}
+    none, unknown = fine | {"pseudo/segments": 0.0}, fine | {"pseudo/segments": None}
+    of_steps = {100: fine, 200: none, 300: unknown, 400: none, 500: fine}
+    lines = [{"step": step, "metrics": metrics} for step, metrics in of_steps.items()]
+    said = collapses(lines, 7)
+    assert said.startswith("Warning: the teacher finds almost no pseudo segment")
+    assert said.endswith("at the evaluation of step 200, 400.")
+    assert collapses([lines[0], lines[2]], 7) == collapses([], 7) == ""
+    assert collapses([{"step": 1, "metrics": {"loss/total": 1.0}}], 7) == ""  # supervised

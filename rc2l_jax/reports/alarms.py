@@ -1,8 +1,10 @@
-"""Warnings in the log: steps that were not finite, and pseudo labels that have collapsed."""
+"""Warnings of a run: steps that were not finite, and pseudo labels that have collapsed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rc2l_jax.method.step_metrics import NONFINITE
 
@@ -78,3 +80,22 @@ def collapse_warning(metrics: Mapping[str, float], num_classes: int) -> str:
             "unsup_weight"
         )
     return ""
+
+
+def collapses(evaluations: Sequence[Mapping[str, Any]], num_classes: int) -> str:
+    """Says whether pseudo labels had collapsed at evaluations of a run; "" if at none.
+
+    Args:
+      evaluations: lines of evaluations.jsonl, as `history.read_evaluations` returns them.
+      num_classes: K.
+    """
+    found = {}
+    for line in evaluations:
+        metrics = {k: math.nan if v is None else v for k, v in line["metrics"].items()}
+        if warning := collapse_warning(metrics, num_classes):
+            found[line["step"]] = warning
+    if not found:
+        return ""
+    steps = ", ".join(map(str, found))
+    last = next(reversed(found.values()))
+    return f"{last[0].upper()}{last[1:]}. So it was at the evaluation of step {steps}."
