@@ -53,7 +53,8 @@ def get_config() -> ConfigDict:
     # runs that a few images should not end.
     config.on_bad_example = "error"
     # "skip" ends the run, too, once a process has met more different ones than this: then not a few
-    # images are broken but the data set is.
+    # images are broken but the data set is. At most so many unlabelled images that were damaged
+    # before they were prepared are left out, whatever `on_bad_example` says.
     config.max_bad_examples = 100
 
     # Optimiser.

@@ -180,7 +180,7 @@ def _write_shard(
         partial.unlink()
     else:
         os.replace(partial, file)
-        rows = [dataclasses.astuple(example) for example in shard.examples]
+        rows = [example.row() for example in shard.examples]
         write_text(known, json.dumps({"examples": rows, "turned": shard.turned}))
     return shard
 
@@ -229,7 +229,7 @@ def _write_metadata(
     tfds.folder_dataset.write_metadata(
         data_dir=work, features=_features(), split_infos=[split], version=VERSION, check_data=False
     )
-    rows = [dataclasses.astuple(example) for shard in shards for example in shard]
+    rows = [example.row() for shard in shards for example in shard]
     known = {"class_names": list(class_names), **made_from, "examples": rows}
     write_text(work / EXAMPLES, json.dumps(known))
 

@@ -51,6 +51,11 @@ class Example:
     label_digest: str
     image_error: str = ""  # records that were made before there was this field hold no such image
 
+    def row(self) -> list[str | int]:
+        """The fields as a list, from which `Example(*row)` makes it again."""
+        fields = list(dataclasses.astuple(self))
+        return fields if self.image_error else fields[:-1]  # as earlier versions can read it
+
     @property
     def error(self) -> str:
         """Why it cannot be used with its mask; "" if it can."""

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from shared import shared
 
 from configs import base
-from data import DataError, catalog, layout, masks, trees
+from data import DataError, catalog, layout, masks, published, trees
 from data.camvid import camvid_dataset_builder as camvid
 from data.shapes import drawing
 from rc2l_jax.evaluation import evaluate_run, ranking
@@ -181,15 +181,22 @@ def test_all_problems_of_photos_and_masks_are_listed_at_once(folder, tmp_path, c
     config = folder_config(folder, tmp_path / "prepared")
     config.data.labeled_split, config.data.unlabeled_split = "train", ""
     config.unsup_weight = 0.0
-    with pytest.raises(DataError, match="4 problems found"):
-        check.check(config)
-    lines = capsys.readouterr().out.splitlines()
     names = ("train0.png: not a", "train3.png: the mask", "val0.png: not a", "val1.png: the mask")
-    for name in names:
-        (_,) = [line for line in lines if name in line]
+    for mode in (check.check, check.prepare):
+        with pytest.raises(DataError, match="4 problems found"):
+            mode(config)
+        lines = capsys.readouterr().out.splitlines()
+        for name in names:
+            (_,) = [line for line in lines if name in line]
+    with pytest.raises(DataError) as caught:
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert len(caught.value.problems) == 4
+    assert not (tmp_path / "run").exists(), "wrong data leave no run directory behind"
 
 
-def test_an_unlabelled_image_that_cannot_be_read_is_left_out_and_said(folder, tmp_path, capsys):
+def test_an_unlabelled_image_that_cannot_be_read_is_left_out_and_said(
+    folder, tmp_path, capsys, monkeypatch
+):
     whole = (folder / "images" / "train" / "train0.png").read_bytes()
     listed = tmp_path / "list.txt"
     listed.write_text("train1\ntrain2\n")
@@ -203,13 +210,27 @@ def test_an_unlabelled_image_that_cannot_be_read_is_left_out_and_said(folder, tm
     before = describe_subsets(config, *data)["unlabeled"]
     assert before["examples"] == len(ids)
     next(train_batches.train_batches(config, data, 0, 1))
-    check.check(config)
-    said = capsys.readouterr().out
-    assert f"2 unlabelled images left out: {folder}/images/train/train0.png: not a readable" in said
-    assert "config and data are fine" in said
+    for mode in (check.check, check.prepare):
+        mode(config)
+        said = capsys.readouterr().out
+        for name in ("train0", "train3"):
+            assert f"left out: {folder}/images/train/{name}.png: not a readable image" in said
+        assert sum(line.startswith("left out: ") for line in said.splitlines()) == 2
+        if mode == check.check:
+            assert "warning: 2 unlabelled images left out, as damaged: train0, train3 (" in said
+            assert "config and data are fine" in said
+    config.max_bad_examples = 1
+    with pytest.raises(DataError, match=r"^2 of 3 unlabelled .*max_bad_examples = 1") as caught:
+        open_subsets(config)
+    assert "train0.png: not a readable" in str(caught.value)
+    config.max_bad_examples = 2
     (folder / "images" / "train" / "train0.png").write_bytes(whole)  # mended: it is used
+    monkeypatch.setattr(published, "NAMES", {before["checksum"]: "a list"})
+    assert describe_subsets(config, *open_subsets(config))["unlabeled"]["published"] == ""
+    (folder / "images" / "train" / "train3.png").write_bytes(whole + b" ")
     after = describe_subsets(config, *open_subsets(config))["unlabeled"]
-    assert after["examples"] == before["examples"] + 1
+    assert after["published"] == "a list", "which it was not without its damaged images"
+    assert after["examples"] == before["examples"] + 2
     assert after["checksum"] == before["checksum"] and after["content"] != before["content"]
 
 
@@ -234,7 +255,7 @@ def test_the_lists_of_a_run_name_its_examples_again(folder, tmp_path):
     )
     assert open_subsets(again).subsets == data.subsets
     config.unsup_weight = 0.0
-    assert {*listed(open_subsets(config))} == {"labeled", "evaluation"}
+    assert listed(open_subsets(config)) == texts | {"unlabeled": ""}
 
 
 def test_an_error_if_no_unlabelled_image_can_be_read(folder, tmp_path):

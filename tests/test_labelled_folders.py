@@ -15,7 +15,7 @@ from test_data import folder_config
 
 from data import DataError, catalog, masks
 from data.folder.labels import names_in
-from rc2l_jax.input_pipeline.subsets import open_subsets
+from rc2l_jax.input_pipeline.subsets import listed, open_subsets
 from rc2l_jax.training import check
 
 NAMES = ("background", "road", "tree")
@@ -164,6 +164,22 @@ def test_a_fifth_is_held_back_and_stays_so_when_photos_are_added(tmp_path, capsy
     after = catalog.open_dataset(config_of(root, prepared).data).ids.splits
     assert set(before["val"]) < set(after["val"]) and set(before["train"]) < set(after["train"])
     assert 0.1 < len(after["val"]) / 80 < 0.32
+
+
+def test_the_lists_of_a_run_name_what_was_held_back_again(tmp_path):
+    root, prepared = tmp_path / "data", tmp_path / "prepared"
+    labelled_photos(root, range(12))
+    data = open_subsets(config_of(root, prepared))
+    ids = data.dataset.ids
+    config = config_of(root, prepared)
+    for name, text in listed(data).items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    config.data.labeled_split = str(tmp_path / "labeled.txt")
+    config.data.eval_split = str(tmp_path / "evaluation.txt")
+    again = open_subsets(config)
+    for name in ("labeled", "evaluation"):
+        before, after = getattr(data.subsets, name), getattr(again.subsets, name)
+        assert {*map(ids.id, before)} == {*map(again.dataset.ids.id, after)} != set()
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
+from configs import base
 from rc2l_jax.evaluation import photo_scores
-from rc2l_jax.evaluation.pages import write_answer_page
+from rc2l_jax.evaluation.pages import write_answer_page, write_run_page
 from rc2l_jax.prediction import ranking
 from rc2l_jax.prediction.files import Prediction, describe_segments
 from rc2l_jax.reports import gallery
@@ -295,6 +297,25 @@ def run_document(tmp_path: Path) -> dict[str, Any]:
     return describe_run_page(
         tmp_path, results, ["The teacher is still rising."], [["Data", "drawn"]]
     )
+
+
+def test_a_runs_page_repeats_that_pseudo_labels_collapsed(tmp_path):
+    entry = {"miou": 0.4, "iou": {"background": 0.5, "cat": 0.3}}
+    both = {"student": entry, "teacher": entry}
+    results = {"step": 9, "dataset": "drawn", "split": "val", **both, "best": None}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    metrics = {"unsup_weight": 1.0, "pseudo/segments": 0.0, "pseudo/classes": 0.0}
+    lines = [
+        {"step": step, "student_miou": 0.4, "teacher_miou": 0.4, "metrics": metrics}
+        for step in (3, 9)
+    ]
+    (tmp_path / "evaluations.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+    config = base.get_config()
+    config.data.num_classes = 2
+    write_run_page(Report(epath.Path(tmp_path), None), config)
+    notes = Parsed((tmp_path / "report.html").read_text()).document["notes"]
+    assert notes[0].startswith("Pseudo labels had collapsed at 2 of 2 evaluations. At step 9: the")
+    assert len(notes) == 3, "and how each network's curve ends"
 
 
 def test_a_runs_page_says_scores_verdict_and_what_was_loaded(run_document, tmp_path):

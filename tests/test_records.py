@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -18,14 +21,18 @@ from data.sources import Source
 ROOT = Path(__file__).parents[1]
 
 
-def sources(count, broken=()):
-    """Sources of tiny drawn images; those at the positions in `broken` cannot be decoded."""
+def sources(count, broken=MappingProxyType({})):
+    """Sources of tiny drawn images; the one at position i raises or returns `broken[i]`, if any."""
     config = shapes_config("", num_train=count).data
     listing = catalog.BUILDERS["shapes"].listing(config)
+
+    def spoiled(instead):
+        if isinstance(instead, OSError):
+            raise instead
+        return instead, lambda size: (b"", "no mask")
+
     return [
-        Source(s.id, s.where, lambda: (b"not an image", lambda size: (b"", "")))
-        if i in broken
-        else s
+        Source(s.id, f"/data/{s.id}", functools.partial(spoiled, broken[i])) if i in broken else s
         for i, s in enumerate(listing.splits["train"].sources)
     ]
 
@@ -131,14 +138,39 @@ def test_processes_that_prepare_at_once_make_one_copy(tmp_path):
     assert [p.name for p in (tmp_path / "shapes").rglob("*") if p.name in ("lock", "partial")] == []
 
 
-def test_every_bad_image_is_named_and_nothing_stays(tmp_path, monkeypatch):
+def test_every_image_that_cannot_be_opened_is_named_and_nothing_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "_SHARD_SIZE", 4)
     path = records.records_path(str(tmp_path), "shapes", "train", "f")
+    denied = dict.fromkeys((1, 2, 9), PermissionError(13, "Permission denied"))
     with pytest.raises(DataError) as caught:
-        preparation.prepare(path, "shapes", "", ("a", "b"), sources(12, broken=(1, 2, 9)))
+        preparation.prepare(path, "shapes", "", ("a", "b"), sources(12, denied))
     names = [problem.split(":")[0] for problem in caught.value.problems]
-    assert names == ["train_000001", "train_000002", "train_000009"]
+    assert names == ["/data/train_000001", "/data/train_000002", "/data/train_000009"]
+    assert all("cannot be opened (Permission denied)" in x for x in caught.value.problems)
     assert list(tmp_path.rglob("*")) == [tmp_path / "shapes"]
+
+
+def test_a_damaged_image_has_a_record_that_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "_SHARD_SIZE", 4)
+    path = records.records_path(str(tmp_path), "shapes", "train", "f")
+    broken = dict.fromkeys((1, 9), b"not an image")
+    given = sources(12, broken)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    stopped = [*given[:11], Source(given[11].id, "", interrupt)]
+    with pytest.raises(KeyboardInterrupt):  # the first shards are whole, and are read back
+        preparation.prepare(path, "shapes", "", ("a", "b"), stopped, root="/data")
+    preparation.prepare(path, "shapes", "", ("a", "b"), given, root="/data")
+    for root in ("/data", "/moved"):
+        found = records.open_records(path, root).examples
+        assert [e.id for e in found if e.error] == ["train_000001", "train_000009"]
+        text = f"{root}/train_000001: not a readable image (Unknown image file format); replace"
+        assert found[1].image_error.startswith(text) and found[1].label_error == ""
+        assert (found[1].height, found[1].width) == (0, 0)
+    known = json.loads((path / "examples.json").read_text())["examples"]
+    assert [len(row) for row in known[:3]] == [6, 7, 6], "as earlier versions wrote healthy ones"
 
 
 def test_damaged_metadata_is_a_clear_error(tmp_path):

@@ -119,5 +119,5 @@ def _hold_back(root: Path, arranged: Arranged, labels: Labels, split: str) -> No
     arranged.notes.append(
         f"{folder_of(root, VAL)} does not exist: {len(held)} of the {len(draws)} labelled photos "
         f"of {split!r}, drawn with seed {_SEED} by their names, are held back as 'val', to measure "
-        "with (lists/evaluation.txt of the run names them)"
+        "with (a run lists them in lists/evaluation.txt)"
     )

@@ -56,8 +56,8 @@ def eval_batches(
       examples of this process. Every process makes equally many, in the same order of shapes.
 
     Raises:
-      DataError: masks cannot be used; or, while iterating, an example broke after it was prepared.
-        It is not left out, because the score would then be of fewer examples.
+      DataError: images or masks cannot be used; or, while iterating, an example broke after it was
+        prepared. It is not left out, because the score would then be of fewer examples.
     """
     local = num_devices * -(-config.eval_batch_size // (num_devices * process_count))
     dataset, keys = split

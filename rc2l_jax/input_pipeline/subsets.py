@@ -16,7 +16,7 @@ from data.errors import DataError, counted
 from data.splits import Key
 from rc2l_jax.input_pipeline.loading import check_labels
 
-_EVAL_KEY = "config.data.eval_split"
+_LABELED_KEY, _EVAL_KEY = "config.data.labeled_split", "config.data.eval_split"
 
 
 class RunData(NamedTuple):
@@ -56,7 +56,7 @@ def open_split(config: ConfigDict) -> OpenSplit:
     """Opens the data set and the split that `data.eval_split` names; other splits may be missing.
 
     Raises:
-      DataError: the data set, the split or one of its masks cannot be used.
+      DataError: the data set, the split, or one of its images or masks cannot be used.
     """
     dataset = open_for_evaluation(config.data)
     keys = splits.resolve(config.data.eval_split, dataset.ids, _EVAL_KEY)
@@ -69,8 +69,9 @@ def open_subsets(config: ConfigDict) -> RunData:
 
     Raises:
       DataError: a split text cannot be resolved (`splits.resolve_all`); no unlabelled split is
-        named although `config.unsup_weight` is not 0; none of the unlabelled images can be read;
-        or an evaluation image is a training image or a copy of one.
+        named although `config.unsup_weight` is not 0; more unlabelled images than
+        `config.max_bad_examples`, or all of them, are damaged; or an evaluation image is a
+        training image or a copy of one.
     """
     data, semi = config.data, config.unsup_weight > 0
     if semi and not data.unlabeled_split:
@@ -82,7 +83,7 @@ def open_subsets(config: ConfigDict) -> RunData:
     unlabeled = data.unlabeled_split if semi else ""
     texts = (data.labeled_split, unlabeled, data.eval_split)
     subsets = splits.resolve_all(*texts, dataset.ids, data.num_labeled)
-    subsets = _without_unreadable(subsets, dataset)
+    subsets = _without_unreadable(subsets, dataset, config.max_bad_examples)
 
     def identity(key: Key) -> object:
         # Compares contents as well as names: a photo may lie in two folders, or under two names.
@@ -92,15 +93,45 @@ def open_subsets(config: ConfigDict) -> RunData:
     return RunData(dataset, splits.separate(subsets, identity, dataset.ids))
 
 
-def _without_unreadable(subsets: splits.Subsets, dataset: Dataset) -> splits.Subsets:
-    """Leaves damaged images out of the unlabelled ones; masks need theirs, so others are errors."""
-    errors = {
-        key: error for key in subsets.unlabeled if (error := dataset.example(key).image_error)
-    }
+def _without_unreadable(subsets: splits.Subsets, dataset: Dataset, most: int) -> splits.Subsets:
+    """Leaves damaged images out of the unlabelled ones; in the other subsets they are errors.
+
+    Args:
+      subsets: the examples of a run.
+      dataset: their data set.
+      most: how many images may be left out.
+
+    Raises:
+      DataError: there are more, or none is left.
+    """
+    of_all = {key: dataset.example(key).image_error for key in subsets.unlabeled}
+    errors = {key: error for key, error in of_all.items() if error}
     rest = tuple(key for key in subsets.unlabeled if key not in errors)
     if errors and not rest:
-        raise DataError(list(errors.values()))
+        raise DataError(["no unlabelled image can be read:", *errors.values()])
+    if len(errors) > most:
+        raise DataError(
+            [
+                f"{len(errors)} of {counted(len(of_all), 'unlabelled image')} cannot be read, and "
+                f"at most config.max_bad_examples = {most} can be left out: mend the data set, or "
+                "allow more:",
+                *errors.values(),
+            ]
+        )
     return dataclasses.replace(subsets, unlabeled=rest, unreadable=tuple(errors))
+
+
+def check_examples(data: RunData) -> None:
+    """Checks the images and masks that are trained or evaluated on, but for unlabelled images.
+
+    Raises:
+      DataError: some cannot be used; it gives every reason.
+    """
+    problems: list[str] = []
+    for key, keys in ((_LABELED_KEY, data.subsets.labeled), (_EVAL_KEY, data.subsets.evaluation)):
+        problems += [f"{key}: {error}" for error in data.dataset.errors(keys)]
+    if problems:
+        raise DataError(problems)
 
 
 def describe_subsets(
@@ -113,7 +144,8 @@ def describe_subsets(
       "content": checksum of images, masks and class names,
       "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
       without "unlabeled" in supervised training. Unlabelled examples that are labelled as well
-      count as labelled: "examples" leaves them out, the checksums and "published" do not.
+      or damaged do not count in "examples"; the checksums are of all that are named. Without the
+      damaged ones it is not the published partition.
     """
     texts = {
         "labeled": config.data.labeled_split,
@@ -125,6 +157,8 @@ def describe_subsets(
         if keys:
             entry = describe_split(texts[name], dataset, keys, masks_read=name != "unlabeled")
             described[name] = entry | {"examples": len(getattr(subsets, name))}
+    if subsets.unreadable:
+        described["unlabeled"]["published"] = ""
     return described
 
 
@@ -145,17 +179,19 @@ def describe_split(
 def listed(data: RunData) -> dict[str, str]:
     """Lists a run's examples: {"labeled", "unlabeled", "evaluation"}, as `data.lists` reads them.
 
-    A line is an example's id, after its split and a slash where another split has the same id.
+    A line is an example's id, after its split and a slash where the id alone is not unique. Without
+    unlabelled examples the text of "unlabeled" is empty.
     """
     ids = data.dataset.ids
-    shared = Counter(id for names in ids.splits.values() for id in names)
-    texts = {}
-    for name in ("labeled", "unlabeled", "evaluation"):
-        keys = getattr(data.subsets, name)
-        lines = (id if shared[id := ids.id(key)] == 1 else f"{key[0]}/{id}" for key in keys)
-        if keys:
-            texts[name] = "".join(f"{line}\n" for line in lines)
-    return texts
+    names = Counter(id for split in ids.splits.values() for id in split)
+    names.update(f"{split}/{id}" for split, of_it in ids.splits.items() for id in of_it)
+
+    def line(key: Key) -> str:
+        id = ids.id(key)
+        return f"{id}\n" if names[id] == 1 else f"{key[0]}/{id}\n"
+
+    subsets = ("labeled", "unlabeled", "evaluation")
+    return {name: "".join(map(line, getattr(data.subsets, name))) for name in subsets}
 
 
 def _content(dataset: Dataset, keys: Sequence[Key], *, masks_read: bool) -> str:

@@ -131,8 +131,9 @@ def train_batches(
       `config.unsup_weight == 0` the unlabelled fields hold 0 images.
 
     Raises:
-      DataError: masks cannot be used; or, while iterating, an example broke after it was prepared
-        and `config.on_bad_example` is "error", or more than `config.max_bad_examples` broke.
+      DataError: images or masks cannot be used; or, while iterating, an example broke after it was
+        prepared and `config.on_bad_example` is "error", or more broke than
+        `config.max_bad_examples`.
       ValueError: batch sizes cannot be divided over devices and processes, or the geometry's sizes
         or scales are impossible.
     """

@@ -93,9 +93,9 @@ def collapses(evaluations: Sequence[Mapping[str, Any]], num_classes: int) -> str
     for line in evaluations:
         metrics = {k: math.nan if v is None else v for k, v in line["metrics"].items()}
         if warning := collapse_warning(metrics, num_classes):
-            found[line["step"]] = warning
+            found[line["step"]] = warning.removeprefix("warning: ")
     if not found:
         return ""
-    steps = ", ".join(map(str, found))
-    last = next(reversed(found.values()))
-    return f"{last[0].upper()}{last[1:]}. So it was at the evaluation of step {steps}."
+    where = f"Pseudo labels had collapsed at {len(found)} of {len(evaluations)} evaluations."
+    step, text = found.popitem()
+    return f"{where} At step {step}: {text}."

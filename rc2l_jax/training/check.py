@@ -16,7 +16,12 @@ from data.dataset import Dataset
 from data.errors import DataError, counted, some
 from data.splits import Key
 from rc2l_jax.input_pipeline.class_sampling import pixel_counts
-from rc2l_jax.input_pipeline.subsets import describe_subset, describe_subsets, open_subsets
+from rc2l_jax.input_pipeline.subsets import (
+    check_examples,
+    describe_subset,
+    describe_subsets,
+    open_subsets,
+)
 from rc2l_jax.models import resnet
 from rc2l_jax.run.config import validate
 from rc2l_jax.structs import VOID
@@ -30,15 +35,19 @@ def prepare(config: ConfigDict) -> None:
 
     Raises:
       ConfigError: the config is not valid.
-      DataError: the data set cannot be used.
+      DataError: the data cannot be used. If several problems are found, each is printed first.
     """
     validate(config, num_devices=1)
-    dataset, subsets = open_subsets(config)
-    print_records(dataset, subsets)
+    with _problems_printed():
+        data = open_subsets(config)
+    print_records(*data)
+    print_left_out(*data)
+    with _problems_printed():
+        check_examples(data)
 
 
 def check(config: ConfigDict) -> None:
-    """Checks config, splits, and the labelled and evaluation masks; prints what each split holds.
+    """Checks config, splits, images and masks; prints what each split holds.
 
     Raises:
       ConfigError: the config is not valid, or does not fit this machine's devices.
@@ -46,12 +55,13 @@ def check(config: ConfigDict) -> None:
     """
     validate(config, jax.device_count())
     with _problems_printed():
-        dataset, subsets = open_subsets(config)
+        data = open_subsets(config)
+    dataset, subsets = data
     for note in dataset.notes:  # before the checks: a note may explain missing masks
         print(f"note: {note}")
+    print_left_out(dataset, subsets)
     with _problems_printed():
-        if errors := dataset.errors((*subsets.labeled, *subsets.evaluation)):
-            raise DataError(errors)
+        check_examples(data)
     for name, used in describe_subsets(config, dataset, subsets).items():
         print(f"{name}: {describe_subset(used)}")
         print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
@@ -107,6 +117,12 @@ def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
         )
 
 
+def print_left_out(dataset: Dataset, subsets: splits.Subsets) -> None:
+    """Prints a line for each unlabelled image that cannot be read."""
+    for key in subsets.unreadable:
+        print(f"left out: {dataset.example(key).image_error}")
+
+
 def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
     """Returns a phrase about the images' sizes, width x height in pixels."""
     sizes = Counter((e.width, e.height) for e in map(dataset.example, keys))
@@ -140,8 +156,11 @@ def warnings(config: ConfigDict, dataset: Dataset, subsets: splits.Subsets) -> l
             "that is labelled or evaluated on"
         )
     if number := len(subsets.unreadable):
-        reasons = [dataset.example(key).image_error for key in subsets.unreadable]
-        found.append(f"{counted(number, 'unlabelled image')} left out: {some(reasons)}")
+        names = some([dataset.ids.id(key) for key in subsets.unreadable])
+        found.append(
+            f"{counted(number, 'unlabelled image')} left out, as damaged: {names} (--mode=check "
+            "says what is wrong)"
+        )
     return found
 
 

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from data.whole_files import write_text
 from rc2l_jax.evaluation.evaluate_run import restore_results
 from rc2l_jax.evaluation.pages import write_run_page
-from rc2l_jax.input_pipeline.loading import check_labels
 from rc2l_jax.input_pipeline.subsets import (
+    check_examples,
     describe_subset,
     describe_subsets,
     listed,
@@ -80,7 +80,7 @@ def train_and_evaluate(
         start(config, trains=True)
         # Before anything is written, so that wrong data leave no run directory behind.
         data = open_subsets(config)
-        check_labels(data.dataset, data.subsets.evaluation, "config.data.eval_split")
+        check_examples(data)
         used = describe_subsets(config, *data)
         names = data.dataset.class_names
         changes = check_run_config(workdir, config, used, allow_config_change, names)

@@ -172,8 +172,9 @@ def test_the_page_says_at_which_evaluations_it_was():
     none, unknown = fine | {"pseudo/segments": 0.0}, fine | {"pseudo/segments": None}
     of_steps = {100: fine, 200: none, 300: unknown, 400: none, 500: fine}
     lines = [{"step": step, "metrics": metrics} for step, metrics in of_steps.items()]
+    lines[3]["metrics"] = fine | {"pseudo/classes": 1.0}
     said = collapses(lines, 7)
-    assert said.startswith("Warning: the teacher finds almost no pseudo segment")
-    assert said.endswith("at the evaluation of step 200, 400.")
+    assert said.startswith("Pseudo labels had collapsed at 2 of 5 evaluations. At step 400: all ")
+    assert "almost no pseudo segment" in collapses(lines[:2], 7)
     assert collapses([lines[0], lines[2]], 7) == collapses([], 7) == ""
     assert collapses([{"step": 1, "metrics": {"loss/total": 1.0}}], 7) == ""  # supervised
