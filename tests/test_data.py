@@ -182,15 +182,16 @@ def test_all_problems_of_photos_and_masks_are_listed_at_once(folder, tmp_path, c
     config.data.labeled_split, config.data.unlabeled_split = "train", ""
     config.unsup_weight = 0.0
     names = ("train0.png: not a", "train3.png: the mask", "val0.png: not a", "val1.png: the mask")
-    for mode in (check.check, check.prepare):
-        with pytest.raises(DataError, match="4 problems found"):
-            mode(config)
-        lines = capsys.readouterr().out.splitlines()
-        for name in names:
-            (_,) = [line for line in lines if name in line]
-    with pytest.raises(DataError) as caught:
-        train.train_and_evaluate(config, tmp_path / "run")
-    assert len(caught.value.problems) == 4
+    with pytest.raises(DataError, match="4 problems found"):
+        check.check(config)
+    lines = capsys.readouterr().out.splitlines()
+    for name in names:
+        (_,) = [line for line in lines if name in line]
+    for call in (check.prepare, lambda config: train.train_and_evaluate(config, tmp_path / "run")):
+        with pytest.raises(DataError) as caught:
+            call(config)
+        for name, problem in zip(names, caught.value.problems, strict=True):
+            assert name in problem
     assert not (tmp_path / "run").exists(), "wrong data leave no run directory behind"
 
 

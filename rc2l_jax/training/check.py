@@ -35,15 +35,13 @@ def prepare(config: ConfigDict) -> None:
 
     Raises:
       ConfigError: the config is not valid.
-      DataError: the data cannot be used. If several problems are found, each is printed first.
+      DataError: the data cannot be used.
     """
     validate(config, num_devices=1)
-    with _problems_printed():
-        data = open_subsets(config)
+    data = open_subsets(config)
     print_records(*data)
     print_left_out(*data)
-    with _problems_printed():
-        check_examples(data)
+    check_examples(data)
 
 
 def check(config: ConfigDict) -> None:
