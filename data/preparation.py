@@ -50,8 +50,8 @@ def prepare(
     """Writes the records of a split, or continues an interrupted preparation.
 
     Nothing half-prepared is ever at `path`: the records are written beside it, and the folder is
-    renamed at the end. If an image cannot be opened, everything written is deleted. An image that
-    is damaged has a record without content, which says so: it matters only if it is used.
+    renamed at the end. If an image cannot be opened, everything written is deleted. A damaged
+    image gets a record without content and an `image_error`, which concerns only runs that use it.
 
     Args:
       path: folder to write, as `records.records_path` gives it. If it exists, another process was

@@ -40,7 +40,8 @@ class Example:
         matters only if the split's masks are read.
       digest: of the image file's bytes; equal for copies of one file.
       label_digest: of the mask as it is stored.
-      image_error: why the image itself cannot be used, likewise. Its size is then 0.
+      image_error: why the image cannot be used, with the file and the remedy; "" if it can. If not,
+        height and width are 0.
     """
 
     id: str
@@ -49,12 +50,12 @@ class Example:
     label_error: str
     digest: str
     label_digest: str
-    image_error: str = ""  # records that were made before there was this field hold no such image
+    image_error: str = ""  # earlier versions wrote no such field, and no record of such an image
 
     def row(self) -> list[str | int]:
         """The fields as a list, from which `Example(*row)` makes it again."""
         fields = list(dataclasses.astuple(self))
-        return fields if self.image_error else fields[:-1]  # as earlier versions can read it
+        return fields if self.image_error else fields[:-1]  # so that earlier versions can read it
 
     @property
     def error(self) -> str:

@@ -14,7 +14,7 @@ from data.catalog import open_dataset, open_for_evaluation
 from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
-from rc2l_jax.input_pipeline.loading import check_labels
+from rc2l_jax.input_pipeline.loading import check_labels, label_problems
 
 _LABELED_KEY, _EVAL_KEY = "config.data.labeled_split", "config.data.eval_split"
 
@@ -127,9 +127,11 @@ def check_examples(data: RunData) -> None:
     Raises:
       DataError: some cannot be used; it gives every reason.
     """
-    problems: list[str] = []
-    for key, keys in ((_LABELED_KEY, data.subsets.labeled), (_EVAL_KEY, data.subsets.evaluation)):
-        problems += [f"{key}: {error}" for error in data.dataset.errors(keys)]
+    dataset, subsets = data
+    problems = [
+        *label_problems(dataset, subsets.labeled, _LABELED_KEY),
+        *label_problems(dataset, subsets.evaluation, _EVAL_KEY),
+    ]
     if problems:
         raise DataError(problems)
 
@@ -144,8 +146,8 @@ def describe_subsets(
       "content": checksum of images, masks and class names,
       "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
       without "unlabeled" in supervised training. Unlabelled examples that are labelled as well
-      or damaged do not count in "examples"; the checksums are of all that are named. Without the
-      damaged ones it is not the published partition.
+      or damaged do not count in "examples"; the checksums are of all that are named. If some are
+      damaged, "published" is "", since it is another partition without them.
     """
     texts = {
         "labeled": config.data.labeled_split,
