@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from data.errors import counted, some
 from data.images import MAX_PIXELS, ImageError, decode, is_jpeg, is_png
 from data.masks import encode_png
 from data.orientation import UPRIGHT, encode_jpeg, orientation_in, orientation_of, turn
-from data.photo_suffixes import HEIC_SUFFIXES
+from data.photo_suffixes import AVIF_SUFFIXES, HEIC_SUFFIXES
 from data.shrinking import shrink_photo, shrunken_size
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "TIFF", "WEBP")
 _LOSSY = ("AVIF", "HEIF", "WEBP")  # become JPEGs: as PNGs they would be ten times as large
 _JPEG_SIDE = 65_500  # libjpeg's limit, in pixels
 HEIC_PACKAGE = "pillow-heif"
+AVIF_PILLOW = "pillow>=11.3"  # reads AVIF; everything else works with earlier ones, too
 
 _Encode = Callable[[np.ndarray], bytes]
 
@@ -97,14 +98,34 @@ def _decode(image: bytes) -> tuple[np.ndarray, int, _Encode | None]:
 
 
 def missing_package(names: Sequence[str]) -> list[str]:
-    """At most one problem: photos that need a package that is not installed."""
-    names = [name for name in names if name.lower().endswith(HEIC_SUFFIXES)]
-    if not names or importlib.util.find_spec("pillow_heif") is not None:
-        return []
-    return [
-        f"{counted(len(names), 'photo is', 'photos are')} HEIC, such as {some(names[:1])}: reading "
-        f"that takes a package: pip install {HEIC_PACKAGE}"
-    ]
+    """A problem for each format that some photos have and the installed packages do not read."""
+    formats = (
+        ("HEIC", HEIC_SUFFIXES, _reads_heic, f"a package: pip install {HEIC_PACKAGE}"),
+        (
+            "AVIF",
+            AVIF_SUFFIXES,
+            _reads_avif,
+            f'a later Pillow: pip install --upgrade "{AVIF_PILLOW}"',
+        ),
+    )
+    problems = []
+    for kind, suffixes, is_read, remedy in formats:
+        of_kind = [name for name in names if name.lower().endswith(suffixes)]
+        if of_kind and not is_read():
+            problems.append(
+                f"{counted(len(of_kind), 'photo is', 'photos are')} {kind}, such as "
+                f"{some(of_kind[:1])}: reading that takes {remedy}"
+            )
+    return problems
+
+
+def _reads_heic() -> bool:
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def _reads_avif() -> bool:
+    # A Pillow that knows AVIF may have been built without it; one that does not, have a plugin.
+    return features.check("avif") if "avif" in features.modules else "AVIF" in _known()
 
 
 def _read(opened: Image.Image) -> tuple[np.ndarray, int, _Encode]:
@@ -150,7 +171,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 @functools.cache
 def register_heic() -> None:
     """Teaches Pillow to read HEIC, if the package for it is installed."""
-    if importlib.util.find_spec("pillow_heif") is not None:
+    if _reads_heic():
         import pillow_heif
 
         pillow_heif.register_heif_opener(thumbnails=False)
