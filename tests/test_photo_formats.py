@@ -74,9 +74,10 @@ def deep_tiff(pixels, order="<", *, deflate=False):
     content += bits + strip + b"\0" * (len(strip) % 2) + struct.pack(f"{order}H", len(entries))
     for tag, value in entries.items():
         count = channels if tag == 258 else 1
-        long = tag in (256, 257, 258, 273, 278, 279)  # of 258 it is the place of its numbers
-        content += struct.pack(f"{order}HHI", tag, 3 if tag == 258 or not long else 4, count)
-        content += struct.pack(f"{order}I" if long else f"{order}Hxx", value)
+        long = tag in (256, 257, 273, 278, 279)
+        content += struct.pack(f"{order}HHI", tag, 4 if long else 3, count)
+        # Several short numbers lie elsewhere, and this is their place.
+        content += struct.pack(f"{order}I" if long or count > 1 else f"{order}Hxx", value)
     return content + bytes(4)
 
 
