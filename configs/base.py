@@ -213,6 +213,11 @@ def get_config() -> ConfigDict:
     config.data.dir = ""  # where the files lie; "" to use prepared records, or to download
     config.data.unlabeled_dir = ""  # a folder of images, which become the split "unlabeled"
     config.data.prepared_dir = "~/tensorflow_datasets"  # where prepared records are kept
+    # [D] Photos whose short edge is longer are shrunk to this one when records are made, with their
+    # masks, which are then scored at that size. Smaller photos stay as they are, and with 0 all do:
+    # nothing of a mask is lost unasked. From 1,024 on it saves most of a large photo's decoding
+    # (docs/own_images.md), but it should be no less than crop_size * max_scale.
+    config.data.prepared_short_edge = 0
     config.data.num_classes = 21  # 0: as many as the data set has
     # Classes that become one: "top=shirt,blouse;bottom=trousers,skirt". "__ignore__=..." is void.
     config.data.merge_classes = ""

@@ -28,6 +28,9 @@ _NO_IMAGES = {
 }
 
 
+Copies = Mapping[str, Sequence[records.Records]]  # split -> its prepared copies
+
+
 @dataclasses.dataclass(frozen=True)
 class Builder:
     """A kind of data set.
@@ -137,14 +140,23 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
 
     def opener(name: str, split: Split) -> Callable[[], records.Records]:
         def open_split() -> records.Records:
-            merges = [data.merge_classes] if data.merge_classes else []
-            fingerprint = records.digest(split.fingerprint(), *dataset.class_names, *merges)
+            how = [data.merge_classes] if data.merge_classes else []
+            if data.prepared_short_edge:
+                how.append(f"short edge {data.prepared_short_edge}")
+            fingerprint = records.digest(split.fingerprint(), *dataset.class_names, *how)
             path = records.records_path(data.prepared_dir, data.name, name, fingerprint)
             if not path.exists():
                 title = f"preparing {data.name} {name}"
-                classes, sources = dataset.class_names, split.sources
-                origin = str(data.dir)
-                preparation.prepare(path, data.name, title, classes, sources, origin, split.root)
+                preparation.prepare(
+                    path,
+                    data.name,
+                    title,
+                    dataset.class_names,
+                    split.sources,
+                    str(data.dir),
+                    split.root,
+                    data.prepared_short_edge,
+                )
             return records.open_records(path, split.root)
 
         return open_split
@@ -155,18 +167,20 @@ def _listed(data: ConfigDict, splits: Mapping[str, Split], dataset: Dataset) -> 
     return dataset.with_splits(names, openers, notes)
 
 
-def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[Path]]) -> Dataset:
+def _prepared(data: ConfigDict, builder: Builder, paths: Mapping[str, Sequence[Path]]) -> Dataset:
     """The data set from its prepared copies alone, without the files."""
-    opened = {s: records.open_records(paths[0]) for s, paths in copies.items() if len(paths) == 1}
+    copies = _of_short_edge(data, {s: [*map(records.open_records, x)] for s, x in paths.items()})
+    opened = {split: of_it[0] for split, of_it in copies.items() if len(of_it) == 1}
     only = f"{data.prepared_dir} holds only {', '.join(opened)} of it; set config.data.dir."
     absent = {name: only for union, parts in builder.unions.items() for name in (union, *parts)}
     absent |= {
         split: f"config.data.dir is not set, and {data.prepared_dir} holds several prepared copies "
-        f"({some(list(map(str, paths)))}); set config.data.dir, or delete those you do not need."
-        for split, paths in copies.items()
-        if len(paths) > 1
+        f"({some([str(x.path) for x in of_it])}); set config.data.dir, or delete those you do not "
+        "need."
+        for split, of_it in copies.items()
+        if len(of_it) > 1
     }
-    first = records.open_records(next(iter(copies.values()))[0])
+    first = next(iter(copies.values()))[0]
     groups = {*merging.parse(data.merge_classes).values()} - {IGNORED}
     if missing := sorted(groups - {*first.class_names}):
         raise DataError(
@@ -184,6 +198,24 @@ def _prepared(data: ConfigDict, builder: Builder, copies: Mapping[str, Sequence[
     openers = {split: functools.partial(lambda x: x, found) for split, found in opened.items()}
     ids = Ids({}, builder.unions, _NO_IMAGES | absent)
     return Dataset(data.name, first.class_names, ids, {}).with_splits(names, openers)
+
+
+def _of_short_edge(data: ConfigDict, copies: Copies) -> Copies:
+    """Those of the prepared copies whose photos were shrunk as the config says.
+
+    Raises:
+      DataError: there are none.
+    """
+    wanted = data.prepared_short_edge
+    found = {split: [x for x in of_it if x.short_edge == wanted] for split, of_it in copies.items()}
+    if not any(found.values()):
+        edges = sorted({x.short_edge for of_it in copies.values() for x in of_it})
+        raise DataError(
+            f"config.data.dir is not set, and the prepared copies in {data.prepared_dir} were made "
+            f"with config.data.prepared_short_edge = {' or '.join(map(str, edges))}, not {wanted}; "
+            "set it to that, or set config.data.dir."
+        )
+    return {split: of_it for split, of_it in found.items() if of_it}
 
 
 def _unlabeled(data: ConfigDict, dataset: Dataset) -> Split:

@@ -15,21 +15,21 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from filelock import FileLock
 from tqdm import tqdm
 
-from data import photos
+from data import photos, shrinking, turned_masks
 from data.errors import DataError
 from data.images import ImageError
 from data.records import EXAMPLES, TFDS_SPLIT, VERSION, Example, digest, split_of
-from data.turned_masks import AS_IT_IS, describe, upright_label
+from data.turned_masks import AS_IT_IS, upright_label
 from data.whole_files import partial_name, write_text
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def prepare(
     sources: Sequence[Source],
     origin: str = "",
     root: str = "",
+    short_edge: int = 0,
 ) -> None:
     """Writes the records of a split, or continues an interrupted preparation.
 
@@ -62,6 +63,7 @@ def prepare(
       sources: the split's examples.
       origin: what the records are made from, as the user gave it.
       root: the folder that holds the files; "" if there are none.
+      short_edge: photos whose short edge is longer are shrunk to it, with their masks; 0 keeps all.
 
     Raises:
       DataError: the folder cannot be written, or images cannot be opened; all of them are named.
@@ -73,7 +75,7 @@ def prepare(
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # one process prepares, the others wait
             if not path.exists():
-                _prepare(path, name, title, class_names, sources, origin, root)
+                _prepare(path, name, title, class_names, sources, origin, root, short_edge)
     except OSError as error:
         if path.exists():  # a process of another machine was first
             return
@@ -94,23 +96,27 @@ def _prepare(
     sources: Sequence[Source],
     origin: str,
     root: str,
+    short_edge: int,
 ) -> None:
     work = path.with_name(f"{VERSION}.incomplete")
     work.mkdir(exist_ok=True)
     try:
-        shards = _write_shards(work, name, title, sources, root)
+        shards = _write_shards(work, name, title, sources, root, short_edge)
     except DataError:
         shutil.rmtree(work, ignore_errors=True)
         raise
     turned = {id: how for shard in shards for id, how in shard.turned.items()}
-    notes = describe(turned, f"{name} {split_of(path)}")
-    made_from = {"origin": origin, "root": root, "notes": notes}
+    shrunk = sum(shard.shrunk for shard in shards)
+    split = f"{name} {split_of(path)}"
+    notes = turned_masks.describe(turned, split)
+    notes += shrinking.describe(shrunk, len(sources), short_edge, split)
+    made_from = {"origin": origin, "root": root, "notes": notes, "short_edge": short_edge}
     _write_metadata(work, name, class_names, [shard.examples for shard in shards], made_from)
     os.rename(work, path)
 
 
 def _write_shards(
-    work: Path, name: str, title: str, sources: Sequence[Source], root: str
+    work: Path, name: str, title: str, sources: Sequence[Source], root: str, short_edge: int
 ) -> list[_Shard]:
     """Writes the shards that are not there yet; returns what all of them hold."""
     starts = range(0, len(sources), _SHARD_SIZE)
@@ -121,7 +127,8 @@ def _write_shards(
         tqdm(total=len(sources), desc=title, unit=" images", delay=1, mininterval=1) as progress,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
-        write = functools.partial(_write_shard, root=root, progress=progress, stop=stop)
+        make = functools.partial(_make, root=root, short_edge=short_edge)
+        write = functools.partial(_write_shard, make=make, progress=progress, stop=stop)
         try:
             written = list(pool.map(write, files, parts))
         except BaseException:
@@ -140,23 +147,47 @@ class _Shard:
     Attributes:
       examples: in the order of the records.
       turned: id of an example whose photo is stored turned -> what became of its mask.
+      shrunk: how many photos were shrunk.
       problems: of images that cannot be opened.
     """
 
     examples: list[Example] = dataclasses.field(default_factory=list)
     turned: dict[str, str] = dataclasses.field(default_factory=dict)
+    shrunk: int = 0
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
+class _Made(NamedTuple):
+    """A record and what is known about it.
+
+    Attributes:
+      example: what examples.json keeps.
+      record: the serialized record.
+      turned: what became of the mask of a photo that is stored turned.
+      shrunk: whether the photo was shrunk.
+    """
+
+    example: Example
+    record: bytes
+    turned: str
+    shrunk: bool
+
+
 def _write_shard(
-    file: Path, sources: Sequence[Source], *, root: str, progress: tqdm, stop: threading.Event
+    file: Path,
+    sources: Sequence[Source],
+    *,
+    make: Callable[[Source], _Made],
+    progress: tqdm,
+    stop: threading.Event,
 ) -> _Shard:
     """Writes one shard unless it exists."""
     known = file.with_name(f"{file.name}.shard.json")
     if known.is_file() and file.is_file():
         found = json.loads(known.read_text(encoding="utf-8"))
         progress.update(len(found["examples"]))
-        return _Shard([Example(*row) for row in found["examples"]], found["turned"])
+        examples = [Example(*row) for row in found["examples"]]
+        return _Shard(examples, found["turned"], found.get("shrunk", 0))
     shard = _Shard()
     partial = partial_name(file)
     writer = ArrayRecordWriter(str(partial), "group_size:1")
@@ -165,14 +196,15 @@ def _write_shard(
             if stop.is_set():
                 break
             try:
-                example, record, turned = _make(source, root)
+                made = make(source)
             except ValueError as error:
                 shard.problems.append(f"{source.where}: {error}")
             else:
-                writer.write(record)
-                shard.examples.append(example)
-                if turned != AS_IT_IS:
-                    shard.turned[example.id] = turned
+                writer.write(made.record)
+                shard.examples.append(made.example)
+                shard.shrunk += made.shrunk
+                if made.turned != AS_IT_IS:
+                    shard.turned[made.example.id] = made.turned
             progress.update()
     finally:
         writer.close()
@@ -181,30 +213,34 @@ def _write_shard(
     else:
         os.replace(partial, file)
         rows = [example.row() for example in shard.examples]
-        write_text(known, json.dumps({"examples": rows, "turned": shard.turned}))
+        found = {"examples": rows, "turned": shard.turned, "shrunk": shard.shrunk}
+        write_text(known, json.dumps(found))
     return shard
 
 
-def _make(source: Source, root: str) -> tuple[Example, bytes, str]:
+def _make(source: Source, root: str, short_edge: int) -> _Made:
     """Reads and checks an example; ValueError says why its image cannot be opened."""
     try:
         image, read_label = source.read()
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror}); check its permissions.") from error
-    encoded, size, turned = b"", (0, 0), AS_IT_IS
+    encoded, size, turned, shrunk = b"", (0, 0), AS_IT_IS, False
     label, label_error, image_error = b"", "", ""
     try:
-        photo = photos.read(image)
+        photo = photos.read(image, short_edge)
     except ImageError as error:
         image_error = f"{source.where}: not a readable image ({error}); replace or remove it."
     else:
-        encoded, size = photo.encoded, photo.pixels.shape[:2]
-        label, label_error, turned = upright_label(read_label, size, photo.orientation)
+        encoded, size, shrunk = photo.encoded, photo.size, photo.size != photo.full_size
+        label, label_error, turned = upright_label(read_label, photo.full_size, photo.orientation)
+        if shrunk and label:
+            label = shrinking.shrink_label(label, size)
     features = {"image": encoded, "label": label, "id": source.id}
     record = _features().serialize_example(_features().encode_example(features))
     digests = digest(image), digest(label)
     errors = [_below(root, error) for error in (label_error, image_error)]
-    return Example(source.id, *size, errors[0], *digests, errors[1]), record, turned
+    example = Example(source.id, *size, errors[0], *digests, errors[1])
+    return _Made(example, record, turned, shrunk)
 
 
 def _below(root: str, error: str) -> str:
@@ -217,7 +253,7 @@ def _write_metadata(
     name: str,
     class_names: Sequence[str],
     shards: Sequence[Sequence[Example]],
-    made_from: Mapping[str, str | Sequence[str]],
+    made_from: Mapping[str, str | int | Sequence[str]],
 ) -> None:
     """Turns a folder of whole shards into a TFDS data set."""
     for file in (*work.glob("*.json"), *work.glob("*.partial")):  # killed processes leave .partial

@@ -1,11 +1,11 @@
 """Prepared records of one split: their form, their place, and random access to them.
 
 A split's records are a TFDS data set in ArrayRecord files, so that any example is read directly. A
-record holds `image` (the file's bytes, encoded again only if the photo was stored turned or in a
-format that training does not decode), `label` (PNG, one channel) and `id`. Beside the records lies
-examples.json, with what must be known about an example without reading it. It names files relative
-to the data set's folder, so that this folder may be moved or copied. `data.preparation` writes all
-of this.
+record holds `image` (the file's bytes, encoded again only if the photo was stored turned, in a
+format that training does not decode, or larger than `data.prepared_short_edge`), `label` (PNG, one
+channel) and `id`. Beside the records lies examples.json, with what must be known about an example
+without reading it. It names files relative to the data set's folder, so that this folder may be
+moved or copied. `data.preparation` writes all of this.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Example:
 
     Attributes:
       id: its name, unique in the split.
-      height, width: of the image as it is displayed, in pixels.
+      height, width: of the image in the record, upright, in pixels.
       label_error: why its mask cannot be used, with the file and the remedy; "" if it can. It
         matters only if the split's masks are read.
       digest: of the image file's bytes; equal for copies of one file.
@@ -75,6 +75,7 @@ class Records:
         belong to one data set.
       root: the folder that held the files when they were prepared; "" if there were none.
       notes: what was done to the files that a user should know.
+      short_edge: `data.prepared_short_edge`, to which larger photos were shrunk; 0 if none were.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class Records:
     origin: str
     root: str
     notes: tuple[str, ...] = ()
+    short_edge: int = 0  # earlier versions wrote no such field, and shrank nothing
 
     def read(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         """Reads records: {"image", "label", "id"} each, encoded.
@@ -128,8 +130,8 @@ def prepared_paths(prepared_dir: str, name: str) -> dict[str, list[Path]]:
     return found
 
 
-def earlier_copies(current: Records) -> list[Path]:
-    """Folders of copies of this split that were prepared from an earlier state of its files."""
+def other_copies(current: Records) -> list[Path]:
+    """Folders of copies of this split of earlier files, or that were prepared in another way."""
     folder, split = current.path.parent, split_of(current.path)
     copies = {}
     for file in sorted(folder.parent.glob(f"{split}-*/*/{EXAMPLES}")):
@@ -157,8 +159,8 @@ def open_records(path: Path, root: str = "") -> Records:
         known = json.loads((path / EXAMPLES).read_text(encoding="utf-8"))
         examples = tuple(_named_below(root, Example(*row)) for row in known["examples"])
         names = tuple(known["class_names"])
-        notes = tuple(known.get("notes", ()))
-        return Records(path, names, examples, known["origin"], known["root"], notes)
+        notes, short_edge = tuple(known.get("notes", ())), known.get("short_edge", 0)
+        return Records(path, names, examples, known["origin"], known["root"], notes, short_edge)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path / EXAMPLES, error) from error
 

@@ -471,6 +471,16 @@ def test_a_file_of_matlab_that_is_no_label_map(content, message):
         matlab.read_ids(buffer.getvalue()[:100], "a.mat")
 
 
+def test_a_file_of_matlab_7_3_is_refused_with_the_remedy():
+    text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Nov 30 2026 HDF5 schema 1.00 ."
+    header = text.ljust(124) + b"\x00\x02IM"  # version 2.0, little-endian
+    content = header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(1000)
+    with pytest.raises(MaskError) as caught:
+        matlab.read_ids(content, "labels/train/a.mat")
+    expected = "labels/train/a.mat: is of MATLAB's version 7.3; save it with '-v7'."
+    assert str(caught.value) == expected
+
+
 LABELMAP = (
     "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:128,64,128::\ntree:0,128,0::\n"
 )

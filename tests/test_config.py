@@ -75,6 +75,7 @@ def test_the_defaults_run_once_a_data_set_is_named():
         ({"pseudo.score_threshold": 2.0}, "pseudo.score_threshold = 2.0 must be between 0 and 1"),
         ({"data.num_classes": 255}, "data.num_classes = 255 must be between 2 and 254"),
         ({"unsup.rmc_temperature": 0.0}, "unsup.rmc_temperature = 0.0 must be greater than 0"),
+        ({"data.prepared_short_edge": 31}, "data.prepared_short_edge = 31 must be at least 32"),
         ({"log_every_steps": 0}, "log_every_steps = 0 must be at least 1"),
         ({"init_queries": "last"}, "init_queries = 'last' is not one of first, fresh"),
         ({"data.crop_size": 500}, "data.crop_size = 500 must be a multiple of 32"),

@@ -302,7 +302,7 @@ def test_a_check_tells_where_records_lie_and_which_are_of_no_use(root, tmp_path,
     first = catalog.open_dataset(config.data).records("train").path
     check.check(config)
     printed = capsys.readouterr().out
-    assert f"folder train: 3 examples in {first}" in printed and "earlier" not in printed
+    assert f"folder train: 3 examples in {first}" in printed and "other cop" not in printed
     other = tmp_path / "other"  # another folder: its records are no earlier state of this one's
     shutil.copytree(root, other)
     (other / "labels" / "train" / "a" / "1.png").write_bytes(replicas.encode(mask_of(1)))
@@ -311,7 +311,7 @@ def test_a_check_tells_where_records_lie_and_which_are_of_no_use(root, tmp_path,
     shutil.copytree(first, first.with_name("1.0.0"))
     check.prepare(config)
     printed = capsys.readouterr().out
-    assert "1 earlier copy of these splits, before files changed (0." in printed
+    assert "1 other copy of these splits, of earlier files or other keys (0." in printed
     assert f"still reads them, in {prepared / 'folder'}: {first.parent.name}\n" in printed
     assert str(first) not in printed and first.is_dir()
 

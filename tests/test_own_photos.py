@@ -9,15 +9,21 @@ import labelled_scenes as scenes
 import numpy as np
 import pytest
 import tiny
+from PIL import ExifTags, Image
 from test_labelled_folders import masks_of
 from test_regions import MASKS, inland, specks
 from test_written_annotations import CLASSES, READERS, annotate
 
 from configs import folder
 from data import catalog
+from data.dataset import Dataset
 from data.masks import decode_mask
+from data.orientation import SWAPPED
 from rc2l_jax.evaluation.compare_runs import compare_runs
 from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint
+from rc2l_jax.prediction.annotations import Annotator
+from rc2l_jax.prediction.files import Prediction, write_prediction
+from rc2l_jax.prediction.photos import find, read
 from rc2l_jax.prediction.predict import predict_folder
 from rc2l_jax.prediction.regions import tolerance
 from rc2l_jax.training import check
@@ -61,11 +67,48 @@ def test_written_annotations_are_read_as_the_same_masks(tmp_path, kind, name):
     (root / "classes.txt").write_text("\n".join(CLASSES))
     annotate(output, kind, "one", ids).finish()
     as_labels(output, root, kind)
-    dataset = catalog.open_dataset(folder_config(root, tmp_path / "prepared").data)
+    check_read_back(root, tmp_path / "prepared", ids)
+
+
+def check_read_back(root, prepared, ids) -> Dataset:
+    """Checks that the mask of the photo "one" is `ids`, but for simplified outlines."""
+    dataset = catalog.open_dataset(folder_config(root, prepared).data)
     found = masks_of(dataset)["train/one"]
     assert found.shape == ids.shape
     far = inland(ids, tolerance(ids.shape) + 1) & ~specks(ids)
     assert (found == ids)[far].all()
+    return dataset
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_annotations_of_a_turned_photo_are_read_as_the_same_masks(tmp_path, kind, orientation):
+    ids, root, output = MASKS["island"], tmp_path / "data", tmp_path / "out"
+    file = root / "images" / "train" / "one.jpg"
+    file.parent.mkdir(parents=True)
+    size = ids.shape[::-1] if orientation in SWAPPED else ids.shape
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", size[::-1]).save(file, exif=exif)
+    scenes.write(root / "classes.txt", "\n".join(CLASSES))
+    (photo,) = find(str(file.parent), output).photos
+    assert photo.size == ids.shape and photo.orientation == orientation
+    annotator = Annotator(output, kind, CLASSES, "net")
+    prediction = Prediction(ids, np.full(ids.shape, 0.5, np.float16), None)
+    write_prediction(
+        output,
+        photo.name,
+        read(photo),
+        prediction,
+        CLASSES,
+        {"image": str(file), "model": "net"},
+        lambda made: annotator.write(photo, photo.name, made),
+    )
+    annotator.finish()
+    as_labels(output, root, kind)
+    dataset = check_read_back(root, tmp_path / "prepared", ids)
+    both_ways = "taken as upright, as it fits both ways" if size == ids.shape else "upright already"
+    assert any(note.endswith(f"their masks: 1 {both_ways}") for note in dataset.notes)
 
 
 # The story.

@@ -35,7 +35,8 @@ from rc2l_jax.structs import VOID, EvalBatch
 
 # The keys of `config.data` that say which images are evaluated on, but not how they are resized.
 _SAME_DATA = (
-    "name", "dir", "unlabeled_dir", "prepared_dir", "eval_split", "num_classes", "shapes"
+    "name", "dir", "unlabeled_dir", "prepared_dir", "prepared_short_edge", "eval_split",
+    "num_classes", "shapes",
 )  # fmt: skip
 
 Evaluations = Sequence[Mapping[str, Any]]

@@ -98,6 +98,7 @@ RANGES = {
     "data.num_classes": (2, 254),
     "data.class_sampling": (0, 1),
     "data.num_labeled": (0, math.inf),
+    "data.prepared_short_edge": (32, math.inf),
     "data.crop_size": (32, math.inf),
     "data.max_long_edge": (1, math.inf),
     "data.eval_short_edge": (0, math.inf),
@@ -107,7 +108,7 @@ RANGES = {
 }
 
 # Keys that may be 0 as well, which stands for what the data set has.
-OR_ZERO = ("data.num_classes",)
+OR_ZERO = ("data.num_classes", "data.prepared_short_edge")
 
 # Keys whose value must be greater than 0.
 POSITIVE = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from data import records, splits
 from data.dataset import Dataset
 from data.errors import DataError, counted, some
+from data.shrinking import shrunken_size
 from data.splits import Key
 from rc2l_jax.input_pipeline.class_sampling import pixel_counts
 from rc2l_jax.input_pipeline.subsets import (
@@ -26,6 +28,9 @@ from rc2l_jax.models import resnet
 from rc2l_jax.run.config import validate
 from rc2l_jax.structs import VOID
 
+# A short edge of records that keeps masks fine enough to score: no shorter one is recommended.
+_FINE_EDGE = 1024
+_LARGE = 3  # photos with so many times the pixels of such records give a warning
 _MUCH_VOID = 0.5  # a larger share of void pixels gives a warning
 _LATE = 0.5  # unlabelled images that count fully only after this share of the steps give one, too
 
@@ -39,6 +44,8 @@ def prepare(config: ConfigDict) -> None:
     """
     validate(config, num_devices=1)
     data = open_subsets(config)
+    for note in data.dataset.notes:
+        print(f"note: {note}")
     print_records(*data)
     print_left_out(*data)
     check_examples(data)
@@ -103,15 +110,15 @@ def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
         found = dataset.records(split)
         count = counted(len(found.examples), "example")
         print(f"{dataset.name} {split}: {count} in {found.path}")
-        copies += records.earlier_copies(found)
+        copies += records.other_copies(found)
     if copies:
         size = sum(f.stat().st_size for copy in copies for f in copy.rglob("*") if f.is_file())
         folder = found.path.parents[1]
         names = ", ".join(str(copy.relative_to(folder)) for copy in copies)
-        number = counted(len(copies), "earlier copy", "earlier copies")
+        number = counted(len(copies), "other copy", "other copies")
         print(
-            f"{number} of these splits, before files changed ({size / 2**20:,.1f} MiB), can be "
-            f"deleted unless a run still reads them, in {folder}: {names}"
+            f"{number} of these splits, of earlier files or other keys ({size / 2**20:,.1f} MiB), "
+            f"can be deleted unless a run still reads them, in {folder}: {names}"
         )
 
 
@@ -159,7 +166,33 @@ def warnings(config: ConfigDict, dataset: Dataset, subsets: splits.Subsets) -> l
             f"{counted(number, 'unlabelled image')} left out, as damaged: {names} (--mode=check "
             "says what is wrong)"
         )
-    return found
+    return found + _size_warnings(config, dataset, (*subsets.labeled, *subsets.unlabeled))
+
+
+def _size_warnings(config: ConfigDict, dataset: Dataset, keys: Sequence[Key]) -> list[str]:
+    """At most one sentence: on training photos that are far larger, or smaller, than needed."""
+    data = config.data
+    needed = max(math.ceil(data.crop_size * data.max_scale), data.eval_short_edge)
+    if 0 < data.prepared_short_edge < needed:
+        return [
+            f"data.prepared_short_edge = {data.prepared_short_edge} is below {needed}, the longest "
+            "short edge that training (crop_size * max_scale) or evaluation (eval_short_edge) asks "
+            "for: photos that were shrunk are enlarged again; raise it to that"
+        ]
+    if not keys or not data.eval_short_edge:  # evaluation may want all pixels
+        return []
+    edge = max(needed, _FINE_EDGE)
+    sizes = [(x.height, x.width) for x in map(dataset.example, keys)]
+    now = sum(map(math.prod, sizes)) / len(sizes)
+    then = sum(math.prod(shrunken_size(size, edge)) for size in sizes) / len(sizes)
+    if now < _LARGE * then:
+        return []
+    return [
+        f"the training photos have {now / 1e6:.1f} megapixels on average, which are decoded at "
+        f"each step, and training needs {then / 1e6:.1f}: --config.data.prepared_short_edge={edge} "
+        "shrinks photos and masks once, and scores masks at that size (docs/own_images.md has the "
+        "time that this saves)"
+    ]
 
 
 class MaskCounts(NamedTuple):
