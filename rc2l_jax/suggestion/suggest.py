@@ -1,10 +1,11 @@
-"""`--mode=suggest`: which photos to label next."""
+"""`--mode=suggest`: which photos to label next, or to learn from without masks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from data.errors import counted, some
@@ -17,12 +18,12 @@ from rc2l_jax.reports.log import say
 from rc2l_jax.run.config import validate
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.startup import prepare_devices
-from rc2l_jax.suggestion.choice import choose
+from rc2l_jax.suggestion.choice import alike, choose
 from rc2l_jax.suggestion.errors import SuggestError
 from rc2l_jax.suggestion.features import backbone_of_run, open_backbone
 from rc2l_jax.suggestion.files import SHEET, write_suggestions
 from rc2l_jax.suggestion.labeled import Labeled, open_labeled
-from rc2l_jax.suggestion.pool import look_at
+from rc2l_jax.suggestion.pool import Pool, look_at
 
 PREDICTIONS = "predictions"  # the folder of what the run predicts of the suggested photos
 
@@ -37,8 +38,11 @@ def suggest_photos(
     network: str = "teacher",
     step: int | None = None,
     annotations: str | None = None,
+    like_labeled: bool = False,
 ) -> int:
-    """Chooses photos to label next, and writes to `output` what docs/own_images.md lists.
+    """Chooses photos to label next, or to learn from without masks.
+
+    What is written to `output` docs/own_images.md lists.
 
     Args:
       source: an image, a folder (searched with all folders in it) or a glob.
@@ -48,6 +52,8 @@ def suggest_photos(
         seed. With `workdir`, the run's.
       workdir, network, step: name the trained network, as for `open_network`; or none is given.
       annotations: a key of `annotations.FORMATS`, to write what a labelling tool opens, too.
+      like_labeled: choose photos that are like the labelled ones, to be unlabelled images of a
+        training, instead of photos to label.
 
     Returns:
       How many photos were chosen.
@@ -57,12 +63,13 @@ def suggest_photos(
       PredictError, CheckpointError, WeightsError, ConfigError, DataError: output, network, backbone
         or data set cannot be used.
     """
-    _check_flags(count, bool(workdir), annotations)
+    _check_flags(count, bool(workdir), annotations, like_labeled)
     output = Path(output).expanduser().absolute()
     found = _find(source, output)
     opened, labeled = None, None
     if workdir:
-        opened = open_network(workdir=workdir, config=config, network=network, step=step)
+        if not like_labeled:
+            opened = open_network(workdir=workdir, config=config, network=network, step=step)
         backbone = backbone_of_run(config, run_path(workdir), network, step)
     else:
         validate(config, num_devices=1)
@@ -72,10 +79,15 @@ def suggest_photos(
         labeled = open_labeled(config.data)
     if opened and labeled:
         _check_classes(opened, labeled)
+    if like_labeled and not (labeled and labeled.training):
+        raise SuggestError(
+            "--like_labeled: there is no labelled photo; config.data.dir and "
+            "config.data.labeled_split say which those are"
+        )
     pool = look_at(found, backbone, labeled, opened)
     if not found.photos:
         raise _nothing(found, source)
-    chosen = choose(pool.features, count, config.seed, pool.weights, pool.labeled)
+    chosen = _choose(pool, count, config.seed, like_labeled)
     if not len(chosen):
         raise SuggestError(
             f"--input={source}: each photo there has a mask already, or looks the "
@@ -96,11 +108,24 @@ def suggest_photos(
     return len(chosen)
 
 
-def _check_flags(count: int, has_network: bool, annotations: str | None) -> None:
+def _choose(pool: Pool, count: int, seed: int, like_labeled: bool) -> np.ndarray:
+    if like_labeled:
+        return alike(pool.features, pool.labeled, count)
+    return choose(pool.features, count, seed, pool.weights, pool.labeled)
+
+
+def _check_flags(
+    count: int, has_network: bool, annotations: str | None, like_labeled: bool
+) -> None:
     if jax.process_count() > 1:
         raise SuggestError("--mode=suggest runs in one process: start it on one host")
     if count < 1:
         raise SuggestError(f"--count={count}: choose at least one photo")
+    if annotations and like_labeled:
+        raise SuggestError(
+            f"--annotations={annotations} draws masks of photos to label, and --like_labeled "
+            "chooses photos that need none: give one of the two"
+        )
     if annotations and not has_network:
         raise SuggestError(
             f"--annotations={annotations} needs a network that draws them: give --workdir=RUN, or "
