@@ -27,6 +27,7 @@ from data.photo_suffixes import PHOTO_SUFFIXES
 from data.splits import UNLABELED
 from data.trees import FolderTree, Tree
 
+Place = tuple[str, str]  # split, and example id
 IMAGES, LABELS = "images", "labels"
 _OF_PHOTOS = (IMAGES, "img", "imgs", "jpegimages", "photos")
 _OF_LABELS = (LABELS, "ann", "annotations", "masks", "segmentationclass")
