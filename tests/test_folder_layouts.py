@@ -147,6 +147,8 @@ def test_splits_to_test_with_or_named_elsewhere_stay_what_they_are(tmp_path):
     found = catalog.open_dataset(config.data).ids.splits
     assert found.keys() == {"train", "val", "testing", "night"}
     assert {*found["train"], *found["val"]} == {Path(name).stem for name in TRAIN}
+    opened = open_split(config)  # a score is of the photos that were held back from the run
+    assert [opened.id(i) for i in range(len(opened.keys))] == list(found["val"])
 
 
 def test_a_hint_to_hold_back_is_about_all_that_is_named(tmp_path):

@@ -38,7 +38,8 @@ def is_json_min(document: Any) -> bool:
     if not isinstance(document, list) or not all(isinstance(task, Mapping) for task in document):
         return False
     lists = (value for task in document for value in task.values() if isinstance(value, list))
-    return any(isinstance(x, Mapping) and "original_width" in x for shapes in lists for x in shapes)
+    shapes = (shape for shapes in lists for shape in shapes if isinstance(shape, Mapping))
+    return any(key == "original_width" or key.endswith("labels") for x in shapes for key in x)
 
 
 def read(document: Sequence[Mapping[str, Any]]) -> Annotations:

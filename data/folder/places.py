@@ -113,9 +113,9 @@ def _folders(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     Returns:
       A folder's path -> ("images" or "labels", what remains of its name: "train" of train_masks).
     """
-    paths = sorted({str(folder) for name in names for folder in PurePosixPath(name).parents})
+    paths = {str(folder) for name in names for folder in PurePosixPath(name).parents}
     found, of_photos, of_labels = {}, defaultdict(list), {}
-    for path in paths:
+    for path in sorted(paths):
         name = PurePosixPath(path).name.lower()
         stem, _, ending = path.rpartition("_")
         if name in (*_OF_PHOTOS, *_OF_LABELS):
