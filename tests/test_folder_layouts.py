@@ -90,6 +90,28 @@ def test_equal_names_in_two_folders_are_two_photos(tmp_path):
         np.testing.assert_array_equal(mask, scenes.mask(int(seed) + (folder == "b")))
 
 
+def test_records_know_photos_by_the_names_that_they_have_now(tmp_path):
+    """With a second folder the names of the first one's photos begin with its name."""
+    root, held = tmp_path / "data", []
+
+    def add(folder, name):
+        scenes.photo(root / folder / f"{name}.png", int(name))
+        write(root / folder / f"{name}.json", scenes.labelme(f"{name}.png", 1))
+
+    def drawn(id):
+        return splits.draw_of(id, 0)[0] < 256 // 5
+
+    names = [str(number) for number in range(300)]
+    add("a", next(name for name in names if drawn(name) and drawn(f"a/{name}")))
+    add("a", next(name for name in names if not drawn(name) and not drawn(f"a/{name}")))
+    for folder in ("a", "b"):
+        add(folder, next(name for name in names if not drawn(name) and not drawn(f"b/{name}")))
+        dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+        held.append([example.id for example in dataset.records("val").examples])
+        assert held[-1] == list(dataset.ids.splits["val"])
+    assert held[1] == [f"a/{id}" for id in held[0]]
+
+
 def test_photos_without_labels_in_several_folders_are_unlabelled(tmp_path):
     root = tmp_path / "data"
     beside(root, "2024-01", "2024-02")

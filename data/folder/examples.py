@@ -70,8 +70,9 @@ def split_of(
         else:
             drawn = True
             sources.append(_drawn_source(example, found, image[1], label, classes, problem))
+    named = [example for example, (_, id) in examples.items() if example != id]  # by their folders
     read_as = (how, drawing.VERSION) if drawn else (how,)
-    return Split(tuple(sources), fingerprint_of(stamped, *read_as), root)
+    return Split(tuple(sources), fingerprint_of(stamped, *read_as, *named), root)
 
 
 def _shared_problems(
