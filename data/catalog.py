@@ -42,8 +42,8 @@ class Builder:
         when `data.dir` is empty.
       downloaded: given `config.data`, whether the files have been downloaded. If so, they are used
         when `data.dir` is empty.
-      holds_back: whether images to evaluate on may be held back from the labelled split, which must
-        then be named to find them.
+      holds_back: whether images to evaluate on may be held back from the labelled split. To find
+        them again the run's other splits must then be named, too.
     """
 
     listing: Callable[[ConfigDict], Listing]
@@ -114,9 +114,8 @@ def open_for_evaluation(data: ConfigDict) -> Dataset:
       DataError: as for `open_dataset`.
     """
     data = data.copy_and_resolve_references()
-    data.unlabeled_split = ""
     if data.name not in BUILDERS or not BUILDERS[data.name].holds_back:
-        data.labeled_split = ""
+        data.labeled_split, data.unlabeled_split = "", ""
     if UNLABELED not in bases(data.eval_split):
         data.unlabeled_dir = ""
     return open_dataset(data)

@@ -32,6 +32,11 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
+def and_more(names: Sequence[str]) -> str:
+    """The first name, and how many more there are: "a.json (and 2 more)"."""
+    return names[0] + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
+
+
 def counted(number: int, one: str, several: str = "") -> str:
     """A number and its noun: "1 image", "2 images"; `several` where "s" is not enough."""
     return f"{number} {one if number == 1 else several or one + 's'}"

@@ -16,7 +16,7 @@ ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
 SPLIT_NAME = re.compile(r"[\w-]+")
 LAYOUT = "expected images/{split}/NAME.jpg (or .png) and labels/{split}/NAME.png"
 
-_OF_MASKS = (*PHOTO_SUFFIXES, ".json", ".mat", ".xml")
+_OF_MASKS = (*PHOTO_SUFFIXES, ".json", ".mat", ".txt", ".xml")
 
 
 def read_splits(root: Path, num_classes: int) -> dict[str, Split]:

@@ -30,6 +30,10 @@ class MaskError(ValueError):
     """A mask that cannot be used; the message names the file and the remedy."""
 
 
+class ColouredMaskError(MaskError):
+    """A mask of colours, of which nothing says which class they are."""
+
+
 def read_ids(content: bytes, where: str) -> np.ndarray:
     """Reads a mask's file; of an image with a palette it returns the indices.
 
@@ -78,10 +82,10 @@ def _check_form(image: Image.Image, content: bytes, where: str) -> None:
             "channel of ids, no larger than 255."
         )
     if image.mode not in ("L", "P"):
-        raise MaskError(
-            f"{where}: the mask has mode {image.mode}, not class ids; convert the colours to ids "
-            f"0, 1, 2, ... ({VOID} = void) and save an 8-bit PNG with one channel (docs/masks.md "
-            "has the code for it)."
+        raise ColouredMaskError(
+            f"{where}: the mask has mode {image.mode}, not class ids; in a folder of your own, "
+            "write each class's colour behind its name in classes.txt (road #804080), or add "
+            f"labelmap.txt (docs/masks.md); or save an 8-bit PNG of ids ({VOID} = void)."
         )
 
 

@@ -73,7 +73,7 @@ class FolderTree:
             for folder, inner, files in os.walk(root / start, True, _warn_of, followlinks=True):
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
-                names += [(below / x).as_posix() for x in files if not _is_left_out(x)]
+                names += [(below / x).as_posix() for x in files if not is_left_out(x)]
         self._stored = by_normal_form(names, str(root))
         self.names = tuple(sorted(self._stored))
 
@@ -115,13 +115,14 @@ def _warn_of(error: OSError) -> None:
         print(text, file=sys.stderr)
 
 
-def _is_left_out(name: str) -> bool:
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or nothing that a person has put there."""
     return name.startswith(".") or is_litter(name)
 
 
 def _is_searched(folder: str, name: str) -> bool:
     """Whether to search the folder `name` in `folder`: not if left out, or a link to one above."""
-    if _is_left_out(name):
+    if is_left_out(name):
         return False
     path = Path(folder, name)
     return not path.is_symlink() or path.resolve() not in {p.resolve() for p in path.parents}

@@ -154,8 +154,10 @@ def supervisely(seed: int) -> dict:
     }  # fmt: skip
 
 
-def coloured(seed: int) -> bytes:
-    return png(np.array([*COLOURS.values()], np.uint8)[mask(seed)])
+def coloured(seed: int, tree: str = "tree") -> bytes:
+    """A mask in which the tree has the colour of the class `tree`."""
+    colours = COLOURS["background"], COLOURS["road"], COLOURS[tree]
+    return png(np.array(colours, np.uint8)[mask(seed)])
 
 
 def matlab(seed: int) -> bytes:

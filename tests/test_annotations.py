@@ -127,11 +127,11 @@ def test_version_3_has_no_kinds_of_shapes_and_maybe_no_size():
 def test_polygons_outside_of_the_photo_are_counted():
     inside, outside = shape("road", TRIANGLE), shape("road", [[40, 3], [50, 3], [45, 9]])
     read = labelme.read(labelme_document(inside, outside))
-    assert read.not_drawn() == {"polygon outside of its photo": 1}
-    assert yolo.read("0 -1 0 -0.5 0 -1 1\n0 0 0 1 0 1 1", ["road"]).not_drawn() == {
+    assert read.photos[0].not_drawn() == {"polygon outside of its photo": 1}
+    assert yolo.read("0 -1 0 -0.5 0 -1 1\n0 0 0 1 0 1 1", ["road"]).photos[0].not_drawn() == {
         "polygon outside of its photo": 1
     }
-    assert not labelme.read(labelme_document(inside)).not_drawn()
+    assert not labelme.read(labelme_document(inside)).photos[0].not_drawn()
 
 
 def test_what_is_no_region_is_counted():
@@ -142,7 +142,11 @@ def test_what_is_no_region_is_counted():
         shape("road", [[1, 1], [9, 9]]),
     ]
     read = labelme.read(labelme_document(*shapes))
-    assert read.left_out == {"point": 1, "line": 2, "polygon of fewer than three corners": 1}
+    assert read.photos[0].left_out == {
+        "point": 1,
+        "line": 2,
+        "polygon of fewer than three corners": 1,
+    }
     assert not drawn(read).any()
 
 
@@ -315,11 +319,11 @@ def test_a_box_around_a_polygon_of_its_class_is_no_region():
     read = label_studio.read([task(*results)])
     alone = drawn(label_studio.read([task(results[1])]))
     np.testing.assert_array_equal(drawn(read), alone)
-    assert read.left_out == {"box around a polygon of its class": 1}
+    assert read.photos[0].left_out == {"box around a polygon of its class": 1}
     others = [task(("rectanglelabels", ["tree"], around), results[1])]
     others.append(task(("rectanglelabels", ["road"], around | {"width": 50}), results[1]))
     for other in others:
-        assert not label_studio.read([other]).left_out
+        assert not label_studio.read([other]).photos[0].left_out
 
 
 def test_label_studio_may_name_the_class_of_a_region_apart():
@@ -331,7 +335,7 @@ def test_label_studio_may_name_the_class_of_a_region_apart():
     np.testing.assert_array_equal(
         drawn(read), drawn(label_studio.read([task(("rectanglelabels", ["road"], box))]))
     )
-    assert not read.left_out
+    assert not read.photos[0].left_out
 
 
 def test_label_studio_takes_the_last_annotation_that_was_not_skipped():
@@ -374,7 +378,7 @@ def test_cvat_draws_in_the_order_of_z():
     expected[5:17, 9:19] = 2
     expected[2:7, 36:] = np.where(noise[:, :4], 2, expected[2:7, 36:])
     np.testing.assert_array_equal(drawn(read), expected)
-    assert read.class_names == ("tree", "road") and read.left_out == {"polyline": 1}
+    assert read.class_names == ("tree", "road") and read.photos[0].left_out == {"polyline": 1}
 
 
 def test_cvat_that_cannot_be_drawn_says_why():
@@ -412,7 +416,7 @@ def test_supervisely_has_holes_and_bitmaps():
     expected[10:14, 12:18] = 0
     expected[20:24, 30:36] = np.where(bitmap, 2, expected[20:24, 30:36])
     np.testing.assert_array_equal(drawn(read), expected)
-    assert read.left_out == {"line": 1}
+    assert read.photos[0].left_out == {"line": 1}
     unpacked = base64.b64encode(png(rgba)).decode()
     document["objects"][1]["bitmap"]["data"] = unpacked
     np.testing.assert_array_equal(drawn(supervisely.read(document)), expected)

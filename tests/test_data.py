@@ -76,7 +76,10 @@ def test_palette_masks_are_stored_as_ids(tmp_path):
 
 
 BAD_MASKS = {
-    "rgb": (np.zeros((24, 32, 3)), "mode RGB, not class ids; convert the colours"),
+    "rgb": (
+        np.zeros((24, 32, 3)),
+        r"mode RGB, not class ids; .* behind its name in classes\.txt \(road #804080\), or",
+    ),
     "16_bits": (np.zeros((24, 32), np.uint16), "the mask has 16 bits a pixel; save it as an 8-bit"),
     "grey_alpha": (np.zeros((24, 32, 2)), "a second channel, for transparency; save it as an 8-b"),
     "out_of_range": (np.full((24, 32), 11), r"ids \[11\] are neither classes 0..10 nor 255"),

@@ -68,7 +68,7 @@ def test_shapes_are_the_same_but_for_their_borders(name):
     inner = scene.inner(expected)
     assert set(expected[inner]) >= {0, 2}  # each border is two pixels wide
     np.testing.assert_array_equal(drawn(name)[inner], expected[inner])
-    assert not read(name).not_drawn()
+    assert not read(name).photos[0].not_drawn()
 
 
 def test_all_that_label_studio_draws_with():
@@ -83,7 +83,7 @@ def test_all_that_label_studio_draws_with():
     np.testing.assert_array_equal(got[inner], expected[inner])
     for name in ("road", "tree"):
         np.testing.assert_array_equal(got == scene.IDS[name], expected == scene.IDS[name])
-    assert read("label_studio/tags.json").not_drawn() == {"keypoint": 1}
+    assert read("label_studio/tags.json").photos[0].not_drawn() == {"keypoint": 1}
 
 
 @pytest.mark.parametrize("name", ["double", "uint8", "logical", "sbd"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import labelled_scenes as scenes
@@ -14,7 +12,9 @@ from PIL import Image
 from test_data import folder_config
 
 from data import DataError, catalog, masks
-from data.folder.labels import names_in
+from data.errors import counted
+from data.folder.named_photos import names_in
+from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.subsets import listed, open_subsets
 from rc2l_jax.training import check
 
@@ -140,6 +140,29 @@ def test_masks_are_drawn_anew_when_annotations_are_understood_otherwise(tmp_path
     assert records("drawn") != before[0] and records("painted") == before[1]
 
 
+@pytest.mark.parametrize("name", ["Labelme's files in one folder", "COCO, one file"])
+def test_prepare_says_what_it_found_and_makes_what_training_reads(tmp_path, capsys, name):
+    root, prepared = tmp_path / "data", tmp_path / "prepared"
+    scene, found = SCENES[name]
+    scene(root)
+    config = config_of(root, prepared)
+    check.prepare(config)
+    printed = capsys.readouterr().out
+    before = contents(prepared)
+    data = open_subsets(config)
+    notes = [line for line in printed.splitlines() if line.startswith("note: ")]
+    assert notes == [f"note: {note}" for note in data.dataset.notes] and found in notes[0]
+    assert ("are held back as 'val'" in printed) == (name != "COCO, one file")
+    batch = next(train_batches.train_batches(config, data, 0, 1))
+    assert (batch.image.shape[1], contents(prepared)) == (config.batch_size, before)
+    for split, ids in data.dataset.ids.splits.items():
+        path = data.dataset.records(split).path
+        assert f"folder {split}: {counted(len(ids), 'example')} in {path}\n" in printed
+        assert path.is_dir()
+    for example, mask in masks_of(data.dataset).items():
+        np.testing.assert_array_equal(mask, scenes.mask(seed_of(example)))
+
+
 # Splits.
 
 
@@ -235,138 +258,3 @@ def test_shapes_drawn_on_a_photo_as_it_is_stored_are_turned_along(tmp_path):
     made = masks_of(dataset)["train/photo 1 é"]
     np.testing.assert_array_equal(made, np.rot90(scenes.mask(1), -1))
     assert any(note.endswith("their masks: 1 turned along") for note in dataset.notes)
-
-
-# What cannot be used: one line that names the file, and nothing is left half-prepared.
-
-
-def spoiled_labelme(root):
-    SCENES["Labelme's files in labels"][0](root)
-    return root / "labels" / "train" / "photo 1 é.json"
-
-
-def two_formats(root):
-    write(spoiled_labelme(root).with_suffix(".png"), scenes.png(scenes.mask(1)))
-    return r"photo 1 é\.png: is annotated in .*photo 1 é\.json and .*photo 1 é\.png; remove one"
-
-
-def listed_twice(root):
-    SCENES["COCO, one file"][0](root)
-    document = scenes.coco({**scenes.ALL, "deep/photo 1 é.png": 1})
-    write(root / "annotations.json", document)
-    return r"photo 1 é\.png: is annotated in .*annotations\.json twice; remove one"
-
-
-def two_files_for_all(root):
-    SCENES["Label Studio"][0](root)
-    write(root / "old.json", scenes.label_studio(scenes.ALL))
-    return r"photo 0 é\.png \(and 4 more\): is annotated in .*old\.json and .*\.json; remove one"
-
-
-def cut_off(root):
-    file = spoiled_labelme(root)
-    file.write_bytes(file.read_bytes()[:50])
-    return r"labels/train/photo 1 é\.json: cannot be read as JSON .*; export it again"
-
-
-def of_another_data_set(root):
-    SCENES["COCO, one file"][0](root)
-    write(root / "annotations.json", scenes.coco({"cat.jpg": 0, "dog.jpg": 1}))
-    return (
-        r"annotations\.json: none of its photos \(cat\.jpg, dog\.jpg\) is in train, val; is it of"
-    )
-
-
-def unknown_class(root):
-    file = spoiled_labelme(root)
-    write(root / "classes.txt", "\n".join(NAMES))
-    file.write_text(file.read_text().replace('"tree"', '"bush"'))
-    return rf"{file.name}: 'bush' is not in classes\.txt; add the name there"
-
-
-def class_missing_in_several_files(root):
-    unknown_class(root)
-    file = root / "labels" / "train" / "photo 2 é.json"
-    file.write_text(file.read_text().replace('"tree"', '"bush"'))
-    return r"photo 1 é\.json \(and 1 more\): 'bush' is not in classes\.txt"
-
-
-def other_size(root):
-    file = spoiled_labelme(root)
-    scenes.photo(root / "images" / "train" / "photo 1 é.png", 1, (10, 12))
-    return rf"{file.name}: the mask is 24x20 and its image 12x10"
-
-
-def other_json(root):
-    file = spoiled_labelme(root)
-    write(file, {"made by": "a tool that nobody knows"})
-    return r"photo 1 é\.json: is of no format that is read \(docs/masks\.md lists them\)"
-
-
-def ambiguous(root):
-    SCENES["COCO, one file"][0](root)
-    scenes.photo(root / "images" / "val" / "photo 1 é.png", 99)
-    return (
-        r"'photo 1 é\.png' may be .*train/photo 1 é\.png or .*val/photo 1 é\.png; put the file in"
-    )
-
-
-def no_names(root):
-    scenes.own(root)
-    for name in scenes.TRAIN:
-        write(root / "labels" / "train" / name, scenes.png(scenes.mask(1)))
-    return r"classes\.txt: missing; write the names of the classes into it"
-
-
-def contradicting_values(root):
-    SCENES["masks of Roboflow"][0](root)
-    write(root / "valid" / "_classes.csv", scenes.VALUES.replace("9, tree", "8, tree"))
-    return r"valid/_classes\.csv: has 8 for tree, and another _classes\.csv has 9"
-
-
-def predictions_only(root):
-    SCENES["Label Studio"][0](root)
-    (file,) = root.rglob("*.json")
-    tasks = json.loads(file.read_text())
-    for task in tasks:
-        task["predictions"] = task.pop("annotations")
-    write(file, tasks)
-    return r"\.json: holds predictions and no annotations; correct and submit them"
-
-
-def unknown_value(root):
-    SCENES["masks of Roboflow"][0](root)
-    write(root / "train" / "photo 1 é_mask.png", scenes.png(np.full(scenes.SIZE, 7, np.uint8)))
-    return r"photo 1 é_mask\.png: has the values \[7\], to which _classes\.csv or"
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
-        unknown_class, class_missing_in_several_files, other_size, other_json, ambiguous,
-        no_names, contradicting_values, unknown_value, predictions_only,
-    ],
-)  # fmt: skip
-def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, spoil):
-    root = tmp_path / "data"
-    message = spoil(root)
-    config = config_of(root, tmp_path / "prepared")
-    with pytest.raises(DataError, match="1 problem found"):
-        check.check(config)
-    lines = capsys.readouterr().out.splitlines()
-    (line,) = (line for line in lines if not line.startswith(("note: ", "warning: ")))
-    assert re.search(message, line), line
-    assert not list(Path(tmp_path).rglob("*incomplete*"))
-
-
-def test_photos_that_are_not_there_are_counted_and_shapes_left_out_too(tmp_path, capsys):
-    root = tmp_path / "data"
-    SCENES["COCO, one file"][0](root)
-    document = scenes.coco({**scenes.ALL, "gone.jpg": 1})
-    document["annotations"][0]["segmentation"].append([1, 1, 5, 5])
-    write(root / "annotations.json", document)
-    check.check(config_of(root, tmp_path / "prepared"))
-    printed = capsys.readouterr().out
-    assert "annotations.json annotates 1 photo that is not there, such as gone.jpg" in printed
-    assert "left out: 1 polygon of fewer than three corners\n" in printed

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as run_lengths
 
-from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
+from data.annotations.regions import AnnotationError, Annotations, Collector
 
 KIND = "COCO"
 _KEYS = ("images", "annotations", "categories")
@@ -23,6 +23,25 @@ def is_coco(document: Any) -> bool:
     return all(isinstance(document.get(key), list) for key in _KEYS)
 
 
+def lacks_classes(document: Any) -> bool:
+    """Whether a JSON document has shapes in COCO's format, but does not name their classes."""
+    if not isinstance(document, Mapping) or document.get("categories"):
+        return False
+    return is_results(document.get("annotations"))
+
+
+def is_results(document: Any) -> bool:
+    """Whether a JSON document is a list of shapes alone, as programs write their results."""
+    return (
+        isinstance(document, list)
+        and bool(document)
+        and all(
+            isinstance(entry, Mapping) and {"image_id", "category_id"} <= entry.keys()
+            for entry in document
+        )
+    )
+
+
 def read(document: Mapping[str, Any]) -> Annotations:
     """Reads a document. A photo without annotations shows nothing but background.
 
@@ -33,16 +52,15 @@ def read(document: Mapping[str, Any]) -> Annotations:
     by_photo = defaultdict(list)
     for entry in document["annotations"]:
         by_photo[entry["image_id"]].append(entry)
-    left_out: dict[str, int] = {}
     photos = []
     for image in document["images"]:
         size = _size(image)
-        found = Collector(left_out)
+        found = Collector()
         for entry in by_photo[image["id"]]:
             _add(found, names[entry["category_id"]], entry, size)
-        photos.append(Annotated(str(image["file_name"]), size, tuple(found.regions)))
+        photos.append(found.annotated(str(image["file_name"]), size))
     used = {entry["category_id"] for entry in document["annotations"]}
-    return Annotations(KIND, tuple(photos), _classes(document["categories"], used), left_out)
+    return Annotations(KIND, tuple(photos), _classes(document["categories"], used))
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:

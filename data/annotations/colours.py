@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,6 +34,11 @@ def split_hex(line: str) -> tuple[str, Colour | None]:
         return line, None
     red, green, blue = bytes.fromhex(match["hex"])
     return match["name"], (red, green, blue)
+
+
+def _packed(red: Any, green: Any, blue: Any) -> Any:
+    """One number for a colour, or an array of numbers for arrays."""
+    return red << 16 | green << 8 | blue
 
 
 def read_labelmap(text: str) -> dict[str, Colour]:
@@ -75,12 +81,13 @@ def read_values(text: str) -> dict[str, int]:
 class ColourReader:
     """Reads masks by their colours."""
 
-    def __init__(self, ids: Mapping[Colour, int]):
-        """Takes the class id of each colour."""
+    def __init__(self, ids: Mapping[Colour, int], lacking: Mapping[Colour, str] | None = None):
+        """Takes the class id of each colour, and what to say of those whose class is not listed."""
         self._ids = {_VOC_BORDER: VOID, **ids}
+        self._lacking = {_packed(*colour): text for colour, text in (lacking or {}).items()}
         self._table = np.full(1 << 24, _UNKNOWN, np.int16)
-        for (red, green, blue), index in self._ids.items():
-            self._table[red << 16 | green << 8 | blue] = index
+        for colour, index in self._ids.items():
+            self._table[_packed(*colour)] = index
 
     def __call__(self, content: bytes, where: str) -> np.ndarray:
         """Reads a PNG: uint8 [H, W]. One of ids, without colours, is read as such.
@@ -94,11 +101,13 @@ class ColourReader:
         except Exception:  # says what is wrong with it
             return read_ids(content, where)
         red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
-        packed = red << 16 | green << 8 | blue
+        packed = _packed(red, green, blue)
         ids = self._table[packed]
         unknown = np.unique(packed[ids == _UNKNOWN])
         if not unknown.size:
             return ids.astype(np.uint8)
+        if problem := next((self._lacking[x] for x in unknown if x in self._lacking), ""):
+            raise MaskError(problem)
         if mode in ("L", "P"):
             return read_ids(content, where)
         share = (ids == _UNKNOWN).mean()

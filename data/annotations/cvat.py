@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data.annotations.outlines import box, ellipse, rotated
-from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
+from data.annotations.regions import AnnotationError, Annotations, Collector
 
 KIND = "CVAT"
 
@@ -29,15 +29,14 @@ def read(root: ElementTree.Element) -> Annotations:
     if root.find("track") is not None:
         raise AnnotationError('is of a video; export it from CVAT as "CVAT for images 1.1"')
     names = [label.findtext("name", "").strip() for label in root.iterfind("meta//labels/label")]
-    left_out: dict[str, int] = {}
     photos = []
     for image in root.iterfind("image"):
-        found = Collector(left_out)
+        found = Collector()
         for shape in sorted(image, key=lambda shape: int(shape.get("z_order", 0))):
             _add(found, shape)
         size = int(image.attrib["height"]), int(image.attrib["width"])
-        photos.append(Annotated(image.attrib["name"], size, tuple(found.regions)))
-    return Annotations(KIND, tuple(photos), tuple(dict.fromkeys(names)), left_out)
+        photos.append(found.annotated(image.attrib["name"], size))
+    return Annotations(KIND, tuple(photos), tuple(dict.fromkeys(names)))
 
 
 def _add(found: Collector, shape: ElementTree.Element) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pycocotools import mask as run_lengths
@@ -48,11 +48,15 @@ def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) ->
 def unlisted(annotated: Annotated, ids: Mapping[str, int]) -> str:
     """What to say of classes that are not in `ids`; "" if all are. `IGNORED` needs no id."""
     unknown = sorted({x.label for x in annotated.regions} - ids.keys() - {IGNORED})
-    if not unknown:
+    return not_listed([repr(name) for name in unknown])
+
+
+def not_listed(names: Sequence[str]) -> str:
+    """What to say of names that are not in classes.txt; "" if there are none."""
+    if not names:
         return ""
-    names = some([repr(name) for name in unknown])
-    verb, what = ("is", "the name") if len(unknown) == 1 else ("are", "the names")
-    return f"{names} {verb} not in classes.txt; add {what} there, as written here"
+    verb, what = ("is", "the name") if len(names) == 1 else ("are", "the names")
+    return f"{some(names)} {verb} not in classes.txt; add {what} there, as written here"
 
 
 def _inside(region: Region, size: Size, scale: np.ndarray) -> np.ndarray:

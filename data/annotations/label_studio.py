@@ -33,38 +33,44 @@ def is_label_studio(document: Any) -> bool:
     )
 
 
+def is_json_min(document: Any) -> bool:
+    """Whether a JSON document is the export "JSON-MIN": a task a photo, a list of shapes a tool."""
+    if not isinstance(document, list) or not all(isinstance(task, Mapping) for task in document):
+        return False
+    lists = (value for task in document for value in task.values() if isinstance(value, list))
+    shapes = (shape for shapes in lists for shape in shapes if isinstance(shape, Mapping))
+    return any(key == "original_width" or key.endswith("labels") for x in shapes for key in x)
+
+
 def read(document: Sequence[Mapping[str, Any]]) -> Annotations:
     """Reads a document. Of several annotations of a photo the last counts, unless it was skipped.
 
     Raises:
       KeyError, TypeError, ValueError, AnnotationError: a result lacks what it must have.
     """
-    left_out: dict[str, int] = {}
     photos = []
     for task in document:
         made = [x for key in _MADE for x in task.get(key) or () if not x.get("was_cancelled")]
         if made:
-            photos.append(_photo(task["data"], made[-1]["result"], left_out))
+            photos.append(_photo(task["data"], made[-1]["result"]))
     if not photos and any(task.get(_PREDICTED) for task in document):
         raise AnnotationError(
             "holds predictions and no annotations; correct and submit them in Label Studio, and "
             "export again"
         )
-    return Annotations(KIND, tuple(photos), (), left_out)
+    return Annotations(KIND, tuple(photos))
 
 
-def _photo(
-    data: Mapping[str, Any], results: Sequence[Mapping[str, Any]], left_out: dict[str, int]
-) -> Annotated:
+def _photo(data: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Annotated:
     address = data.get("image") or next(x for x in data.values() if isinstance(x, str) and "." in x)
-    found, size = Collector(left_out), None
+    found, size = Collector(), None
     drawn = [result for result in results if "original_width" in result]
     named = {result.get("id") for result in drawn if result["type"] == _APART}
     for result in drawn:
         size = int(result["original_height"]), int(result["original_width"])
         if result["type"].endswith("labels") or result.get("id") not in named:
             _add(found, result, np.array(size[::-1]) / 100, drawn)
-    return Annotated(str(address), size, tuple(found.regions))
+    return found.annotated(str(address), size)
 
 
 def _add(

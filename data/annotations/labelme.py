@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data.annotations.outlines import box, ellipse
-from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
+from data.annotations.regions import AnnotationError, Annotations, Collector
 
 KIND = "Labelme"
 _NO_REGIONS = {"point": "point", "points": "point", "line": "line", "linestrip": "line"}
@@ -30,14 +30,13 @@ def read(document: Mapping[str, Any]) -> Annotations:
     Raises:
       AnnotationError: a shape lacks its label or its points, or is of an unknown kind.
     """
-    left_out: dict[str, int] = {}
-    found = Collector(left_out)
+    found = Collector()
     for shape in document["shapes"]:
         _add(found, shape)
     height, width = document.get("imageHeight"), document.get("imageWidth")
     size = (int(height), int(width)) if height and width else None
     photo = str(document.get("imagePath") or "")
-    return Annotations(KIND, (Annotated(photo, size, tuple(found.regions)),), (), left_out)
+    return Annotations(KIND, (found.annotated(photo, size),))
 
 
 def _add(found: Collector, shape: Mapping[str, Any]) -> None:

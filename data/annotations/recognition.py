@@ -18,6 +18,23 @@ _JSON = (
     (supervisely.is_supervisely, supervisely.read),
     (supervisely.is_meta, supervisely.read_meta),
 )
+# Kinds of JSON that lack something, and what to do.
+_UNREAD = (
+    (
+        label_studio.is_json_min,
+        'is Label Studio\'s export "JSON-MIN", which does not say which shapes lie above others; '
+        'export "JSON" instead',
+    ),
+    (
+        coco.is_results,
+        "is COCO's list of results, which names neither photos nor classes; write it as "
+        '"annotations" into a file that has "images" and "categories", too',
+    ),
+    (
+        coco.lacks_classes,
+        'is COCO\'s without "categories", which name the classes; export it with them',
+    ),
+)
 
 
 def read(content: bytes, *, xml: bool = False) -> Annotations | None:
@@ -50,6 +67,15 @@ def _read_json(document: Any) -> Annotations | None:
         if is_it(document):
             return reader(document)
     return None
+
+
+def why_unread(content: bytes, *, xml: bool = False) -> str:
+    """Why a file is not read for which `read` returns None, and what to do."""
+    document = None if xml else json.loads(content.decode("utf-8-sig"))
+    for is_it, why in _UNREAD:
+        if is_it(document):
+            return why
+    return "is of no format that is read (docs/masks.md lists them)"
 
 
 def _read_xml(content: bytes) -> Annotations | None:

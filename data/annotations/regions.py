@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -59,12 +60,19 @@ class Annotated:
       size: height and width of the photo that was annotated; None if the file does not tell them.
       regions: in the order of drawing: later ones lie over earlier ones.
       shares: whether coordinates are shares of the photo's width and height, not pixels.
+      left_out: what was not read -> how often: lines, points, polygons of two corners.
     """
 
     photo: str
     size: Size | None
     regions: tuple[Region, ...]
     shares: bool = False
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def not_drawn(self) -> dict[str, int]:
+        """What is not read or lies outside of the photo -> how often."""
+        outside = sum(map(self.outside, self.regions))
+        return {**self.left_out, **({_OUTSIDE: outside} if outside else {})}
 
     def outside(self, region: Region) -> bool:
         """Whether all polygons of a region lie outside of the photo, as far as one can tell."""
@@ -83,35 +91,32 @@ class Annotations:
       kind: the format's name for people, such as "Labelme".
       photos: what it says of each photo.
       class_names: the classes that it lists, in its own order; () if it has no such list.
-      left_out: what was not read -> how often: lines, points, polygons of two corners.
     """
 
     kind: str
     photos: tuple[Annotated, ...]
     class_names: tuple[str, ...] = ()
-    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def labels(self) -> set[str]:
         """The names of the classes that regions have."""
         return {region.label for photo in self.photos for region in photo.regions}
 
-    def not_drawn(self) -> dict[str, int]:
-        """What is not read or lies outside of its photo -> how often."""
-        outside = sum(photo.outside(region) for photo in self.photos for region in photo.regions)
-        return {**self.left_out, **({_OUTSIDE: outside} if outside else {})}
-
 
 class Collector:
     """Collects the regions of one photo, and counts what is left out."""
 
-    def __init__(self, left_out: dict[str, int]):
-        """Counts are added to `left_out`, which photos of one file share."""
-        self.regions: list[Region] = []
-        self._left_out = left_out
+    def __init__(self) -> None:
+        """Begins without regions."""
+        self._regions: list[Region] = []
+        self._left_out: Counter[str] = Counter()
+
+    def annotated(self, photo: str, size: Size | None, *, shares: bool = False) -> Annotated:
+        """What was collected, for the photo of this name and size (see `Annotated`)."""
+        return Annotated(photo, size, tuple(self._regions), shares, self._left_out)
 
     def skip(self, what: str) -> None:
         """Counts a shape that is no region."""
-        self._left_out[what] = self._left_out.get(what, 0) + 1
+        self._left_out[what] += 1
 
     def polygons(self, label: str, rings: Iterable[Any], holes: Iterable[Any] = ()) -> None:
         """Adds a region of polygons [[x, y], ...]; those of fewer than three corners are counted.
@@ -122,16 +127,16 @@ class Collector:
         kept = tuple(ring for ring in map(corners, rings) if self._is_area(ring))
         if kept:
             cut = tuple(ring for ring in map(corners, holes) if len(ring) > 2)
-            self.regions.append(Region(label, kept, cut))
+            self._regions.append(Region(label, kept, cut))
 
     def bitmap(self, label: str, read: Callable[[], np.ndarray], origin: Any = (0, 0)) -> None:
         """Adds a region that is given pixel by pixel."""
         x, y = (round(float(value)) for value in origin)
-        self.regions.append(Region(label, bitmap=read, origin=(x, y)))
+        self._regions.append(Region(label, bitmap=read, origin=(x, y)))
 
     def refuse(self, label: str, problem: str) -> None:
         """Adds a region that cannot be drawn, so that its photo's mask is an error."""
-        self.regions.append(Region(label, problem=problem))
+        self._regions.append(Region(label, problem=problem))
 
     def _is_area(self, ring: Ring) -> bool:
         if len(ring) < 3:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data.annotations.outlines import box
-from data.annotations.regions import Annotated, Annotations, Collector, Ring, corners
+from data.annotations.regions import Annotations, Collector, Ring, corners
 
 KIND = "Supervisely"
 _PNG = b"\x89PNG"
@@ -47,12 +47,11 @@ def read(document: Mapping[str, Any]) -> Annotations:
     Raises:
       KeyError, TypeError, ValueError, AnnotationError: an object lacks what it must have.
     """
-    left_out: dict[str, int] = {}
-    found = Collector(left_out)
+    found = Collector()
     for entry in document["objects"]:
         _add(found, entry)
     size = int(document["size"]["height"]), int(document["size"]["width"])
-    return Annotations(KIND, (Annotated("", size, tuple(found.regions)),), (), left_out)
+    return Annotations(KIND, (found.annotated("", size),))
 
 
 def _add(found: Collector, entry: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from data.annotations.regions import Annotated, AnnotationError, Annotations, Collector
+from data.annotations.regions import AnnotationError, Annotations, Collector
 
 KIND = "YOLO"
 _CLASS = re.compile(r"\d+(\.0*)?")  # some programs write all numbers as floats
@@ -21,13 +21,11 @@ def read(text: str, class_names: Sequence[str]) -> Annotations:
     Raises:
       AnnotationError: a line is not of this form, or `class_names` has no such class.
     """
-    left_out: dict[str, int] = {}
-    found = Collector(left_out)
+    found = Collector()
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             _add(found, line.split(), f"line {number}", class_names)
-    annotated = Annotated("", None, tuple(found.regions), shares=True)
-    return Annotations(KIND, (annotated,), (), left_out)
+    return Annotations(KIND, (found.annotated("", None, shares=True),))
 
 
 def _add(found: Collector, words: Sequence[str], where: str, class_names: Sequence[str]) -> None:

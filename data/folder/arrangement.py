@@ -1,6 +1,7 @@
 """Makes of a folder's splits those that a run asks for, where the folder does not have them.
 
- - Labelled photos that lie in one split of another name are "train".
+ - Labelled photos that lie in splits of other names are "train". Of several splits the photos'
+   ids then begin with the split's name.
  - Photos without labels among labelled ones, where labels lie beside photos, are "unlabeled".
  - Without "val", about one in five labelled photos is held back for it. Whether a photo is depends
    on its name alone: when others come later, none moves from training to evaluation.
@@ -11,20 +12,22 @@ Each of these is said in a line, and none happens if a run names its splits othe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ml_collections import ConfigDict
 
-from data.errors import counted
-from data.folder.labels import Labels, Place
-from data.folder.places import IMAGES, Found
-from data.layout import ONE_SPLIT
+from data.errors import DataError, counted, some
+from data.folder.labels import Labels
+from data.folder.places import IMAGES, Found, Place
+from data.layout import ONE_SPLIT, SPLIT_NAME
 from data.splits import UNLABELED, bases, draw_of
 
 TRAIN, VAL = "train", "val"
+_NOT_TRAIN = (UNLABELED, VAL, "test", "testing", "eval", "evaluation")
 HELD_BACK = 5  # one in this many labelled photos is held back for evaluation
 _SEED = 0
+Photos = dict[str, Place]  # example id -> the photo's place in the folder
 
 
 @dataclasses.dataclass
@@ -36,7 +39,7 @@ class Arranged:
       notes: what was arranged.
     """
 
-    photos: dict[str, dict[str, Place]]
+    photos: dict[str, Photos]
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -53,71 +56,113 @@ def arrange(root: Path, found: Found, labels: Labels, data: ConfigDict) -> Arran
       found: its files.
       labels: its labels.
       data: `config.data`, of which the names of splits are read.
+
+    Raises:
+      DataError: what remains as a split has a name that none may have.
     """
-    photos = {s: {id: (s, id) for id in ids} for s, ids in found.photos.items()}
-    arranged = Arranged(photos)
-    if TRAIN in bases(data.labeled_split) and TRAIN not in photos:
-        _name_train(root, arranged, labels, keep=bases(data.eval_split))
-    for split in bases(data.labeled_split):
-        if split in photos and UNLABELED in (bases(data.unlabeled_split) or [UNLABELED]):
-            _part_unlabeled(root, arranged, found, labels, split, data)
-    asks = data.eval_split == VAL and VAL not in photos
-    if asks and data.labeled_split in photos:
-        _hold_back(root, arranged, labels, data.labeled_split)
+    arranged = Arranged({s: {id: (s, id) for id in ids} for s, ids in found.photos.items()})
+    named = dict.fromkeys(bases(data.labeled_split))
+    if TRAIN in named and TRAIN not in found.photos:
+        others = bases(data.unlabeled_split, data.eval_split)
+        _name_train(root, arranged, labels, keep=(*named, *others))
+    labeled = [split for split in named if split in arranged.photos]
+    if UNLABELED in (bases(data.unlabeled_split) or [UNLABELED]) and not data.unlabeled_dir:
+        _part_unlabeled(root, arranged, found, labels, labeled)
+    whole = [part.strip() for part in data.labeled_split.split("+")]
+    if data.eval_split == VAL and VAL not in found.photos and whole == labeled:
+        _hold_back(root, arranged, labels, labeled)
+    _check_names(root, arranged.photos)
     return arranged
 
 
-def _labelled(arranged: Arranged, labels: Labels, split: str) -> list[str]:
-    return [id for id, place in arranged.photos[split].items() if place in labels.of]
+def _check_names(root: Path, splits: Iterable[str]) -> None:
+    problems = [
+        f"{folder_of(root, split)}: a split's name may hold letters, digits, _ and -; rename it."
+        for split in splits
+        if not SPLIT_NAME.fullmatch(split)
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def _joined(arranged: Arranged, splits: Sequence[str]) -> Photos:
+    """The photos of splits together; of several splits, ids begin with the split's name."""
+    several = len(splits) > 1
+    return {
+        f"{split}/{id}" if several and split != ONE_SPLIT else id: place
+        for split in splits
+        for id, place in arranged.photos[split].items()
+    }
+
+
+def _labelled(photos: Photos, labels: Labels) -> list[str]:
+    return [id for id, place in photos.items() if place in labels.of]
+
+
+def _move(arranged: Arranged, photos: Photos, to: str) -> None:
+    """Makes a split of photos that are in others."""
+    moved = set(photos.values())
+    for split, of_it in arranged.photos.items():
+        arranged.photos[split] = {id: place for id, place in of_it.items() if place not in moved}
+    arranged.photos[to] = photos
 
 
 def _name_train(root: Path, arranged: Arranged, labels: Labels, keep: Sequence[str]) -> None:
-    """Calls the only split with labels "train", unless it is one of those to keep."""
-    others = [s for s in arranged.photos if s not in (UNLABELED, VAL, "test", *keep)]
-    with_labels = [split for split in others if _labelled(arranged, labels, split)]
-    if len(with_labels) != 1:
+    """Calls the splits with labels "train", unless they are among those to keep."""
+    others = [split for split in arranged.photos if split not in (*_NOT_TRAIN, *keep)]
+    splits = [split for split in others if _labelled(arranged.photos[split], labels)]
+    if not splits:
         return
-    (split,) = with_labels
-    renamed = {TRAIN if name == split else name: x for name, x in arranged.photos.items()}
-    arranged.photos.clear()
-    arranged.photos.update(renamed)
-    where = root if split == ONE_SPLIT else folder_of(root, split)
+    train = {TRAIN: _joined(arranged, splits)}
+    rest = {split: of_it for split, of_it in arranged.photos.items() if split not in splits}
+    arranged.photos = train | rest
+    if len(splits) > 1:
+        arranged.notes.append(
+            f"{root}: the photos of {some(splits)} are together the split {TRAIN!r}, as there is "
+            "none (or name others with --config.data.labeled_split)"
+        )
+        return
+    where = root if splits == [ONE_SPLIT] else folder_of(root, splits[0])
     arranged.notes.append(f"{where}: the labelled photos there are the split {TRAIN!r}")
 
 
 def _part_unlabeled(
-    root: Path, arranged: Arranged, found: Found, labels: Labels, split: str, data: ConfigDict
+    root: Path, arranged: Arranged, found: Found, labels: Labels, splits: Sequence[str]
 ) -> None:
     """Makes a split "unlabeled" of photos without labels, where labels lie beside photos."""
-    photos = arranged.photos[split]
-    labelled = set(_labelled(arranged, labels, split))
-    rest = [id for id in photos if id not in labelled]
-    if not labelled or not rest or UNLABELED in arranged.photos or data.unlabeled_dir:
+    photos = _joined(arranged, splits)
+    labelled = _labelled(photos, labels)
+    rest = {id: place for id, place in photos.items() if place not in labels.of}
+    if not labelled or not rest or UNLABELED in arranged.photos:
         return
     folders = {PurePosixPath(found.photos[s][id]).parent for s, id in photos.values()}
     of_labels = {PurePosixPath(labels.of[photos[id]].file.name).parent for id in labelled}
     if not of_labels <= folders:
         return
-    arranged.photos[UNLABELED] = {id: photos.pop(id) for id in rest}
+    _move(arranged, rest, UNLABELED)
     arranged.notes.append(
-        f"{root}: {counted(len(rest), 'photo')} of {split!r} without labels "
+        f"{root}: {counted(len(rest), 'photo')} of {_quoted(splits)} without labels "
         f"{'makes' if len(rest) == 1 else 'make'} the split {UNLABELED!r}"
     )
 
 
-def _hold_back(root: Path, arranged: Arranged, labels: Labels, split: str) -> None:
+def _hold_back(root: Path, arranged: Arranged, labels: Labels, splits: Sequence[str]) -> None:
     """Makes a split "val" of about one in five labelled photos."""
-    draws = {id: draw_of(id, _SEED)[0] for id in _labelled(arranged, labels, split)}
+    photos = _joined(arranged, splits)
+    draws = {id: draw_of(id, _SEED)[0] for id in _labelled(photos, labels)}
     if len(draws) < 2:
         return
     limit = max(256 // HELD_BACK, min(draws.values()) + 1)  # one at least is held back
     held = [id for id, draw in draws.items() if draw < limit]
     if len(held) == len(draws):
         held.remove(max(held, key=draws.get))
-    photos = arranged.photos[split]
-    arranged.photos[VAL] = {id: photos.pop(id) for id in held}
+    _move(arranged, {id: photos[id] for id in held}, VAL)
     arranged.notes.append(
         f"{folder_of(root, VAL)} does not exist: {len(held)} of the {len(draws)} labelled photos "
-        f"of {split!r}, drawn with seed {_SEED} by their names, are held back as 'val', to measure "
-        "with (a run lists them in lists/evaluation.txt)"
+        f"of {_quoted(splits)}, drawn with seed {_SEED} by their names, are held back as 'val', to "
+        "measure with (a run lists them in lists/evaluation.txt)"
     )
+
+
+def _quoted(splits: Sequence[str]) -> str:
+    return " and ".join(map(repr, splits))

@@ -7,17 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-import numpy as np
-
-from data import masks
 from data.annotations import colours, yolo
-from data.annotations.colours import Colour, ColourReader
+from data.annotations.colours import Colour
 from data.annotations.regions import AnnotationError
 from data.errors import DataError
 from data.folder.classes import Classes, from_annotations
 from data.folder.labels import MATLAB, PNG, Labels
 from data.folder.places import Found
-from data.label_values import VOID
 
 LABELMAP, VALUES = "labelmap.txt", "_classes.csv"
 _YAML = (".yaml", ".yml")
@@ -61,14 +57,17 @@ def _parsed(found: Found, name: str, parse: Callable[[str], Value]) -> Value:
         raise DataError(f"{found.tree.where(name)}: {error}.") from error
 
 
+def files_called(found: Found, called: str) -> list[str]:
+    """The files of a name, in lower case, wherever they lie: splits may have a copy each."""
+    return [name for name in found.names if PurePosixPath(name).name.lower() == called]
+
+
 def _merged(
     found: Found, called: str, parse: Callable[[str], dict[str, Value]]
 ) -> dict[str, Value]:
-    """What all files of one name say together: splits may have a copy each."""
+    """What all files of one name say together."""
     together: dict[str, Value] = {}
-    for name in found.names:
-        if PurePosixPath(name).name.lower() != called:
-            continue
+    for name in files_called(found, called):
         for key, value in _parsed(found, name, parse).items():
             if together.setdefault(key, value) != value:
                 raise DataError(
@@ -95,37 +94,3 @@ def names_from_tools(files: ClassFiles, labels: Labels, root: Path) -> Classes |
         if names:
             return from_annotations(names, origin, root, drawn=drawn)
     return None
-
-
-def png_reader(files: ClassFiles, classes: Classes) -> masks.Reader:
-    """What reads masks that are PNG files: by colours or values if a file gives them, or as ids."""
-    ids = classes.ids
-    if by_name := {**files.colours, **classes.colours}:
-        return ColourReader({color: ids[name] for name, color in by_name.items() if name in ids})
-    if files.values:
-        return _ValueReader({value: ids.get(name) for name, value in files.values.items()})
-    return masks.read_ids
-
-
-class _ValueReader:
-    """Reads masks whose pixels have the values of a _classes.csv."""
-
-    def __init__(self, ids: Mapping[int, int | None]):
-        """Takes the id of each value; None for a name that classes.txt lacks."""
-        known = {VOID: VOID, **ids}
-        self._known = np.array([known.get(value) is not None for value in range(256)])
-        self._table = np.array([known.get(value) or 0 for value in range(256)], np.uint8)
-
-    def __call__(self, content: bytes, where: str) -> np.ndarray:
-        """Reads a PNG: uint8 [H, W].
-
-        Raises:
-          MaskError: the file is no PNG of ids, or has a value of no class.
-        """
-        values = masks.read_ids(content, where)
-        if unknown := sorted(set(np.unique(values).tolist()) - set(np.flatnonzero(self._known))):
-            raise masks.MaskError(
-                f"{where}: has the values {unknown}, to which {VALUES} or classes.txt gives no "
-                "name; add it there."
-            )
-        return self._table[values]

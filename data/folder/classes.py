@@ -65,10 +65,7 @@ def read(file: Path) -> Classes:
     try:
         lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
     except FileNotFoundError as error:
-        raise DataError(
-            f"{file}: missing; write the names of the classes into it, one a line, the first for "
-            f"id 0. ({VOID} is void and needs no name.)"
-        ) from error
+        raise DataError(missing(file)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as a text file ({error}).") from error
     split = [split_hex(line.strip()) for line in lines]
@@ -87,6 +84,15 @@ def read(file: Path) -> Classes:
             f"{classes.names[0]!r}."
         )
     return classes
+
+
+def missing(file: Path) -> str:
+    """What to say where there is no classes.txt, and nothing else names the classes."""
+    return (
+        f"{file}: missing; write the names of the classes into it, one a line, the first for "
+        f"id 0. ({VOID} is void and needs no name. Where masks are coloured, write the colour "
+        "behind each name: road #804080.)"
+    )
 
 
 def from_annotations(names: Sequence[str], origin: str, root: Path, *, drawn: bool) -> Classes:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from data import layout, masks
-from data.annotations import drawing
+from data.annotations import drawing, yolo
 from data.annotations.drawing import draw, unlisted
 from data.annotations.regions import AnnotationError
-from data.errors import counted, some
+from data.errors import and_more, counted, some
 from data.folder.arrangement import Arranged
 from data.folder.class_files import ClassFiles
 from data.folder.classes import CLASSES, Classes
-from data.folder.labels import PNG, Label, Labels, Place, reader_of
-from data.folder.places import LABELS, Found
+from data.folder.labels import PNG, Label, Labels, reader_of
+from data.folder.places import LABELS, Found, Place
+from data.folder.png_masks import IdReader
 from data.label_values import VOID
 from data.sources import Size, Source, Split, fingerprint_of, tree_source
 from data.splits import UNLABELED
@@ -45,44 +46,54 @@ def split_of(
     """
     tree, root = found.tree, found.tree.where("").rstrip("/")
     none = _no_mask_at_all(found, split, examples, labels)
-    unlisted_in = _unlisted(found, examples.values(), labels, classes)
+    is_yolo = any(read.kind == yolo.KIND for read in labels.read.values())
+    empty = " (an empty NAME.txt says that it shows none of the classes)" if is_yolo else ""
+    shared = _shared_problems(found, examples.values(), labels, classes)
+    pngs = [x.file.name for p in examples.values() if (x := labels.of.get(p)) and x.kind == PNG]
+    if read_png is masks.read_ids and pngs:
+        read_png = IdReader(tree, min(pngs))
     sources, stamped, drawn = [], {}, False
     for example, place in examples.items():
         image = (tree, found.photos[place[0]][place[1]])
         label = labels.of.get(place)
         stamped[image] = None
         if label is None:
-            missing = none or _no_mask(found, place, labels)
+            missing = none or _no_mask(found, place, labels, empty)
             sources.append(tree_source(example, image, None, 0, missing=missing))
             continue
         stamped[tree, label.file.name] = None
-        if label.annotated is None and not label.problem:
+        problem = label.problem or shared.get(place, "")
+        if label.annotated is None and not problem:
             mask, read = (tree, label.file.name), reader_of(label, read_png)
             count = len(classes.names)
             sources.append(tree_source(example, image, mask, count, missing="", read=read))
         else:
-            drawn, problem = True, label.problem or unlisted_in.get(place, "")
+            drawn = True
             sources.append(_drawn_source(example, found, image[1], label, classes, problem))
-    stray = [x.name for x in labels.stray.get(split, ()) if x.among == LABELS]
-    notes = layout.stray_note(tree, stray, _folder(found, split))
+    named = [example for example, (_, id) in examples.items() if example != id]  # by their folders
     read_as = (how, drawing.VERSION) if drawn else (how,)
-    return Split(tuple(sources), fingerprint_of(stamped, *read_as), root, notes)
+    return Split(tuple(sources), fingerprint_of(stamped, *read_as, *named), root)
 
 
-def _unlisted(
+def _shared_problems(
     found: Found, places: Iterable[Place], labels: Labels, classes: Classes
 ) -> dict[Place, str]:
-    """What to say of photos with classes that are not listed: one text for all with the same."""
-    lacking: dict[str, list[Place]] = {}
+    """What to say of photos with classes that are not listed, or with files that are not read.
+
+    It is one text for all with the same problem. It is made anew for each split, as it is kept in
+    the split's records, which stay as they are while only other splits' files change.
+    """
+    of_problem: dict[str, list[Place]] = {}
     for place in places:
-        label = labels.of.get(place)
-        if label and label.annotated and (problem := unlisted(label.annotated, classes.ids)):
-            lacking.setdefault(problem, []).append(place)
+        if not (label := labels.of.get(place)):
+            continue
+        not_listed = unlisted(label.annotated, classes.ids) if label.annotated else ""
+        if problem := label.unread or not_listed:
+            of_problem.setdefault(problem, []).append(place)
     said = {}
-    for problem, of_it in lacking.items():
-        files = list(dict.fromkeys(labels.of[place].file.name for place in of_it))
-        more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
-        said |= dict.fromkeys(of_it, f"{found.tree.where(files[0])}{more}: {problem}.")
+    for problem, of_it in of_problem.items():
+        files = dict.fromkeys(found.tree.where(labels.of[place].file.name) for place in of_it)
+        said |= dict.fromkeys(of_it, f"{and_more([*files])}: {problem}.")
     return said
 
 
@@ -123,14 +134,30 @@ def _no_mask_at_all(found: Found, split: str, examples: Mapping[str, Place], lab
     )
 
 
-def _no_mask(found: Found, place: Place, labels: Labels) -> str:
+def _no_mask(found: Found, place: Place, labels: Labels, empty: str) -> str:
     split, example = place
     mask = found.tree.where(f"{_folder(found, split)}/{example}.png")
     unnamed = ", and no annotation file names the photo" if labels.read else ""
     return (
-        f"{mask}: missing mask{unnamed}; add it, or move the photo to the split {UNLABELED!r} "
-        f"({found.tree.where('images/unlabeled')})."
+        f"{mask}: missing mask{unnamed}; add it{empty}, or move the photo to the split "
+        f"{UNLABELED!r} ({found.tree.where('images/unlabeled')})."
     )
+
+
+def stray_notes(found: Found, labels: Labels) -> Iterator[str]:
+    """Notes on files of labels that belong to no photo."""
+    for split, files in labels.stray.items():
+        names = [file.name for file in files if file.among == LABELS]
+        folder = _folder(found, split)
+        if names and not names[0].startswith(f"{folder}/"):
+            folder = str(PurePosixPath(names[0]).parent)
+        yield from layout.stray_note(found.tree, names, folder)
+
+
+def _left_out(labels: Labels) -> Iterator[str]:
+    """How many shapes of each kind are not drawn, and where the first one is."""
+    for what, out in sorted(labels.left_out.items()):
+        yield f"{out.count} {what} ({'in' if out.count == 1 else 'such as in'} {out.where})"
 
 
 def what_was_found(
@@ -157,6 +184,5 @@ def what_was_found(
     if colours:
         said.append("PNGs are read by their colours")
     if labels.left_out:
-        counts = ", ".join(f"{n} {what}" for what, n in sorted(labels.left_out.items()))
-        said.append(f"left out: {counts}")
+        said.append(f"left out: {', '.join(_left_out(labels))}")
     return (f"{root}: {'; '.join(said)}",)

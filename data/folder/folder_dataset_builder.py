@@ -11,19 +11,21 @@ read, and docs/masks.md which formats. Nothing in the folder is written or chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from data import layout, photos
-from data.errors import DataError
-from data.folder import class_files, classes, labels, places
+from data.errors import DataError, some
+from data.folder import class_files, classes, labels, places, png_masks
 from data.folder.arrangement import HELD_BACK, arrange, folder_of
 from data.folder.classes import CLASSES
-from data.folder.examples import split_of, what_was_found
+from data.folder.examples import split_of, stray_notes, what_was_found
+from data.folder.labels import Labels
 from data.sources import Listing, Split
 from data.splits import UNLABELED, bases
+from data.trees import is_left_out
 
 
 def listing(data: ConfigDict) -> Listing:
@@ -46,11 +48,14 @@ def listing(data: ConfigDict) -> Listing:
         raise DataError([f"{root}: {problem}" for problem in problems])
     tools = class_files.read(found)
     found_labels = labels.find(found, tools.numbered or (listed.names if listed else ()))
-    names = listed or class_files.names_from_tools(tools, found_labels, root) or classes.read(file)
+    stray = tuple(stray_notes(found, found_labels))
+    names = listed or class_files.names_from_tools(tools, found_labels, root)
+    if names is None:
+        raise DataError(_no_names(file, found_labels, stray))
     if not found_labels.of and not (root / places.LABELS).is_dir():
-        raise DataError(f"{root / places.LABELS}: no such folder; {layout.LAYOUT}.")
+        raise DataError(_no_labels(root))
     arranged = arrange(root, found, found_labels, data)
-    read_png = class_files.png_reader(tools, names)
+    read_png = png_masks.reader(found, found_labels, tools, names, data.merge_classes)
     how = repr((names, tools))
     made = {
         split: split_of(split, examples, found, found_labels, names, read_png, how)
@@ -60,17 +65,43 @@ def listing(data: ConfigDict) -> Listing:
         *(classes.notes(file, names.names) if listed else ()),
         *what_was_found(root, arranged, found_labels, names, tools),
         *found_labels.notes,
+        *stray,
         *arranged.notes,
     )
     origin = str(file) if listed else f"{root}: {names.origin}"
     return Listing(names.names, made, _absent(root, data, made), origin, notes)
 
 
+def _no_names(file: Path, labels: Labels, stray: Sequence[str]) -> list[str]:
+    """What to say where no file names the classes: first what else is wrong with the labels."""
+    damaged = list(dict.fromkeys(x.problem for x in labels.of.values() if not x.kind and x.problem))
+    if damaged and not any(label.kind for label in labels.of.values()):
+        return damaged
+    files = [label.file for label in labels.of.values()]
+    files += [file for of_split in labels.stray.values() for file in of_split]
+    missing = classes.missing(file)
+    if any(file.suffix == ".txt" for file in files):
+        missing += f" Or copy YOLO's data.yaml, which names them, to {file.parent}."
+    notes = (*labels.notes, *stray) if not any(x.kind for x in labels.of.values()) else ()
+    return [*damaged, *notes, missing]
+
+
+def _no_labels(root: Path) -> str:
+    """What to say of a folder without any labels."""
+    folders = [path.name for path in sorted(root.iterdir()) if path.is_dir()]
+    folders = [name for name in folders if not is_left_out(name) and name != places.IMAGES]
+    what = f"{root / places.LABELS}: no such folder; {layout.LAYOUT}."
+    if len(folders) > 1 or (folders and (root / places.IMAGES).is_dir()):
+        one = folders[0] if len(folders) == 1 else f"one of {some(folders)}"
+        what += f" If {one} holds the labels, call it {places.LABELS!r}."
+    return what
+
+
 def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[str, str]:
     """Name of a split that the config asks for -> why it is not there, and what to do."""
     labeled, evaluation = bases(data.labeled_split), bases(data.eval_split)
-    others = (*labeled, "train", layout.ONE_SPLIT)
-    other = next((name for name in others if name in splits and name != UNLABELED), "")
+    known = [name for name in dict.fromkeys(labeled) if name in splits and name != UNLABELED]
+    others = known or [name for name in ("train", layout.ONE_SPLIT) if name in splits][:1]
     # A text that is no split's name is the path of a list file.
     from_list = any(not layout.SPLIT_NAME.fullmatch(name) for name in labeled)
     absent = {}
@@ -89,11 +120,12 @@ def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[s
                 "leave config.data.labeled_split at 'train', of whose photos with masks about one "
                 f"in {HELD_BACK} is then held back"
             )
-        elif name in evaluation and other:
-            count = max(len(splits[other].sources) // HELD_BACK, 1)
+        elif name in evaluation and others:
+            of = [(x, max(len(splits[x].sources) // HELD_BACK, 1)) for x in others]
             do.append(
-                f"hold some of {other!r} back: --config.data.eval_split={other}#{count}@0 "
-                f"--config.data.labeled_split={other}#rest{count}@0"
+                f"hold some of {' and '.join(map(repr, others))} back: "
+                f"--config.data.eval_split={'+'.join(f'{x}#{n}@0' for x, n in of)} "
+                f"--config.data.labeled_split={'+'.join(f'{x}#rest{n}@0' for x, n in of)}"
             )
         absent[name] = f"{folder} {why}: {', or '.join(do)}"
     return absent

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
-from urllib.parse import unquote
 
 from data import masks
 from data.annotations import matlab, recognition, yolo
 from data.annotations.regions import Annotated, AnnotationError, Annotations
-from data.errors import DataError, counted, some
-from data.folder.places import LABELS, File, Found, ids_for
-from data.layout import ONE_SPLIT
-from data.names import normal_form
-from data.photo_suffixes import PHOTO_SUFFIXES
+from data.errors import DataError, and_more, counted, some
+from data.folder.named_photos import names_in, places_by_name, scope
+from data.folder.places import LABELS, File, Found, Place, ids_for
 
 PNG, MATLAB = "PNG", "MATLAB"
 _PIXELS = {".png": PNG, ".mat": MATLAB}
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # how Label Studio begins uploaded files
-
-Place = tuple[str, str]  # split, and example id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +25,27 @@ class Label:
       kind: the format's name for people.
       annotated: regions; None if the file is a mask of pixels.
       problem: why the file cannot be used; "" if it can.
+      unread: why a file of its format is not read; "" if it is.
     """
 
     file: File
     kind: str
     annotated: Annotated | None = None
     problem: str = ""
+    unread: str = ""
+
+
+@dataclasses.dataclass
+class LeftOut:
+    """Shapes of one kind that are not drawn.
+
+    Attributes:
+      where: the file of the first one, and the photo if the file is of many.
+      count: how many there are in all files.
+    """
+
+    where: str
+    count: int = 0
 
 
 @dataclasses.dataclass
@@ -51,7 +57,8 @@ class Labels:
       read: annotation file -> what it holds.
       stray: split -> files of labels that belong to none of its photos.
       notes: facts that a user should know, but need not correct.
-      left_out: what was not read -> how often.
+      left_out: what is not drawn -> where and how often.
+      unread: what to say of files of annotations that are not read -> these files.
       twice: two files that both annotate photos -> these photos.
       problems: what cannot be used.
     """
@@ -60,9 +67,18 @@ class Labels:
     read: dict[str, Annotations] = dataclasses.field(default_factory=dict)
     stray: dict[str, list[File]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
-    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+    left_out: dict[str, LeftOut] = dataclasses.field(default_factory=dict)
+    unread: dict[str, list[File]] = dataclasses.field(default_factory=dict)
     twice: dict[tuple[str, str], list[str]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
+
+    def keep(self, name: str, read: Annotations) -> None:
+        """Keeps what the file `name` holds, and counts the shapes that are not drawn."""
+        self.read[name] = read
+        for annotated in read.photos:
+            of_photo = f", photo {annotated.photo}" if len(read.photos) > 1 else ""
+            for what, count in annotated.not_drawn().items():
+                self.left_out.setdefault(what, LeftOut(name + of_photo)).count += count
 
 
 def find(found: Found, yolo_names: Sequence[str]) -> Labels:
@@ -83,10 +99,11 @@ def find(found: Found, yolo_names: Sequence[str]) -> Labels:
             _add(labels, found, place, Label(file, _PIXELS[file.suffix]))
         elif file.suffix in recognition.SUFFIXES:
             _add_annotations(labels, found, place, file)
-        elif file.suffix == ".txt" and place:
+        elif file.suffix == ".txt" and (place or file.among == LABELS):
             _add_yolo(labels, found, place, file, yolo_names)
         elif file.among == LABELS:
             labels.stray.setdefault(file.split, []).append(file)
+    _name_unread(labels, found)
     if problems := [*labels.problems, *_twice(found, labels)]:
         raise DataError(problems)
     return labels
@@ -96,9 +113,8 @@ def _twice(found: Found, labels: Labels) -> Iterator[str]:
     """A problem for each pair of files that annotate the same photos."""
     where = found.tree.where
     for (one, other), photos in labels.twice.items():
-        more = f" (and {len(photos) - 1} more)" if len(photos) > 1 else ""
         files = f"{where(one)} twice" if one == other else f"{where(one)} and {where(other)}"
-        yield f"{where(photos[0])}{more}: is annotated in {files}; remove one."
+        yield f"{and_more([*map(where, photos)])}: is annotated in {files}; remove one."
 
 
 def _own_photo(file: File, photos: Mapping[str, Mapping[str, str]]) -> Place | None:
@@ -120,9 +136,10 @@ def _add(labels: Labels, found: Found, place: Place | None, label: Label) -> Non
 
 def _add_annotations(labels: Labels, found: Found, place: Place | None, file: File) -> None:
     """Adds what a JSON or XML file says, of its own photo or of the photos that it names."""
-    where = found.tree.where(file.name)
+    where, xml = found.tree.where(file.name), file.suffix == ".xml"
     try:
-        read = recognition.read(found.tree.read(file.name), xml=file.suffix == ".xml")
+        content = found.tree.read(file.name)
+        read = recognition.read(content, xml=xml)
     except OSError as error:
         labels.problems.append(f"{where}: cannot be opened ({error.strerror}).")
         return
@@ -133,12 +150,10 @@ def _add_annotations(labels: Labels, found: Found, place: Place | None, file: Fi
             labels.problems.append(f"{where}: {error}")
         return
     if read is None:
-        if place and file.among == LABELS:
-            unknown = f"{where}: is of no format that is read (docs/masks.md lists them)"
-            _add(labels, found, place, Label(file, "", problem=unknown))
+        why = recognition.why_unread(content, xml=xml)
+        labels.unread.setdefault(why, []).append(file)
         return
-    labels.read[file.name] = read
-    labels.left_out.update(read.not_drawn())
+    labels.keep(file.name, read)
     if place and len(read.photos) == 1:
         _add(labels, found, place, Label(file, read.kind, read.photos[0]))
     elif read.photos:
@@ -147,8 +162,8 @@ def _add_annotations(labels: Labels, found: Found, place: Place | None, file: Fi
 
 def _add_named(labels: Labels, found: Found, read: Annotations, file: File) -> None:
     """Adds what a file says of photos that it names."""
-    splits = _scope(file, list(found.photos))
-    exact, loose = _index(found, splits)
+    splits = scope(file, list(found.photos))
+    exact, loose = places_by_name(found, splits)
     where, absent = found.tree.where(file.name), []
     for annotated in read.photos:
         name = annotated.photo or file.stem
@@ -175,58 +190,30 @@ def _add_named(labels: Labels, found: Found, read: Annotations, file: File) -> N
         labels.notes.append(f"{where} annotates {missing} not there, such as {absent[0]}")
 
 
-def _scope(file: File, splits: Sequence[str]) -> list[str]:
-    """The splits that a file of many photos may be about.
+def _name_unread(labels: Labels, found: Found) -> None:
+    """Says which files of annotations are not read, in one line for all with the same reason.
 
-    That of its folder; or else those whose name is part of its own, as in instances_train2017.json;
-    or else all.
+    Any other JSON or XML may lie in a data set. So those outside of folders of labels are named
+    only where nothing else is a label, and one that has a photo's name is its label only then.
     """
-    if file.split in splits and file.split != ONE_SPLIT:
-        return [file.split]
-    own = file.stem.lower()
-    named = [s for s in splits if re.search(rf"(?<![a-z]){re.escape(s.lower())}(?![a-z])", own)]
-    return named or list(splits)
+    others = bool(labels.of or labels.stray)
+    for why, of_it in labels.unread.items():
+        files = [file for file in of_it if file.among == LABELS or not others]
+        if not files:
+            continue
+        line = f"{and_more([found.tree.where(file.name) for file in files])}: {why}"
+        if not others:
+            labels.problems.append(f"{line}; there are no other labels.")
+            continue
+        labels.notes.append(line)
+        for file in files:
+            if place := _own_photo(file, found.photos):
+                labels.of.setdefault(place, Label(file, "", unread=why))
 
 
-Index = dict[str, list[Place]]
-
-
-def _index(found: Found, splits: Sequence[str]) -> tuple[Index, Index]:
-    """Places by id and by split/id; and by what follows an id's last slash."""
-    exact: Index = {}
-    loose: Index = {}
-    for split in splits:
-        for example in found.photos[split]:
-            for name in (example, f"{split}/{example}"):
-                exact.setdefault(normal_form(name), []).append((split, example))
-            if "/" in example:
-                loose.setdefault(normal_form(example).rpartition("/")[2], []).append(
-                    (split, example)
-                )
-    return exact, loose
-
-
-def names_in(name: str) -> Iterator[str]:
-    r"""Texts that may be the id of the photo that a file names by a path or an address.
-
-    The longest first: `C:\photos\a\1.jpg` may be of a/1 or of 1, and Label Studio's
-    `/data/upload/1/0123abcd-cat.jpg` of cat.
-    """
-    path = unquote(name)
-    if "://" in path or "?d=" in path:  # an address, of which Label Studio's may end in a path
-        path = path.partition("?d=")[2] or path.partition("?")[0]
-    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
-    for start in range(len(parts)):
-        whole = normal_form("/".join(parts[start:]))
-        stem = whole.rpartition(".")[0] if whole.lower().endswith(PHOTO_SUFFIXES) else whole
-        yield stem
-        if whole != stem:
-            yield whole
-    if parts and (own := _UPLOADED.sub("", normal_form(parts[-1]), count=1)) != parts[-1]:
-        yield own.rpartition(".")[0] if own.lower().endswith(PHOTO_SUFFIXES) else own
-
-
-def _add_yolo(labels: Labels, found: Found, place: Place, file: File, names: Sequence[str]) -> None:
+def _add_yolo(
+    labels: Labels, found: Found, place: Place | None, file: File, names: Sequence[str]
+) -> None:
     """Adds one of YOLO's files; a text of another kind is nobody's label."""
     where = found.tree.where(file.name)
     try:
@@ -236,13 +223,15 @@ def _add_yolo(labels: Labels, found: Found, place: Place, file: File, names: Seq
         return
     if not yolo.is_yolo(text):
         return
+    if place is None:
+        labels.stray.setdefault(file.split, []).append(file)
+        return
     try:
         read = yolo.read(text, names)
     except AnnotationError as error:
         _add(labels, found, place, Label(file, yolo.KIND, problem=f"{where}: {error}"))
         return
-    labels.left_out.update(read.not_drawn())
-    labels.read[file.name] = read
+    labels.keep(file.name, read)
     _add(labels, found, place, Label(file, yolo.KIND, read.photos[0]))
 
 

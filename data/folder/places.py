@@ -1,8 +1,9 @@
 """Finds the photos and the files of labels in a folder, and the split and the id of each.
 
-A folder called `images` (or img, JPEGImages, photos) holds photos, one called `labels` (or ann,
-annotations, masks, SegmentationClass) what is said of them. Such a folder's name is left out of
-the files' names. Of what remains the first folder is the split, and the rest without its suffix the
+A folder called `images` (or image, img, JPEGImages, photos) holds photos, one called `labels` (or
+label, ann, annotations, mask, masks, gt, SegmentationClass) what is said of them. Such a folder's
+name is left out of the files' names, and of train_masks beside train (or beside train_images)
+`train` remains. Of what remains the first folder is the split, and the rest without its suffix the
 id:
 
     images/train/a/1.jpg, labels/train/a/1.png     split train, id a/1
@@ -17,19 +18,23 @@ If there is a folder `images`, only it, folders of labels beside it, and files b
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from data.errors import DataError
-from data.layout import LAYOUT, ONE_SPLIT, SPLIT_NAME
+from data.layout import LAYOUT, ONE_SPLIT
 from data.photo_suffixes import PHOTO_SUFFIXES
 from data.splits import UNLABELED
 from data.trees import FolderTree, Tree
 
+Place = tuple[str, str]  # split, and example id
 IMAGES, LABELS = "images", "labels"
-_OF_PHOTOS = (IMAGES, "img", "imgs", "jpegimages", "photos")
-_OF_LABELS = (LABELS, "ann", "annotations", "masks", "segmentationclass")
+_OF_PHOTOS = (IMAGES, "image", "img", "imgs", "jpegimages", "photos")
+_OF_LABELS = (
+    LABELS, "label", "ann", "annotation", "annotations", "mask", "masks", "gt", "segmentationclass",
+)  # fmt: skip
 _NOT_READ = ("segmentationobject",)  # VOC's: single objects, in colours of their own
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".mat")
 _MASK_ENDING = "_mask"
@@ -88,28 +93,55 @@ def find(root: Path) -> Found:
         tree = FolderTree(root, sorted(folders))
     else:
         tree = FolderTree(root)
-    placed = map(_place, sorted({*directly, *tree.names}))
+    names = tuple(sorted({*directly, *tree.names}))
+    folders = _folders(names)
+    placed = (_place(name, folders) for name in names)
     files = _with_val([file for file in placed if file is not None])
     if usual:  # photos beside it belong to nothing
         files = [f for f in files if f.among or f.suffix in _LABEL_SUFFIXES]
     masks = _masks(files)
     photos = [f for f in files if _is_photo(f) and f not in masks]
     labels = [f for f in files if f in masks or _may_hold_labels(f)]
-    _check(root, photos, usual)
-    names = tuple(sorted({*directly, *tree.names}))
+    if not photos:
+        raise DataError(f"{root / IMAGES if usual else root}: holds no images; {LAYOUT}.")
     return Found(tree, _by_split(tree, photos), tuple(labels), names)
 
 
-def _place(name: str) -> File | None:
-    """Where a file belongs; None if it is not read."""
+def _folders(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Folders that hold photos or labels, as their names say.
+
+    Returns:
+      A folder's path -> ("images" or "labels", what remains of its name: "train" of train_masks).
+    """
+    paths = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    found, of_photos, of_labels = {}, defaultdict(list), {}
+    for path in sorted(paths):
+        name = PurePosixPath(path).name.lower()
+        stem, _, ending = path.rpartition("_")
+        if name in (*_OF_PHOTOS, *_OF_LABELS):
+            found[path] = (IMAGES if name in _OF_PHOTOS else LABELS, "")
+        elif ending.lower() in _OF_PHOTOS:
+            of_photos[stem].append(path)
+        elif ending.lower() in _OF_LABELS:
+            of_labels[path] = stem
+    for path, stem in of_labels.items():
+        if stem in paths or stem in of_photos:  # or else it is a name like any other
+            rest = PurePosixPath(stem).name
+            found[path] = (LABELS, rest)
+            found |= dict.fromkeys(of_photos[stem], (IMAGES, rest))
+    return found
+
+
+def _place(name: str, of_kind: Mapping[str, tuple[str, str]]) -> File | None:
+    """Where a file belongs, by the folders of photos and labels; None if it is not read."""
     *folders, last = name.split("/")
     among = ""
     for index, folder in enumerate(folders):
         if folder.lower() in _NOT_READ:
             return None
-        if folder.lower() in (*_OF_PHOTOS, *_OF_LABELS):
-            among = IMAGES if folder.lower() in _OF_PHOTOS else LABELS
-            folders = [*folders[:index], *folders[index + 1 :]]
+        if kind := of_kind.get("/".join(folders[: index + 1])):
+            among, rest = kind
+            folders = [*folders[:index], *filter(None, [rest]), *folders[index + 1 :]]
             break
     split, *inner = folders or [ONE_SPLIT]
     stem = last.rpartition(".")[0] or last
@@ -160,21 +192,6 @@ def ids_for(stem: str) -> Iterable[str]:
     if stem.lower().endswith(PHOTO_SUFFIXES):  # NAME.jpg.json
         yield stem.rpartition(".")[0]
     yield stem.removesuffix(_MASK_ENDING)
-
-
-def _check(root: Path, photos: Sequence[File], usual: bool) -> None:
-    splits = dict.fromkeys(file.split for file in photos)
-    problems = [
-        f"{root / (IMAGES if usual else '') / split}: a split's name may hold letters, digits, _ "
-        "and -; rename it."
-        for split in splits
-        if not SPLIT_NAME.fullmatch(split)
-    ]
-    if not photos:
-        where = root / IMAGES if usual else root
-        problems.append(f"{where}: holds no images; {LAYOUT}.")
-    if problems:
-        raise DataError(problems)
 
 
 def _by_split(tree: Tree, photos: Sequence[File]) -> dict[str, dict[str, str]]:

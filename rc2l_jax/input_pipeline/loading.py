@@ -123,10 +123,5 @@ def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
     Raises:
       DataError: some cannot be used; it gives every reason.
     """
-    if problems := label_problems(dataset, keys, key):
-        raise DataError(problems)
-
-
-def label_problems(dataset: Dataset, keys: Sequence[Key], key: str) -> list[str]:
-    """Returns what `check_labels`, of the same arguments, raises; empty if nothing is wrong."""
-    return [f"{key}: {error}" for error in dataset.errors(keys)]
+    if errors := dataset.errors(keys):
+        raise DataError([f"{key}: {error}" for error in errors])

@@ -36,7 +36,7 @@ _LATE = 0.5  # unlabelled images that count fully only after this share of the s
 
 
 def prepare(config: ConfigDict) -> None:
-    """Makes the missing records of the splits that a run uses, and prints where they lie.
+    """Makes the missing records of the splits that a run uses; prints what was found and where.
 
     Raises:
       ConfigError: the config is not valid.
@@ -44,8 +44,7 @@ def prepare(config: ConfigDict) -> None:
     """
     validate(config, num_devices=1)
     data = open_subsets(config)
-    for note in data.dataset.notes:
-        print(f"note: {note}")
+    print_notes(data.dataset)
     print_records(*data)
     print_left_out(*data)
     check_examples(data)
@@ -62,8 +61,7 @@ def check(config: ConfigDict) -> None:
     with _problems_printed():
         data = open_subsets(config)
     dataset, subsets = data
-    for note in dataset.notes:  # before the checks: a note may explain missing masks
-        print(f"note: {note}")
+    print_notes(dataset)
     print_left_out(dataset, subsets)
     with _problems_printed():
         check_examples(data)
@@ -120,6 +118,12 @@ def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
             f"{number} of these splits, of earlier files or other keys ({size / 2**20:,.1f} MiB), "
             f"can be deleted unless a run still reads them, in {folder}: {names}"
         )
+
+
+def print_notes(dataset: Dataset) -> None:
+    """Prints the notes on a data set. Before its checks: a note may explain missing masks."""
+    for note in dataset.notes:
+        print(f"note: {note}")
 
 
 def print_left_out(dataset: Dataset, subsets: splits.Subsets) -> None:

@@ -1,0 +1,230 @@
+"""data/folder/: folders of other names than images/train and labels/train are understood."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import labelled_scenes as scenes
+import numpy as np
+import pytest
+from labelled_scenes import ALL, TRAIN, VAL, write
+from test_labelled_folders import NAMES, config_of, masks_of
+
+from data import DataError, catalog, splits
+from rc2l_jax.input_pipeline.subsets import listed, open_split, open_subsets
+from rc2l_jax.training import check
+
+PARTS = (TRAIN, VAL)
+HELD_BACK = "drawn with seed 0 by their names, are held back as 'val'"
+
+
+def beside(root, *folders):
+    """Photos with Labelme's files beside them."""
+    for folder, names in zip(folders, PARTS):
+        for name, seed in names.items():
+            scenes.photo(root / folder / name, seed)
+            write(root / folder / f"{Path(name).stem}.json", scenes.labelme(name, seed))
+
+
+def painted(root, **folders):
+    """Folders of masks by the folders of their photos, and classes.txt."""
+    for (photos, masks), names in zip(folders.items(), (ALL,) if len(folders) == 1 else PARTS):
+        for name, seed in names.items():
+            scenes.photo(root / photos / name, seed)
+            write(root / masks / name, scenes.png(scenes.mask(seed)))
+    write(root / "classes.txt", "\n".join(NAMES))
+
+
+def supervisely(root):
+    for folder, names in zip(("ds1", "ds2"), PARTS):
+        for name, seed in names.items():
+            scenes.photo(root / folder / "img" / name, seed)
+            write(root / folder / "ann" / f"{name}.json", scenes.supervisely(seed))
+    write(root / "meta.json", {"classes": [{"title": "road"}, {"title": "tree"}]})
+
+
+# Name -> what writes it, and the folders that the photos' ids begin with.
+SEVERAL = {
+    "folders of photos and Labelme's files": (
+        lambda root: beside(root, "2024-01", "2024-02"), ("2024-01", "2024-02"),
+    ),
+    "folders with a space": (
+        lambda root: beside(root, "my photos", "photos of May"), ("my photos", "photos of May"),
+    ),
+    "a project of two data sets": (supervisely, ("ds1", "ds2")),
+    "folders in images": (
+        lambda root: painted(root, **{"images/day1": "labels/day1", "images/day2": "labels/day2"}),
+        ("day1", "day2"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_labelled_folders_without_train_are_train_together(tmp_path, name):
+    scene, folders = SEVERAL[name]
+    scene(tmp_path / "data")
+    dataset = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data)
+    ids = dataset.ids.splits
+    expected = {f"{f}/{Path(n).stem}" for f, names in zip(folders, PARTS) for n in names}
+    assert ids.keys() == {"train", "val"} and ids["train"] and ids["val"]
+    assert {*ids["train"], *ids["val"]} == expected and len(expected) == 5
+    for example, mask in masks_of(dataset).items():
+        np.testing.assert_array_equal(mask, scenes.mask(int(example.split()[-2])), err_msg=example)
+    found = f"data: the photos of {', '.join(folders)} are together the split 'train'"
+    assert any(found in note for note in dataset.notes)
+    assert any(HELD_BACK in note for note in dataset.notes)
+
+
+def test_equal_names_in_two_folders_are_two_photos(tmp_path):
+    for folder in ("a", "b"):
+        for seed in range(3):
+            road = scenes.labelme("1.png", seed + (folder == "b"))
+            scenes.photo(tmp_path / "data" / folder / f"{seed}.png", seed + 10 * (folder == "b"))
+            write(tmp_path / "data" / folder / f"{seed}.json", road)
+    dataset = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data)
+    made = masks_of(dataset)
+    assert len(made) == 6
+    for example, mask in made.items():
+        _, folder, seed = example.split("/")
+        np.testing.assert_array_equal(mask, scenes.mask(int(seed) + (folder == "b")))
+
+
+def test_records_know_photos_by_the_names_that_they_have_now(tmp_path):
+    """With a second folder the names of the first one's photos begin with its name."""
+    root, held = tmp_path / "data", []
+
+    def add(folder, name):
+        scenes.photo(root / folder / f"{name}.png", int(name))
+        write(root / folder / f"{name}.json", scenes.labelme(f"{name}.png", 1))
+
+    def drawn(id):
+        return splits.draw_of(id, 0)[0] < 256 // 5
+
+    names = [str(number) for number in range(300)]
+    add("a", next(name for name in names if drawn(name) and drawn(f"a/{name}")))
+    add("a", next(name for name in names if not drawn(name) and not drawn(f"a/{name}")))
+    for folder in ("a", "b"):
+        add(folder, next(name for name in names if not drawn(name) and not drawn(f"b/{name}")))
+        dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+        held.append([example.id for example in dataset.records("val").examples])
+        assert held[-1] == list(dataset.ids.splits["val"])
+    assert held[1] == [f"a/{id}" for id in held[0]]
+
+
+def test_photos_without_labels_in_several_folders_are_unlabelled(tmp_path):
+    root = tmp_path / "data"
+    beside(root, "2024-01", "2024-02")
+    for folder, seed in (("2024-01", 8), ("2024-02", 9)):
+        scenes.photo(root / folder / "new.png", seed)
+    config = config_of(root, tmp_path / "prepared")
+    config.unsup_weight = 1.0
+    for text in ("train", "2024-01+2024-02"):
+        config.data.labeled_split = text
+        dataset, subsets = open_subsets(config)
+        assert dataset.ids.splits["unlabeled"] == ["2024-01/new", "2024-02/new"]
+        assert len(subsets.labeled) + len(subsets.evaluation) == 5 and subsets.evaluation
+
+
+def test_a_sum_of_splits_holds_back_what_their_union_does(tmp_path):
+    root = tmp_path / "data"
+    supervisely(root)
+    union = open_subsets(config_of(root, tmp_path / "prepared"))
+    summed = config_of(root, tmp_path / "prepared", labeled_split="ds1 + ds2")
+    data = open_subsets(summed)
+    assert data.dataset.ids.splits["val"] == union.dataset.ids.splits["val"]
+    assert {split for split, _ in data.subsets.labeled} <= {"ds1", "ds2"}
+    assert len(data.subsets.labeled) == len(union.subsets.labeled)
+    (note,) = (note for note in data.dataset.notes if HELD_BACK in note)
+    assert "of the 5 labelled photos of 'ds1' and 'ds2'," in note
+    assert open_split(summed).keys == data.subsets.evaluation
+
+
+def test_the_lists_of_a_run_on_several_folders_name_its_photos_again(tmp_path):
+    root = tmp_path / "data"
+    beside(root, "2024-01", "2024-02")
+    data = open_subsets(config_of(root, tmp_path / "prepared"))
+    config = config_of(root, tmp_path / "prepared")
+    for name, text in listed(data).items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    config.data.labeled_split = str(tmp_path / "labeled.txt")
+    config.data.eval_split = str(tmp_path / "evaluation.txt")
+    again = open_subsets(config)
+
+    def names(run, subset):
+        found = (f"{split}/{run.dataset.ids.splits[split][i]}" for split, i in subset)
+        return {re.sub(r"^(train|val)/", "", name) for name in found}
+
+    for name in ("labeled", "evaluation"):
+        before, after = getattr(data.subsets, name), getattr(again.subsets, name)
+        assert names(data, before) == names(again, after) != set()
+
+
+def test_splits_to_test_with_or_named_elsewhere_stay_what_they_are(tmp_path):
+    root = tmp_path / "data"
+    beside(root, "day", "testing")
+    scenes.photo(root / "night" / "x.png", 9)
+    write(root / "night" / "x.json", scenes.labelme("x.png", 1))
+    config = config_of(root, tmp_path / "prepared", unlabeled_split="night")
+    found = catalog.open_dataset(config.data).ids.splits
+    assert found.keys() == {"train", "val", "testing", "night"}
+    assert {*found["train"], *found["val"]} == {Path(name).stem for name in TRAIN}
+    opened = open_split(config)  # a score is of the photos that were held back from the run
+    assert [opened.id(i) for i in range(len(opened.keys))] == list(found["val"])
+
+
+def test_a_hint_to_hold_back_is_about_all_that_is_named(tmp_path):
+    root = tmp_path / "data"
+    supervisely(root)
+    config = config_of(root, tmp_path / "prepared", labeled_split="ds1#2@0+ds2")
+    with pytest.raises(DataError, match=r"hold some of 'ds1' and 'ds2' back: ") as caught:
+        open_subsets(config)
+    values = dict(re.findall(r"--config\.data\.(\w+)=(\S+)", str(caught.value)))
+    config.data.update(values)
+    data = open_subsets(config)
+    assert len(data.subsets.labeled) == 3 and len(data.subsets.evaluation) == 2
+    assert {*splits.bases(values["eval_split"])} == {"ds1", "ds2"}
+
+
+# Names of folders.
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"photos": "mask"}, {"image": "label"}, {"images": "gt"}, {"Images": "annotation"},
+        {"train": "train_masks", "valid": "valid_masks"},
+        {"train": "train_labels", "val": "val_labels"},
+        {"train_images": "train_gt", "val_images": "val_gt"},
+        {"set/train": "set/train_mask", "set/val": "set/val_mask"},
+        {"images/train": "mask/train", "images/val": "mask/val"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_folders_of_other_names_are_read(tmp_path, folders):
+    painted(tmp_path / "data", **folders)
+    dataset = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data)
+    made = masks_of(dataset)
+    assert len(made) == 5
+    for example, mask in made.items():
+        np.testing.assert_array_equal(mask, scenes.mask(int(example.split()[-2])), err_msg=example)
+    if len(folders) == 2 and "set/train" not in folders:
+        assert dataset.ids.splits["val"] == [Path(name).stem for name in VAL]
+
+
+def test_a_name_that_only_ends_as_masks_do_is_a_name(tmp_path):
+    beside(tmp_path / "data", "face_masks", "more")
+    made = masks_of(catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data))
+    assert len(made) == 5 and any("/face_masks/" in example for example in made)
+
+
+@pytest.mark.parametrize(
+    ("photos", "named"), [("images", "If truth holds the labels"), ("days", "one of days, truth")]
+)
+def test_a_folder_that_was_not_understood_is_named(tmp_path, capsys, photos, named):
+    painted(tmp_path / "data", **{photos: "truth"})
+    with pytest.raises(DataError, match="1 problem found"):
+        check.check(config_of(tmp_path / "data", tmp_path / "prepared"))
+    printed = capsys.readouterr().out
+    assert "data/labels: no such folder; expected images/{split}/NAME.jpg" in printed
+    assert f"{named}" in printed and "call it 'labels'" in printed
