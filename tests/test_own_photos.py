@@ -64,7 +64,7 @@ def test_written_annotations_are_read_as_the_same_masks(tmp_path, kind, name):
     dataset = catalog.open_dataset(folder_config(root, tmp_path / "prepared").data)
     found = masks_of(dataset)["train/one"]
     assert found.shape == ids.shape
-    far = inland(ids, tolerance(ids.shape) + 1) & ~specks(ids)
+    far = inland(ids, tolerance(ids.shape)) & ~specks(ids)
     assert (found == ids)[far].all()
 
 
