@@ -1,7 +1,7 @@
 """Files of the formats' own libraries are read as these draw them, and they have read ours.
 
 tests/exports/ holds the files, the masks that the libraries drew, and the scripts that had them do
-so. The libraries are too heavy to be installed for tests.
+so. The libraries are too heavy to be installed for all tests; `-m long` does it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exports import predicted, scene
+from exports import libraries, predicted, scene
 from PIL import Image
 from test_labelled_folders import config_of, masks_of
 
@@ -185,3 +185,14 @@ def test_what_predict_writes_is_what_the_libraries_have_opened(tmp_path):
         folder = predicted.PREDICTED / "out" / "annotations" / kind
         assert record["sha256"] == scene.digest(folder), f"read_back.py {kind} was not run"
         assert record["differing"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_libraries_open_what_predict_writes(tmp_path, kind):
+    """Installs each library with pip, and renews its record in predicted/verified.json."""
+    assert "draws other pixels than the mask, all at borders" in libraries.read_back(kind, tmp_path)
+    record = json.loads((predicted.PREDICTED / "verified.json").read_text())[kind]
+    assert record["sha256"] == scene.digest(predicted.PREDICTED / "out" / "annotations" / kind)
+    name, _, version = next(x for x in libraries.LIBRARIES[kind] if "==" in x).partition("==")
+    assert f"{name} {version}" in record["differing"]
