@@ -28,6 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import pytest
+from absl import flags
+
+import main
 
 # Each of these files takes minutes. If one began last, the other workers would have nothing to do.
 _FIRST = ("faults", "test_end_to_end.py", "test_notebooks.py", "test_two_processes.py")
@@ -55,3 +58,31 @@ def forget_what_a_file_compiled():
 def one_device_to_configs(monkeypatch):
     """Makes configs be validated for one device, as on a user's machine; pmap has all eight."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
+@pytest.fixture
+def command_line(monkeypatch, tmp_path):
+    """A function that runs main.py in this process, as `app.run` does; it forgets earlier flags."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+    def run(arguments: list[str]) -> None:
+        forget_flags()
+        argv = ["main.py", *(argument.format(tmp=tmp_path) for argument in arguments)]
+        monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks for overrides there
+        main.main(main.parse_flags(argv))
+
+    yield run
+    forget_flags()
+
+
+def forget_flags() -> None:
+    """Gives main.py's flags their defaults."""
+    for name in list(flags.FLAGS):
+        if name.startswith("config."):
+            delattr(flags.FLAGS, name)
+    for name in (
+        "config", "version", "workdir", "mode", "step", "output", "size", "input", "model",
+        "overwrite", "resume", "annotations", "count",
+    ):  # fmt: skip
+        flags.FLAGS[name].unparse()
+    flags.FLAGS.unparse_flags()

@@ -286,6 +286,7 @@ def test_label_studio_draws_percent_of_the_photo():
 
 
 def test_label_studio_turns_boxes_and_ellipses_clockwise_around_their_point():
+    """numpy says what is expected: its SDK knows no ellipse. Boxes it turns: test_exports.py."""
     box = {"x": 50, "y": 10, "width": 25, "height": 20, "rotation": 90}  # of 40 x 30 pixels
     got = drawn(label_studio.read([task(("rectanglelabels", ["road"], box))]))
     expected = np.zeros(SIZE, np.uint8)
@@ -379,6 +380,16 @@ def test_cvat_draws_in_the_order_of_z():
     expected[2:7, 36:] = np.where(noise[:, :4], 2, expected[2:7, 36:])
     np.testing.assert_array_equal(drawn(read), expected)
     assert read.class_names == ("tree", "road") and read.photos[0].left_out == {"polyline": 1}
+
+
+def test_cvat_turns_ellipses_clockwise_around_their_centre():
+    """numpy says what is expected, as datumaro reads no ellipse of CVAT's."""
+    ellipse = '<ellipse label="road" cx="20" cy="15" rx="12" ry="5" rotation="30" z_order="0"/>'
+    got = drawn(cvat.read(cvat_document(ellipse))) == IDS["road"]
+    rows, columns = np.indices(SIZE) + 0.5
+    along = (columns - 20) * np.cos(np.pi / 6) + (rows - 15) * np.sin(np.pi / 6)
+    across = (rows - 15) * np.cos(np.pi / 6) - (columns - 20) * np.sin(np.pi / 6)
+    agree_but_for_edges(got, (along / 12) ** 2 + (across / 5) ** 2 <= 1)
 
 
 def test_cvat_that_cannot_be_drawn_says_why():

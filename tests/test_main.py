@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
 
-import main
 from configs import shapes
 from rc2l_jax import __version__
 from rc2l_jax.run.stored_config import write_run_config
@@ -146,28 +144,6 @@ MISTAKES = {
         "config.data.name = 'dogs' is not a data set",
     ),
 }
-
-
-@pytest.fixture
-def command_line(monkeypatch, tmp_path):
-    """A function that runs main.py in this process, as `app.run` does; flags are reset after it."""
-    monkeypatch.chdir(ROOT)
-
-    def run(arguments: list[str]) -> None:
-        argv = ["main.py", *(argument.format(tmp=tmp_path) for argument in arguments)]
-        monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks for overrides there
-        main.main(main.parse_flags(argv))
-
-    yield run
-    for name in list(flags.FLAGS):
-        if name.startswith("config."):
-            delattr(flags.FLAGS, name)
-    for name in (
-        "config", "version", "workdir", "mode", "step", "output", "size", "input", "model",
-        "overwrite", "resume", "annotations", "count",
-    ):  # fmt: skip
-        flags.FLAGS[name].unparse()
-    flags.FLAGS.unparse_flags()
 
 
 @pytest.mark.parametrize("name", MISTAKES)

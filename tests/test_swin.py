@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 from test_models import images, init_shapes, peer_layers, random_variables, randomize
 from test_models import tiny_config as plain_config
+from test_weights import check_wrappers
 from transformers import (
     DetrConfig,
     MaskFormerConfig,
@@ -343,13 +344,8 @@ def authors_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
-def test_every_format_of_a_whole_maskformer_gives_the_same_variables(peer, tmp_path):
-    arrays = load_file(peer.folder / "model.safetensors")
-    assert any(name.endswith("relative_position_index") for name in arrays)
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    torch.save(tensors, tmp_path / "published.bin")
-    torch.save(peer.model.state_dict(), tmp_path / "memory.bin")
-    # MaskFormer's own: its backbone by other names, the rest by those of a ResNet's MaskFormer.
+def own_arrays(peer, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """MaskFormer's own: its backbone by other names, the rest by those of a ResNet's MaskFormer."""
     heads = {path: value for path, value in flat(peer.variables).items() if "backbone" not in path}
     detectron2 = next(f for f in names.FAMILIES if f.title == "MaskFormer of detectron2")
     own = {detectron2.name_of(path): names.to_theirs(path, x) for path, x in heads.items()}
@@ -363,6 +359,16 @@ def test_every_format_of_a_whole_maskformer_gives_the_same_variables(peer, tmp_p
     }
     own |= {f"backbone.{name}": array for name, array in authors_arrays(encoder).items()}
     assert {"backbone.norm0.weight", "backbone.layers.0.downsample.norm.bias"} < set(own)
+    return own
+
+
+def test_every_format_of_a_whole_maskformer_gives_the_same_variables(peer, tmp_path):
+    arrays = load_file(peer.folder / "model.safetensors")
+    assert any(name.endswith("relative_position_index") for name in arrays)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    torch.save(tensors, tmp_path / "published.bin")
+    torch.save(peer.model.state_dict(), tmp_path / "memory.bin")
+    own = own_arrays(peer, arrays)
     (tmp_path / "own.pkl").write_bytes(pickle.dumps({"model": own, "__author__": "MaskFormer"}))
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3
@@ -371,6 +377,12 @@ def test_every_format_of_a_whole_maskformer_gives_the_same_variables(peer, tmp_p
         loaded, report = load_pretrained(random_variables(config), config)
         assert_same(loaded, peer.variables)
         assert not report.reinitialized, file
+
+
+def test_wrappers_around_a_whole_network(peer, tmp_path):
+    arrays = load_file(peer.folder / "model.safetensors")
+    check_wrappers(arrays, "MaskFormer of transformers", tmp_path)
+    check_wrappers(own_arrays(peer, arrays), "MaskFormer of detectron2", tmp_path)
 
 
 def test_a_swin_alone_gives_the_backbone_but_for_the_norms_of_its_outputs(tmp_path):

@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +29,15 @@ from transformers import (
 
 from rc2l_jax.method.state import initial_state
 from rc2l_jax.models import build_model, resnet
-from rc2l_jax.weights import WeightsError, files, load_pretrained, names, stablehlo
-from rc2l_jax.weights.load import pretrained_state
+from rc2l_jax.weights import (
+    InitReport,
+    WeightsError,
+    files,
+    load_pretrained,
+    names,
+    stablehlo,
+)
+from rc2l_jax.weights.load import fit, pretrained_state
 from rc2l_jax.weights.to_transformers import export_transformers
 
 CLASS_NAMES = ("sky", "road", "car", "tree", "pole")
@@ -371,11 +379,151 @@ WRAPPED = {
 def test_wrappers_and_values_beside_the_weights(tmp_path, name, suffix):
     path = tmp_path / f"weights{suffix}"
     torch.save(WRAPPED[name], path)
-    family, found = names.family_of(files.read_arrays(path), str(path))
+    family, found, _ = names.family_of(files.read_arrays(path), str(path))
     assert family.title == "ResNet of torchvision or timm"
     assert found.keys() == BARE.keys()
     for key, array in BARE.items():
         np.testing.assert_array_equal(found[key], array.numpy())
+
+
+def put_before(prefix: str, arrays: dict) -> dict:
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+# What is put around a whole network, and what is said of the rest of the file.
+AROUND = {
+    "plain": (lambda x: x, ""),
+    "Lightning": (lambda x: {"state_dict": put_before("model.", x), "epoch": 2}, ""),
+    "net": (lambda x: put_before("net.", x), ""),
+    "network, compiled": (lambda x: {"model": put_before("network._orig_mod.", x)}, ""),
+    "two prefixes": (lambda x: put_before("model.net.module.", x), ""),
+    "a student alone": (lambda x: {"state_dict": put_before("student.model.", x)}, ""),
+    "beside a loss": (
+        lambda x: put_before("model.", x) | {"loss.weight": torch.ones(3)},
+        "taken from model.*; 1 arrays of loss left out",
+    ),
+    "teacher and student": (
+        lambda x: put_before("student.", others(x)) | put_before("teacher.", x),
+        "taken from teacher.*; {} arrays of student left out",
+    ),
+    "an average in Lightning": (
+        lambda x: put_before("net.", others(x)) | put_before("ema.module.", x),
+        "taken from ema.*; {} arrays of net left out",
+    ),
+    "an average beside plain names": (
+        lambda x: {"a.weight": torch.ones(2)} | put_before("model_ema.", x),
+        "taken from model_ema.*; 1 arrays of a left out",
+    ),
+}
+
+
+def others(arrays: dict) -> dict:
+    """Other weights of the same names."""
+    return {name: array + 1 for name, array in arrays.items()}
+
+
+def check_wrappers(arrays: dict[str, np.ndarray], title: str, folder: Path) -> None:
+    """Checks that a whole network is found, and is the same, in all that is put around it."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    want, path = None, folder / "weights.pth"
+    for name, (around, said) in AROUND.items():
+        torch.save(around(tensors), path)
+        read = files.read_arrays(path)
+        family, found, left_out = names.family_of(read, str(path))
+        want = found if want is None else want
+        assert family.title == title, name
+        assert found.keys() == want.keys(), name
+        assert all(np.array_equal(found[key], want[key]) for key in want), name
+        assert left_out == said.format(len(read) // 2), name
+
+
+def test_wrappers_around_a_whole_network(peer, tmp_path):
+    check_wrappers(arrays_of(peer), "MaskFormer of transformers", tmp_path)
+    check_wrappers(detectron2_arrays(peer), "MaskFormer of detectron2", tmp_path)
+
+
+def test_the_teacher_of_a_file_is_loaded_and_the_report_says_so(peer, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    arrays = {name: array for name, array in arrays_of(peer).items() if array.ndim}
+    save_file(put_before("student.", others(arrays)) | put_before("teacher.", arrays), path)
+    config = tiny_config(path)
+    loaded, report = load_pretrained(random_variables(config), config)
+    assert_same(loaded, peer.variables)
+    assert report.lines()[1] == f"  taken from teacher.*; {len(arrays)} arrays of student left out"
+
+
+def wrapped_badly(arrays: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
+    """A file with one thing wrong in what is around a whole network."""
+    wrapped = put_before("model.", arrays)
+    if how == "two networks":
+        return wrapped | put_before("net.", arrays)
+    if how == "two averages":
+        return put_before("teacher.", arrays) | put_before("ema.", arrays)
+    if how == "Mask2Former":
+        level = "model.model.transformer_module.level_embed.weight"
+        return wrapped | {level: np.ones(3, np.float32)}
+    if how == "a name twice":  # as transformers 5 has it in memory, and as it is on disk
+        name = next(name for name in wrapped if ".self_attn.out_proj." in name)
+        return wrapped | {name.replace("out_proj", "o_proj"): wrapped[name]}
+    if how == "no projections":
+        return wrapped | {"model.self_attn.in_proj_weight": np.ones((4, 4), np.float32)}
+    name = next(name for name in wrapped if "mask_embedder" in name)
+    return wrapped | {f"net.{name}": wrapped.pop(name)}  # an array outside of its network
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    {
+        "two networks": r"holds 2 networks \(model\.\*, net\.\*\), and it is not clear which",
+        "two averages": r"holds 2 networks \(ema\.\*, teacher\.\*\), and it is not clear which",
+        "Mask2Former": "this is Mask2Former, which the model cannot take",
+        "a name twice": r"has two arrays that would both be model\.transformer_module\..*out_proj",
+        "no projections": r"self_attn\.in_proj_weight \(4, 4\): not three projections in one",
+    }.items(),
+)
+def test_mistakes_around_a_whole_network_are_one_line(peer, how, message):
+    with pytest.raises(WeightsError, match=rf"^the file: .*{message}") as caught:
+        names.family_of(wrapped_badly(arrays_of(peer), how), "the file")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+def test_an_array_outside_of_its_network_is_missing(peer, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(wrapped_badly(arrays_of(peer), "outside"), path)
+    config = tiny_config(path)
+    with pytest.raises(WeightsError, match=r"1 arrays do not match:\n  mask_head/.* has no mask_"):
+        load_pretrained(random_variables(config), config)
+
+
+def test_a_backbone_in_a_teacher_goes_before_that_of_the_student():
+    arrays = {name: array.numpy() for name, array in BARE.items()}
+    file = put_before("student.backbone.", others(arrays)) | put_before("teacher.backbone.", arrays)
+    _, found, left_out = names.family_of(
+        file | {"teacher.head.weight": np.ones(2), "center": np.ones(2)}, "the file"
+    )
+    assert found.keys() == {*arrays, "head.weight"}
+    np.testing.assert_array_equal(found["conv1.weight"], arrays["conv1.weight"])
+    assert left_out == "taken from teacher.backbone.*; 3 arrays of student, center left out"
+    with pytest.raises(WeightsError, match=r"two arrays that would both be conv1\.weight"):
+        names.family_of(put_before("resnet.", arrays) | arrays_but(arrays, "layer1"), "the file")
+
+
+def arrays_but(arrays: dict, start: str) -> dict:
+    return {name: array for name, array in arrays.items() if not name.startswith(start)}
+
+
+def test_names_take_time_in_proportion_to_their_number(peer):
+    """A cost that grew with the square would take minutes here."""
+    many = {f"model.head.{i}.weight": np.ones(1, np.float32) for i in range(100_000)}
+    many |= {f"model.resnet.{name}": array.numpy() for name, array in BARE.items()}
+    many |= {"model." * 20_000 + "x": np.ones(1, np.float32)}
+    start = time.process_time()
+    family, arrays, _ = names.family_of(many, "the file")
+    report = InitReport("", "the file", family.title)
+    with pytest.raises(WeightsError, match="arrays do not match"):
+        fit(random_variables(tiny_config()), arrays, family, tiny_config(), report)
+    assert len(report.waived) == 100_000
+    assert time.process_time() - start < 30
 
 
 def test_two_arrays_of_one_name_are_refused(tmp_path):

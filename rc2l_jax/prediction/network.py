@@ -28,6 +28,7 @@ from rc2l_jax.evaluation.label_resolution import class_ids, describe_in_strips
 from rc2l_jax.evaluation.windows import InferenceOptions
 from rc2l_jax.input_pipeline.geometry import Resize
 from rc2l_jax.models.maskformer import MaskFormer, build_model
+from rc2l_jax.reports.log import say
 from rc2l_jax.run.config import ConfigError, validate, validate_options
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import restore_run, run_classes
@@ -171,6 +172,8 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise WeightsError(f"{path}: describes a network that cannot be built: {error}") from error
+    if report.left_out:
+        say(f"{path}: {report.left_out}")
     if report.reinitialized or report.cut:
         raise WeightsError("\n".join([f"{path}: not a whole network", *report.lines()[1:]]))
     return _network(model, variables, config, names, os.path.abspath(path), size)

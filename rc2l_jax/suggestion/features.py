@@ -24,6 +24,7 @@ from rc2l_jax.prediction.frames import OpenFrames
 from rc2l_jax.prediction.network import Network, Outputs
 from rc2l_jax.prediction.photos import Photo
 from rc2l_jax.prediction.stream import prepared_batches
+from rc2l_jax.reports.log import say
 from rc2l_jax.run.config import ConfigError
 from rc2l_jax.run.restore import restore_run, teacher_of_run
 from rc2l_jax.structs import EvalBatch
@@ -97,7 +98,9 @@ def open_backbone(config: ConfigDict) -> Network:
         return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
 
     shapes = jax.eval_shape(init, jax.random.key(0))
-    variables, _ = load_pretrained(shapes, config, teacher_of_run(config.init_from))
+    variables, report = load_pretrained(shapes, config, teacher_of_run(config.init_from))
+    if report.left_out:
+        say(f"{report.file}: {report.left_out}")
     return _backbone(variables, config, config.init_from)
 
 

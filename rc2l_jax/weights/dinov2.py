@@ -95,22 +95,18 @@ def name_on_disk(name: str) -> str:
     return name
 
 
-def recognises(names: Iterable[str], source: str) -> bool:
-    """Returns whether these are the names of a DINOv2's arrays.
+def refuse_giant(names: Iterable[str], source: str) -> None:
+    """Refuses DINOv2 giant by the names of its arrays.
 
     Args:
-      names: of the file's arrays, without a wrapper's prefix.
+      names: of a DINOv2's arrays, without a wrapper's prefix.
       source: the file, for messages.
 
     Raises:
-      WeightsError: they are those of DINOv2 giant.
+      WeightsError: they are those of the giant.
     """
-    names = list(names)
-    if not any(re.fullmatch(f"{TRANSFORMERS_MARKER}|{META_MARKER}", name) for name in names):
-        return False
     if any(re.search(r"\.mlp\.(weights_in|gate_proj|w12)\.", name) for name in names):
         raise WeightsError(f"{source}: {_GIANT}")
-    return True
 
 
 def check_description(description: Mapping[str, Any], config: ConfigDict, source: Any) -> None:

@@ -35,6 +35,8 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "net", "netwo
 _MOST_WRAPPERS = 3
 # What programs save among the weights, such as the step. (Scalar arrays are left out anyway.)
 _NO_WEIGHTS = (bool, int, float, str, type(None))
+# What DistributedDataParallel and torch.compile put before the names of whatever they wrap.
+_TRANSPARENT = re.compile(r"(?:(?<=\.)|^)(?:(?:module|_orig_mod)\.)+")
 # Arrays of integers: a Swin's, and where MoCo's queue ends.
 _COUNTS = ("relative_position_index", "queue_ptr")
 
@@ -236,7 +238,7 @@ def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
             array = np.ascontiguousarray(value.read(), np.float32)
         if not np.isfinite(array).all():
             raise WeightsError(f"{path}: {name} is not finite everywhere")
-        plain = re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", ""))
+        plain = _TRANSPARENT.sub("", name)
         if plain in arrays:
             raise WeightsError(f"{path}: {name} and another array would both be {plain}")
         arrays[plain] = array

@@ -32,6 +32,7 @@ class InitReport:
       reinitialized: {path of ours: why it keeps its random start}.
       cut: {path of ours: how many of the file's rows it took}.
       waived: names in the file that the model has no use for.
+      left_out: which of the file's networks was taken, and what is beside it; "" if nothing is.
     """
 
     init_from: str
@@ -41,10 +42,12 @@ class InitReport:
     reinitialized: dict[str, str] = dataclasses.field(default_factory=dict)
     cut: dict[str, str] = dataclasses.field(default_factory=dict)
     waived: list[str] = dataclasses.field(default_factory=list)
+    left_out: str = ""
 
     def lines(self) -> list[str]:
         """Returns the report as lines for the user."""
         lines = [f"initialized from {self.file} ({self.family}): {len(self.loaded)} arrays"]
+        lines += [f"  {self.left_out}"] if self.left_out else []
         reasons: dict[str, list[str]] = {}
         for path, reason in self.reinitialized.items():
             reasons.setdefault(reason, []).append(path)
@@ -79,8 +82,8 @@ def load_pretrained(
         return fit(variables, run, names.OWN, config, report), report
     path, description = files.find(config.init_from)
     _check_description(description, config, path)
-    family, arrays = names.family_of(files.read_arrays(path), str(path))
-    report = InitReport(config.init_from, str(path), family.title)
+    family, arrays, left_out = names.family_of(files.read_arrays(path), str(path))
+    report = InitReport(config.init_from, str(path), family.title, left_out=left_out)
     return fit(variables, arrays, family, config, report), report
 
 
@@ -144,12 +147,11 @@ def fit(
             continue
         flat[key] = np.ascontiguousarray(given)
         report.loaded.append(ours)
-    report.waived = [name for name in arrays if re.fullmatch(family.waived, name)]
-    problems += [
-        f"{name} {array.shape} in the file: the model has no place for it"
-        for name, array in arrays.items()
-        if name not in report.waived
-    ]
+    for name, array in arrays.items():
+        if re.fullmatch(family.waived, name):
+            report.waived.append(name)
+        else:
+            problems.append(f"{name} {array.shape} in the file: the model has no place for it")
     if problems:
         raise WeightsError(
             f"{report.file} ({family.title}) does not fit the model (check model.backbone, "

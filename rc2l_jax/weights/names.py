@@ -7,12 +7,12 @@ Our paths are those of `MaskFormer`'s variables without the collection, such as
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from rc2l_jax.weights import dinov2
+from rc2l_jax.weights import dinov2, wrappers
 from rc2l_jax.weights.efficientnet import EFFICIENTNET
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.rules import (
@@ -191,24 +191,32 @@ FAMILIES = (
         lacks=OUTPUT_NORMS,
     ),
 )
-# MoCo's names of the network that learns, in versions 1 to 3.
-_LEARNS = re.compile(r"(?:encoder_q|base_encoder)\.(.*)")
-# What wrappers put before a backbone's names, once or several times.
-_WRAPPED = re.compile(
-    r"^(?:(?:resnet|swin|dinov2(?:_with_registers)?|backbone|model|net|network"
-    r"|encoder(?=\.(?:layer\d|conv1|bn1|fc)\.))\.)+"
-)
 # Files that are known but cannot be used: (pattern of a name in it, what the file is).
 _FOREIGN = (
-    (r"model\.transformer_module\.level_embed.*|.*\.pixel_decoder\.transformer\..*", "Mask2Former"),
+    (
+        r"model\.transformer_module\.level_embed.*|[^.]+\.pixel_decoder\.transformer\..*",
+        "Mask2Former",
+    ),
     (r"conv1_w|res2_0_branch2a_w", "a Caffe2 ResNet (another channel order, strides in the 1x1)"),
     (r"conv1\.0\.weight", "a ResNet with timm's deep stem"),
 )
 
 
-def family_of(
-    arrays: Mapping[str, np.ndarray], source: str
-) -> tuple[Family, dict[str, np.ndarray]]:
+class Recognised(NamedTuple):
+    """What `family_of` finds in a file.
+
+    Attributes:
+      family: the kind of checkpoint.
+      arrays: {the family's name: array} of the network.
+      left_out: what else is in the file, in words; "" if that is nothing.
+    """
+
+    family: Family
+    arrays: dict[str, np.ndarray]
+    left_out: str
+
+
+def family_of(arrays: Mapping[str, np.ndarray], source: str) -> Recognised:
     """Recognises the family of a file's arrays by their names.
 
     Args:
@@ -219,37 +227,33 @@ def family_of(
       The family, and the arrays under the names that its rules give.
 
     Raises:
-      WeightsError: the arrays are of none of the families.
+      WeightsError: the arrays are of none of the families, or of several networks.
     """
-    arrays = _query_encoder(arrays)
-    whole = {current_name(name): array for name, array in _split_projections(arrays).items()}
-    bare = {_bare(name): array for name, array in whole.items()}
-    foreign = () if dinov2.recognises(bare, source) else _FOREIGN
-    for pattern, what in foreign:
-        if any(re.fullmatch(pattern, name) for name in arrays):
+    for pattern, what in _FOREIGN:
+        if wrappers.prefixes(arrays, pattern):
             raise WeightsError(
                 f"{source}: this is {what}, which the model cannot take; it takes MaskFormer on a "
                 "ResNet or a Swin, or a ResNet, a Swin or a DINOv2 alone"
             )
     for family in FAMILIES:
-        names = whole if family.whole else bare
-        if any(re.fullmatch(family.marker, name) for name in names):
-            return family, names
+        if found := wrappers.prefixes(arrays, family.marker):
+            network = wrappers.take(arrays, found, family.whole, source)
+            if isinstance(family, PathFamily):
+                dinov2.refuse_giant(network.arrays, source)
+            return Recognised(family, _known_names(network.arrays, source), network.left_out)
     titles = ", ".join(family.title for family in FAMILIES)
     raise WeightsError(
         f"{source}: none of {titles}. Its first arrays: {', '.join(list(arrays)[:5])}"
     )
 
 
-def _query_encoder(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Returns MoCo's network that learns; beside it are its moving average and a queue."""
-    found = {match[1]: x for name, x in arrays.items() if (match := _LEARNS.fullmatch(name))}
-    return found or arrays
-
-
-def _bare(name: str) -> str:
-    """Returns a backbone's name without the prefixes that wrappers gave it."""
-    return _WRAPPED.sub("", name)
+def _known_names(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """Returns the arrays by the names that our rules know, projections apart from each other."""
+    known: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        for part, piece in _split_projections(name, array, source):
+            wrappers.put(known, current_name(part), piece, source)
+    return known
 
 
 def current_name(name: str) -> str:
@@ -266,18 +270,17 @@ def current_name(name: str) -> str:
     return dinov2.name_on_disk(name)
 
 
-def _split_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Splits the arrays [3D, D] and [3D] that hold query, key and value projections."""
-    split = {}
-    for name, array in arrays.items():
-        if match := re.fullmatch(r"(.*\.(?:in_proj|qkv))[_.](weight|bias)", name):
-            if len(array) % 3:
-                raise WeightsError(f"{name} {array.shape}: not three projections in one")
-            for part, piece in zip(("query", "key", "value"), np.split(array, 3)):
-                split[f"{match[1]}.{part}.{match[2]}"] = piece
-        else:
-            split[name] = array
-    return split
+def _split_projections(
+    name: str, array: np.ndarray, source: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields an array by its name; three if it is of [3D, D] or [3D]: query, key and value."""
+    if not (match := re.fullmatch(r"(.*\.(?:in_proj|qkv))[_.](weight|bias)", name)):
+        yield name, array
+        return
+    if len(array) % 3:
+        raise WeightsError(f"{source}: {name} {array.shape}: not three projections in one")
+    for part, piece in zip(("query", "key", "value"), np.split(array, 3)):
+        yield f"{match[1]}.{part}.{match[2]}", piece
 
 
 def to_ours(path: str, array: np.ndarray) -> np.ndarray:

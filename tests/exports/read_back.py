@@ -4,13 +4,9 @@
 
 OUTPUT is a folder of results beside the folder of their photos; by default predicted/out, for which
 verified.json keeps what was opened, with what. Each library has its own requirements, so each KIND
-wants an environment of its own:
+wants an environment of its own. This makes them, with what libraries.py lists, and runs all KINDs:
 
-    labelme      pip install labelme==6.3.1 (or 4.6.0); with QT_QPA_PLATFORM=offscreen
-    labelstudio  pip install label-studio-sdk==2.1.2 pycocotools==2.0.11
-    yolo         pip install ultralytics==8.4.190
-    coco         pip install pycocotools==2.0.11 pillow
-    cvat         pip install datumaro==1.13.12
+    python -m pytest -m long tests/test_exports.py
 """
 
 from __future__ import annotations

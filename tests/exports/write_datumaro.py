@@ -1,4 +1,4 @@
-"""Has datumaro write coco.json and cvat.xml, and draw NAME.png of what it reads in them.
+"""Has datumaro write coco.json, cvat.xml, cvat_turned.xml and voc/, and draw what it reads in them.
 
 pip install datumaro==1.13.12
 python tests/exports/write_datumaro.py
@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import scene
 from datumaro.components import annotation as kinds
-from datumaro.components.annotation import AnnotationType
+from datumaro.components.annotation import AnnotationType, LabelCategories, MaskCategories
 from datumaro.components.dataset import Dataset
 from datumaro.components.dataset_base import DatasetItem
 from datumaro.components.media import Image
 from datumaro.util.mask_tools import rles_to_mask
 
+COLOURS = {0: (0, 0, 0), 1: (128, 64, 128), 2: (107, 142, 35), 3: (70, 70, 70)}
 PHOTO = Image.from_numpy(np.full((*scene.SIZE, 3), 128, np.uint8))
 
 
@@ -28,6 +29,9 @@ def draw(annotations: list) -> np.ndarray:
     for shape in sorted(annotations, key=lambda shape: (shape.z_order, shape.id)):
         if shape.type == AnnotationType.mask:
             inside = shape.image
+        elif shape.type == AnnotationType.rotated_bbox:
+            corners = [value for point in shape.as_polygon() for value in point]
+            inside = rles_to_mask([corners], scene.WIDTH, scene.HEIGHT)
         elif shape.type == AnnotationType.bbox:
             inside = rles_to_mask([shape.as_polygon()], scene.WIDTH, scene.HEIGHT)
         else:
@@ -51,6 +55,23 @@ def write(kind: str, file: str, to: Path, annotations: list) -> None:
         scene.save(to.with_suffix(".png"), draw(shapes))
 
 
+def write_voc(to: Path, photos: dict[str, tuple[str, list]]) -> None:
+    """Exports coloured masks with a labelmap.txt, and draws what an import of them holds."""
+    categories = {
+        AnnotationType.label: LabelCategories.from_iterable(scene.CLASSES),
+        AnnotationType.mask: MaskCategories(COLOURS),
+    }
+    items = [
+        DatasetItem(name, subset=split, media=PHOTO, annotations=masks)
+        for name, (split, masks) in photos.items()
+    ]
+    shutil.rmtree(to, ignore_errors=True)
+    made = Dataset.from_iterable(items, categories=categories)
+    made.export(str(to), "voc_segmentation", save_media=True)
+    for item in Dataset.import_from(str(to), "voc_segmentation"):
+        scene.save(to.with_name(f"voc_{item.id}.png"), draw(item.annotations))
+
+
 left, top, right, bottom = scene.BOX
 polygons = [
     kinds.Polygon(scene.flat(ring), label=scene.IDS[name], z_order=layer, group=group, id=group)
@@ -70,3 +91,17 @@ write(
     [*polygons, mask],
 )
 write("cvat", "train.xml", scene.HERE / "cvat.xml", [*polygons, mask, box])
+# datumaro knows no ellipse in CVAT's files.
+turned = [
+    kinds.RotatedBbox(13.5, 9, 14, 7, 30, label=scene.IDS["tree"], z_order=0),
+    kinds.RotatedBbox(28, 20, 16, 6, 300, label=scene.IDS["house"], z_order=1),
+]
+write("cvat", "train.xml", scene.HERE / "cvat_turned.xml", turned)
+road = rles_to_mask([scene.flat(scene.ROAD)], scene.WIDTH, scene.HEIGHT).astype(bool)
+write_voc(
+    scene.HERE / "voc",
+    {
+        "one": ("train", [kinds.Mask(road, label=scene.IDS["road"]), mask]),
+        "two": ("val", [mask]),
+    },
+)

@@ -16,8 +16,10 @@ import numpy as np
 import scene
 from label_studio_sdk.converter import Converter, brush
 from label_studio_sdk.converter.imports.coco import convert_coco_to_ls
+from label_studio_sdk.converter.utils import convert_annotation_to_yolo_obb
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
+from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
 OUT = scene.HERE / "label_studio"
@@ -88,12 +90,41 @@ def drawn() -> None:
         interface.get_control("BitmaskLabels").label("tree", imageDataURL=address),
         interface.get_control("KeyPointLabels").label("tree", x=50, y=50),
     ]
+    write_regions("tags", made)
+
+
+def turned() -> None:
+    """Turned boxes, whose corners the SDK's export to YOLO-OBB computes. It knows no ellipses."""
+    control = LabelInterface(
+        CONFIG.format(tags=TAG.format(kind="RectangleLabels", labels=LABELS))
+    ).get_control("RectangleLabels")
+    results = write_regions(
+        "turned",
+        [
+            control.label("tree", x=30, y=10, width=40, height=25, rotation=30),
+            control.label("house", x=60, y=90, width=30, height=25, rotation=300),
+        ],
+    )
+    ids = np.zeros(scene.SIZE, np.uint8)
+    for result in results:
+        value = result["value"]
+        corners = convert_annotation_to_yolo_obb(result | value, normalize=False)
+        packed = run_lengths.frPyObjects([np.ravel(corners).tolist()], *scene.SIZE)
+        ids[run_lengths.decode(packed)[..., 0].astype(bool)] = scene.IDS[
+            value["rectanglelabels"][0]
+        ]
+    scene.save(OUT / "turned.png", ids)
+
+
+def write_regions(name: str, regions: list) -> list[dict]:
+    """Writes what the labelling interface made, with the photo's size, as the server adds it."""
     size = {"original_width": scene.WIDTH, "original_height": scene.HEIGHT, "image_rotation": 0}
-    results = [region._dict() | size for region in made]
-    task = {"id": 1, "data": {"image": IMAGE}, "annotations": [{"result": results}]}
-    write("tags", [task])
+    results = [region._dict() | size for region in regions]
+    write(name, [{"id": 1, "data": {"image": IMAGE}, "annotations": [{"result": results}]}])
+    return results
 
 
 converted()
 painted()
 drawn()
+turned()

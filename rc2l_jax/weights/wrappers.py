@@ -1,0 +1,117 @@
+"""Finds a network among a file's arrays, whatever training programs put before its names.
+
+In such programs a network is a part of something larger, whose names go before those of all its
+arrays: "model." in Lightning, "teacher." and "student." in a mean teacher, "resnet." in a
+classifier. What DistributedDataParallel and torch.compile add is gone before, see `files`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from rc2l_jax.weights.errors import WeightsError
+
+# Of several networks in a file the average is taken, as in a run of this project.
+_AVERAGES = frozenset(
+    {"teacher", "teacher_model", "model_teacher", "ema", "ema_model", "model_ema", "ema_teacher"}
+)
+# Networks that learn. MoCo's (versions 1 to 3) is the one to use, so its average is not listed.
+_LEARNERS = frozenset({"student", "student_model", "model_student", "encoder_q", "base_encoder"})
+_PLACES = frozenset(
+    {"model", "net", "network", "maskformer", "backbone", "encoder", "resnet", "swin"}
+    | {"dinov2", "dinov2_with_registers"}
+)
+_WORDS = "|".join(sorted(_AVERAGES | _LEARNERS | _PLACES))
+_MOST_NAMED = 5
+
+
+class Network(NamedTuple):
+    """The arrays of one network in a file.
+
+    Attributes:
+      arrays: {name without the network's prefix: array}.
+      left_out: what else is in the file, in words; "" if that is nothing.
+    """
+
+    arrays: dict[str, np.ndarray]
+    left_out: str
+
+
+def prefixes(names: Iterable[str], pattern: str) -> list[str]:
+    """Returns the known prefixes, "" too, with which the pattern matches one of the names."""
+    wrapped = re.compile(rf"((?:(?:{_WORDS})\.)*)(?:{pattern})")
+    return sorted({match[1] for name in names if (match := wrapped.fullmatch(name))})
+
+
+def take(arrays: Mapping[str, np.ndarray], found: list[str], whole: bool, source: str) -> Network:
+    """Takes a network out of a file's arrays.
+
+    Args:
+      arrays: the file's {name: array}.
+      found: the prefixes of the networks in it.
+      whole: True for a whole MaskFormer, all of whose names have the prefix. A backbone's
+        classifier may lack it, or a part of it.
+      source: the file, for messages.
+
+    Raises:
+      WeightsError: the file has several networks, none of which is the one average, or two arrays
+        would have the same name.
+    """
+    prefix = _choose(found, source)
+    parts = prefix.split(".")[:-1]
+    roles = [i for i, part in enumerate(parts, 1) if part in _AVERAGES | _LEARNERS]
+    needed = len(parts) if whole else max(roles, default=0)
+    taken: dict[str, np.ndarray] = {}
+    others: dict[str, None] = {}  # the first parts of other names, in the file's order
+    for name, array in arrays.items():
+        split = name.split(".")
+        shared = _shared(split, parts)
+        if shared < needed:
+            others[split[0] if split[0] not in parts else ".".join(split[: shared + 1])] = None
+        else:
+            put(taken, ".".join(split[shared:]), array, source)
+    if not others:
+        return Network(taken, "")
+    first = ", ".join(list(others)[:_MOST_NAMED])
+    more = ", ..." if len(others) > _MOST_NAMED else ""
+    left = f"{len(arrays) - len(taken)} arrays of {first}{more} left out"
+    return Network(taken, f"taken from {prefix}*; {left}")
+
+
+def put(arrays: dict[str, np.ndarray], name: str, array: np.ndarray, source: str) -> None:
+    """Adds an array under its new name.
+
+    Raises:
+      WeightsError: there is one of this name.
+    """
+    if name in arrays:
+        raise WeightsError(f"{source}: has two arrays that would both be {name}; keep one of them")
+    arrays[name] = array
+
+
+def _choose(found: list[str], source: str) -> str:
+    """Returns the prefix of the network to take."""
+    averages = [prefix for prefix in found if _AVERAGES & set(prefix.split("."))]
+    for candidates in (found, averages):
+        if len(candidates) == 1:
+            return candidates[0]
+    named = ", ".join(f"{prefix}*" for prefix in found[:_MOST_NAMED])
+    more = ", ..." if len(found) > _MOST_NAMED else ""
+    raise WeightsError(
+        f"{source}: holds {len(found)} networks ({named}{more}), and it is not clear which to "
+        "take; save one of them alone"
+    )
+
+
+def _shared(name: list[str], parts: list[str]) -> int:
+    """Counts how many parts a name begins with; its last part is not one of them."""
+    shared = 0
+    for ours, theirs in zip(name[:-1], parts):
+        if ours != theirs:
+            break
+        shared += 1
+    return shared
