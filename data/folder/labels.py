@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from data import masks
 from data.annotations import matlab, recognition, yolo
 from data.annotations.regions import Annotated, AnnotationError, Annotations
 from data.errors import DataError, and_more, counted, some
 from data.folder.named_photos import names_in, places_by_name, scope
-from data.folder.places import LABELS, File, Found, Place, ids_for
+from data.folder.places import LABELS, File, Found, Place, own_photo
 
 PNG, MATLAB = "PNG", "MATLAB"
 _PIXELS = {".png": PNG, ".mat": MATLAB}
@@ -94,7 +94,7 @@ def find(found: Found, yolo_names: Sequence[str]) -> Labels:
     """
     labels = Labels()
     for file in found.labels:
-        place = _own_photo(file, found.photos)
+        place = own_photo(file, found.photos)
         if file.suffix in _PIXELS:
             _add(labels, found, place, Label(file, _PIXELS[file.suffix]))
         elif file.suffix in recognition.SUFFIXES:
@@ -115,12 +115,6 @@ def _twice(found: Found, labels: Labels) -> Iterator[str]:
     for (one, other), photos in labels.twice.items():
         files = f"{where(one)} twice" if one == other else f"{where(one)} and {where(other)}"
         yield f"{and_more([*map(where, photos)])}: is annotated in {files}; remove one."
-
-
-def _own_photo(file: File, photos: Mapping[str, Mapping[str, str]]) -> Place | None:
-    """The photo that has this file's name."""
-    of_split = photos.get(file.split, {})
-    return next(((file.split, id) for id in ids_for(file.stem) if id in of_split), None)
 
 
 def _add(labels: Labels, found: Found, place: Place | None, label: Label) -> None:
@@ -207,7 +201,7 @@ def _name_unread(labels: Labels, found: Found) -> None:
             continue
         labels.notes.append(line)
         for file in files:
-            if place := _own_photo(file, found.photos):
+            if place := own_photo(file, found.photos):
                 labels.of.setdefault(place, Label(file, "", unread=why))
 
 
