@@ -192,6 +192,17 @@ def labelme_of_another_data_set(root):
     return r"images/train/cat\.json: none of its photos \(.*cat\.jpg\) is in train; is it of"
 
 
+def several_files_of_another_data_set(root):
+    scenes.own(root)
+    for number in range(6):
+        file = root / "images" / "train" / f"cat {number}.json"
+        write(file, scenes.labelme(f"cat {number}.jpg", 1))
+    return (
+        r"images/train/cat 0\.json \(and 5 more\): none of their photos "
+        r"\(.*cat 0\.jpg, .*cat 4\.jpg, \.\.\.\) is in train; are they of another data set\? Put them"
+    )
+
+
 def yolo_without_names(root):
     SCENES["YOLO"][0](root)
     (root / "data.yaml").unlink()
@@ -271,7 +282,7 @@ def one_value_for_two(root):
         two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
         unknown_class, class_missing_in_several_files, other_size, other_json, ambiguous,
         no_names, contradicting_values, unknown_value, predictions_only,
-        unread_xml, cvat_of_another_data_set, labelme_of_another_data_set, yolo_without_names,
+        unread_xml, cvat_of_another_data_set, labelme_of_another_data_set, several_files_of_another_data_set, yolo_without_names,
         yolo_photo_without_a_file, colours_without_a_list, one_coloured_mask,
         colour_of_an_unlisted_class, value_of_an_unlisted_class, one_colour_for_two,
         one_listed_colour_for_two, one_colour_in_two_files, one_value_for_two, *UNREAD_SCENES,

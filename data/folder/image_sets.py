@@ -101,7 +101,7 @@ def _named(tree: Tree, file: str, photos: Ids, notes: list[str]) -> list[Place]:
     keys, absent = lists.look_up(lines, photos, where)
     if absent and not keys:
         raise DataError(
-            f"{where}: none of its photos ({some(absent[:3])}) is in {_PHOTOS}; put them there, or "
+            f"{where}: none of its photos ({some(absent)}) is in {_PHOTOS}; put them there, or "
             "remove the list."
         )
     if absent:

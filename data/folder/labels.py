@@ -60,6 +60,7 @@ class Labels:
       left_out: what is not drawn -> where and how often.
       unread: what to say of files of annotations that are not read -> these files.
       twice: two files that both annotate photos -> these photos.
+      astray: splits -> file, none of whose photos is in them -> the names of its photos.
       problems: what cannot be used.
     """
 
@@ -70,6 +71,7 @@ class Labels:
     left_out: dict[str, LeftOut] = dataclasses.field(default_factory=dict)
     unread: dict[str, list[File]] = dataclasses.field(default_factory=dict)
     twice: dict[tuple[str, str], list[str]] = dataclasses.field(default_factory=dict)
+    astray: dict[tuple[str, ...], dict[str, list[str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def keep(self, name: str, read: Annotations) -> None:
@@ -104,7 +106,7 @@ def find(found: Found, yolo_names: Sequence[str]) -> Labels:
         elif file.among == LABELS:
             labels.stray.setdefault(file.split, []).append(file)
     _name_unread(labels, found)
-    if problems := [*labels.problems, *_twice(found, labels)]:
+    if problems := [*labels.problems, *_twice(found, labels), *_astray(labels)]:
         raise DataError(problems)
     return labels
 
@@ -115,6 +117,19 @@ def _twice(found: Found, labels: Labels) -> Iterator[str]:
     for (one, other), photos in labels.twice.items():
         files = f"{where(one)} twice" if one == other else f"{where(one)} and {where(other)}"
         yield f"{and_more([*map(where, photos)])}: is annotated in {files}; remove one."
+
+
+def _astray(labels: Labels) -> Iterator[str]:
+    """A problem for all files of which no photo is in the same splits."""
+    for splits, of_files in labels.astray.items():
+        names = some([name for names in of_files.values() for name in names])
+        its, is_it, it = "their", "are they", "them"
+        if len(of_files) == 1:
+            its, is_it, it = "its", "is it", "it"
+        yield (
+            f"{and_more([*of_files])}: none of {its} photos ({names}) is in {', '.join(splits)}; "
+            f"{is_it} of another data set? Put {it} where {its} photos are, or remove {it}."
+        )
 
 
 def _add(labels: Labels, found: Found, place: Place | None, label: Label) -> None:
@@ -175,10 +190,7 @@ def _add_named(labels: Labels, found: Found, read: Annotations, file: File) -> N
         if len(absent) == 1 and file.among == LABELS:
             labels.stray.setdefault(file.split, []).append(file)
             return
-        labels.problems.append(
-            f"{where}: none of its photos ({some(absent[:3])}) is in {', '.join(splits)}; is it of "
-            "another data set? Put it where its photos are, or remove it."
-        )
+        labels.astray.setdefault(tuple(splits), {})[where] = absent
     elif absent:
         missing = counted(len(absent), "photo that is", "photos that are")
         labels.notes.append(f"{where} annotates {missing} not there, such as {absent[0]}")
