@@ -56,7 +56,7 @@ def test_lists_are_the_splits_and_other_photos_are_unlabelled(tmp_path):
     note = note_of(dataset, "no list names")
     assert note == (
         f"{root}: 4 photos that no list names make the split 'unlabeled'; 2 of them have masks, "
-        "which count once a list names the photos"
+        "which count once a list names the photo"
     )
     write(tmp_path / "elsewhere" / "z.jpg", (root / "JPEGImages" / "x.jpg").read_bytes())
     dataset = opened(root, unlabeled_dir=str(tmp_path / "elsewhere"))
@@ -95,6 +95,14 @@ def test_what_tools_call_otherwise(tmp_path):
     dataset = opened(voc(tmp_path / "other", {"train": "abcx", "valid": "d"}, unlabelled="xy"))
     assert splits_of(dataset) == {"train": "abc", "val": "d", "unlabeled": "xef" + "y"}
     assert "1 photo of 'train' without labels joins the split" in note_of(dataset, "without labels")
+
+
+def test_pictures_of_labelme2voc_are_no_photos(tmp_path):
+    """It writes no lists, and draws masks over the photos, into folders beside them."""
+    root = voc(tmp_path / "data", {})
+    for folder in ("SegmentationClassVisualization", "SegmentationObjectVisualization"):
+        scenes.photo(root / folder / "a.jpg", 1)
+    assert set(splits_of(opened(root))) == {"train", "val"}
 
 
 def test_photos_in_folders_and_lines_of_many_kinds(tmp_path):

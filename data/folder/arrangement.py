@@ -158,7 +158,8 @@ def _use_unlisted(
             arranged.photos[UNLABELED] = listed
     note = f"{root}: {counted(len(found.unlisted), 'photo')} that no list names {used}"
     if labelled := sum(place in labels.of for place in found.unlisted):
-        note += f"; {labelled} of them have masks, which count once a list names the photos"
+        mask = "has a mask, which counts" if labelled == 1 else "have masks, which count"
+        note += f"; {labelled} of them {mask} once a list names the photo"
     arranged.notes.append(note)
 
 

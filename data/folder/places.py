@@ -36,7 +36,10 @@ _OF_PHOTOS = (IMAGES, "image", "img", "imgs", "jpegimages", "photos")
 _OF_LABELS = (
     LABELS, "label", "ann", "annotation", "annotations", "mask", "masks", "gt", "segmentationclass",
 )  # fmt: skip
-_NOT_READ = ("segmentationobject",)  # VOC's: single objects, in colours of their own
+# VOC's single objects, in colours of their own; and what labelme2voc draws for people.
+_NOT_READ = (
+    "segmentationobject", "segmentationclassvisualization", "segmentationobjectvisualization",
+)  # fmt: skip
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".mat")
 _MASK_ENDING = "_mask"
 VALIDATION = ("valid", "validation")  # become "val" unless there is one
