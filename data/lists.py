@@ -44,40 +44,76 @@ def read(
       DataError: the file cannot be read or is empty; or an entry is unknown, names several
         examples, or names the same example as another entry.
     """
+    where = f"{file} ({key})"
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        lines = entries(file.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} ({key}): cannot be read as a text file ({error}).") from error
-    lines = [line.strip() for line in normal_form(text).splitlines() if line.strip()]
+        raise unreadable(where, error) from error
     if not lines:
-        raise DataError(f"{file} ({key}): the list is empty, so it names no example.")
-    exact, loose = _places(ids)
-    found = {line: _find(line, exact, loose) for line in lines}
-    if unknown := [line for line, places in found.items() if not places]:
+        raise DataError(f"{where}: the list is empty, so it names no example.")
+    found, unknown = look_up(lines, ids, where)
+    if unknown:
         raise DataError(
-            f"{file} ({key}): {len(unknown)} of {len(found)} entries are not in the data set: "
+            f"{where}: {len(unknown)} of {len({*lines})} entries are not in the data set: "
             f"{some(unknown)}; use the list that belongs to it, or correct config.data.dir."
             + (f" {hint}" if hint else "")
         )
+    return found
+
+
+def entries(content: bytes) -> list[str]:
+    """The lines of a list that hold something.
+
+    Raises:
+      UnicodeDecodeError: the file is no text.
+    """
+    text = normal_form(content.decode("utf-8-sig"))
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def unreadable(where: str, error: Exception) -> DataError:
+    """The error for a list that cannot be opened, or is no text."""
+    return DataError(f"{where}: cannot be read as a text file ({error}).")
+
+
+def look_up(
+    lines: Sequence[str], ids: Mapping[str, Sequence[str]], where: str
+) -> tuple[set[tuple[str, int]], list[str]]:
+    """Finds the examples that lines name.
+
+    Args:
+      lines: as `entries` returns them.
+      ids: split -> ids of its examples.
+      where: the list, for messages.
+
+    Returns:
+      (split, position in it) of each example, and the lines that name none.
+
+    Raises:
+      DataError: a line names several examples, or the same example as another line.
+    """
+    exact, loose = _places(ids)
+    found = {line: _find(line, exact, loose) for line in lines}
+
+    def full(place: tuple[str, int]) -> str:
+        return f"{place[0]}/{ids[place[0]][place[1]]}"
+
     if twice := [line for line, places in found.items() if len(places) > 1]:
-
-        def full(place: tuple[str, int]) -> str:
-            return f"{place[0]}/{ids[place[0]][place[1]]}"
-
         named = [f"{line} ({' or '.join(map(full, found[line]))})" for line in twice]
         raise DataError(
-            f"{file} ({key}): {counted(len(twice), 'entry names', 'entries name')} several images: "
+            f"{where}: {counted(len(twice), 'entry names', 'entries name')} several images: "
             f"{some(named)}; write the folders before the name."
         )
     lines_of: dict[tuple[str, int], list[str]] = {}
-    for line, (place,) in found.items():
-        lines_of.setdefault(place, []).append(line)
+    for line, places in found.items():
+        for place in places:
+            lines_of.setdefault(place, []).append(line)
     if same := [" and ".join(lines) for lines in lines_of.values() if len(lines) > 1]:
         raise DataError(
-            f"{file} ({key}): different entries name one image: {some(same)}; correct them: do all "
+            f"{where}: different entries name one image: {some(same)}; correct them: do all "
             "of these files exist?"
         )
-    return set(lines_of)
+    return {*lines_of}, [line for line, places in found.items() if not places]
 
 
 def _places(ids: Mapping[str, Sequence[str]]) -> tuple[Places, Places]:

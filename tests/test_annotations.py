@@ -546,6 +546,12 @@ def test_lists_of_colours_that_cannot_be_read():
     assert colours.split_hex("C#") == ("C#", None)
     with pytest.raises(AnnotationError, match="line 1 is not name:red,green,blue"):
         colours.read_labelmap("road:1,2::")
+    with pytest.raises(AnnotationError, match="line 2 is not name:red,green,blue"):
+        colours.read_labelmap("road:::\ntree\n")
+    assert colours.read_labelmap("road:::\ntree: 0,128,0 ::") == {
+        "road": None,
+        "tree": (0, 128, 0),
+    }
     values = "Pixel Value, Class\n0, background\n3, road\n"
     assert colours.read_values(values) == {"background": 0, "road": 3}
     with pytest.raises(AnnotationError, match="line 2 is not the value of a pixel and a class"):

@@ -105,6 +105,7 @@ def test_label_maps_of_octave(name):
 
 # Layout -> ({file or folder: where it comes from}, {photo: the mask that the library drew}).
 SHAPES = ("bitmaps", "boxes", "shapes")
+VOC = ("voc", "voc_of_ids", "voc_without_colours")
 FOLDERS = {
     "CVAT": (
         {"images/train/photo.jpg": PHOTO, "labels/train/annotations.xml": "cvat.xml"},
@@ -128,10 +129,10 @@ FOLDERS = {
         {"meta.json": "supervisely/meta.json", "ds": "supervisely/ds"},
         {name: f"supervisely/{name}.png" for name in SHAPES},
     ),
-    "VOC": (
-        {"": "voc"},
-        {name: f"voc_{name}.png" for name in ("one", "two")},
-    ),
+    **{
+        f"VOC, {folder}": ({"": folder}, {name: f"voc_{name}.png" for name in ("one", "two")})
+        for folder in VOC
+    },
 }
 
 
@@ -154,6 +155,8 @@ def test_a_folder_of_a_librarys_files_is_a_data_set_of_what_it_drew(tmp_path, na
         want = mask(drawn_by_library)
         where = scene.inner(want) if drawn_by_library in BUT_FOR_BORDERS.values() else ...
         np.testing.assert_array_equal(found[photo][where], want[where], err_msg=photo)
+    if name.startswith("VOC"):
+        assert dataset.ids.splits == {"train": ["one"], "val": ["two"]}
 
 
 def test_classes_of_a_project_come_from_its_list():
@@ -162,8 +165,9 @@ def test_classes_of_a_project_come_from_its_list():
 
 
 def test_each_mask_that_a_library_drew_is_compared():
-    ours = (predicted.PREDICTED, scene.HERE / "supervisely" / "ds" / "img", scene.HERE / "voc")
-    found = [path for path in scene.HERE.rglob("*.png") if not set(ours) & set(path.parents)]
+    ours = {predicted.PREDICTED, scene.HERE / "supervisely" / "ds" / "img"}
+    ours |= {scene.HERE / folder for folder in VOC}
+    found = [path for path in scene.HERE.rglob("*.png") if not ours & set(path.parents)]
     names = {path.relative_to(scene.HERE).as_posix() for path in found}
     in_folders = {name for _, expected in FOLDERS.values() for name in expected.values()}
     assert names == {*EXACT.values(), *BUT_FOR_BORDERS.values(), *in_folders}

@@ -311,7 +311,10 @@ def test_a_check_tells_where_records_lie_and_which_are_of_no_use(root, tmp_path,
     shutil.copytree(first, first.with_name("1.0.0"))
     check.prepare(config)
     printed = capsys.readouterr().out
-    assert "1 other copy of these splits, of earlier files or other keys (0." in printed
+    assert (
+        "1 other copy of these splits, made from earlier files or with other settings (0."
+        in printed
+    )
     assert f"still reads them, in {prepared / 'folder'}: {first.parent.name}\n" in printed
     assert str(first) not in printed and first.is_dir()
 

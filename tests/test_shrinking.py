@@ -215,7 +215,9 @@ def test_check_and_prepare_say_what_was_shrunk_and_which_copies_are_left(root, t
         said = capsys.readouterr().out
         assert "note: camvid train: 4 of 5 photos shrunk to a short edge of 32 pixels, and" in said
         assert "note: camvid val: 3 of 3 photos shrunk" in said
-        assert "1 other copy of these splits, of earlier files or other keys" in said
+        assert (
+            "1 other copy of these splits, made from earlier files or with other settings" in said
+        )
         assert former in said
     assert "all 43x32" in said
     assert "warning: data.prepared" not in said

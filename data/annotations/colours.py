@@ -1,6 +1,6 @@
 """Masks in which each class has a colour, and the files that say which.
 
-labelmap.txt     CVAT's and VOC's: name:r,g,b:parts:actions
+labelmap.txt     CVAT's and VOC's: name:r,g,b:parts:actions, or name::: for ids in this order
 _classes.csv     Roboflow's: the value of a pixel, and a class (such masks hold ids, not colours)
 classes.txt      #rrggbb behind a name
 """
@@ -22,7 +22,6 @@ from data.masks import MaskError, read_ids
 
 Colour = tuple[int, int, int]
 _HEX = re.compile(r"(?P<name>.*\S)\s+#(?P<hex>[0-9a-fA-F]{6})")
-_VOC_BORDER = (224, 224, 192)  # void in VOC's masks
 _UNKNOWN = -1
 _MANY = 20  # colours without a class beyond which the mask is no mask of flat colours
 
@@ -41,19 +40,34 @@ def _packed(red: Any, green: Any, blue: Any) -> Any:
     return red << 16 | green << 8 | blue
 
 
-def read_labelmap(text: str) -> dict[str, Colour]:
-    """The colours of a labelmap.txt: name -> colour.
+def of_voc(index: int) -> Colour:
+    """The colour that VOC's palette has for an id: of each three bits, red, green and blue get one.
+
+    Programs that give classes no colours of their own use it: datumaro, Labelme.
+    """
+    channels = [0, 0, 0]
+    for bit in range(24):
+        channels[bit % 3] |= (index >> bit & 1) << 7 - bit // 3
+    return tuple(channels)
+
+
+def read_labelmap(text: str) -> dict[str, Colour | None]:
+    """The colours of a labelmap.txt: name -> colour, or None where it says none.
 
     Raises:
       AnnotationError: a line is not of this form.
     """
-    colours: dict[str, Colour] = {}
+    colours: dict[str, Colour | None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, rest = line.partition(":")
+        name, colon, rest = line.partition(":")
+        colour = rest.partition(":")[0].strip()
+        if colon and not colour:
+            colours[name.strip()] = None
+            continue
         try:
-            red, green, blue = (int(value) for value in rest.partition(":")[0].split(","))
+            red, green, blue = (int(value) for value in colour.split(","))
         except ValueError as error:
             raise AnnotationError(
                 f"line {number} is not name:red,green,blue:parts:actions"
@@ -83,7 +97,7 @@ class ColourReader:
 
     def __init__(self, ids: Mapping[Colour, int], lacking: Mapping[Colour, str] | None = None):
         """Takes the class id of each colour, and what to say of those whose class is not listed."""
-        self._ids = {_VOC_BORDER: VOID, **ids}
+        self._ids = {of_voc(VOID): VOID, **ids}
         self._lacking = {_packed(*colour): text for colour, text in (lacking or {}).items()}
         self._table = np.full(1 << 24, _UNKNOWN, np.int16)
         for colour, index in self._ids.items():

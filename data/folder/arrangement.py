@@ -6,7 +6,9 @@
  - Without "val", about one in five labelled photos is held back for it. Whether a photo is depends
    on its name alone: when others come later, none moves from training to evaluation.
 
-Each of these is said in a line, and none happens if a run names its splits otherwise.
+Each of these is said in a line, and none happens if a run names its splits otherwise. Where VOC's
+lists name the splits (`data/folder/image_sets.py`), photos that are in a list and have no labels
+are "unlabeled", too, beside those in no list.
 """
 
 from __future__ import annotations
@@ -43,9 +45,21 @@ class Arranged:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def folder_of(root: Path, split: str) -> Path:
-    """The folder that holds, or would hold, the photos of a split."""
+def place_of(root: Path, found: Found, split: str) -> Path:
+    """The folder that holds, or would hold, the photos of a split; or the list that names them."""
+    if split in found.lists:
+        return Path(found.tree.where(found.lists[split]))
+    if found.lists and split not in found.photos:
+        first = next(iter(found.lists.values()))
+        return Path(found.tree.where(first)).with_name(f"{split}.txt")
     return root / IMAGES / split if (root / IMAGES).is_dir() else root / split
+
+
+def why_absent(place: Path) -> str:
+    """What is the matter with a place, as `place_of` returns it, where a split has no photo."""
+    if place.is_file():
+        return "names no photo that another list does not name"
+    return "holds no photo" if place.is_dir() else "does not exist"
 
 
 def arrange(root: Path, found: Found, labels: Labels, data: ConfigDict) -> Arranged:
@@ -64,20 +78,23 @@ def arrange(root: Path, found: Found, labels: Labels, data: ConfigDict) -> Arran
     named = dict.fromkeys(bases(data.labeled_split))
     if TRAIN in named and TRAIN not in found.photos:
         others = bases(data.unlabeled_split, data.eval_split)
-        _name_train(root, arranged, labels, keep=(*named, *others))
+        _name_train(root, arranged, found, labels, keep=(*named, *others))
+    if found.unlisted:
+        _use_unlisted(root, arranged, found, labels, data)
     labeled = [split for split in named if split in arranged.photos]
     if UNLABELED in (bases(data.unlabeled_split) or [UNLABELED]) and not data.unlabeled_dir:
         _part_unlabeled(root, arranged, found, labels, labeled)
     whole = [part.strip() for part in data.labeled_split.split("+")]
     if data.eval_split == VAL and VAL not in found.photos and whole == labeled:
-        _hold_back(root, arranged, labels, labeled)
-    _check_names(root, arranged.photos)
+        _hold_back(root, arranged, found, labels, labeled)
+    _check_names(root, found, arranged.photos)
     return arranged
 
 
-def _check_names(root: Path, splits: Iterable[str]) -> None:
+def _check_names(root: Path, found: Found, splits: Iterable[str]) -> None:
     problems = [
-        f"{folder_of(root, split)}: a split's name may hold letters, digits, _ and -; rename it."
+        f"{place_of(root, found, split)}: a split's name may hold letters, digits, _ and -; rename "
+        "it."
         for split in splits
         if not SPLIT_NAME.fullmatch(split)
     ]
@@ -107,7 +124,9 @@ def _move(arranged: Arranged, photos: Photos, to: str) -> None:
     arranged.photos[to] = photos
 
 
-def _name_train(root: Path, arranged: Arranged, labels: Labels, keep: Sequence[str]) -> None:
+def _name_train(
+    root: Path, arranged: Arranged, found: Found, labels: Labels, keep: Sequence[str]
+) -> None:
     """Calls the splits with labels "train", unless they are among those to keep."""
     others = [split for split in arranged.photos if split not in (*_NOT_TRAIN, *keep)]
     splits = [split for split in others if _labelled(arranged.photos[split], labels)]
@@ -122,31 +141,56 @@ def _name_train(root: Path, arranged: Arranged, labels: Labels, keep: Sequence[s
             "none (or name others with --config.data.labeled_split)"
         )
         return
-    where = root if splits == [ONE_SPLIT] else folder_of(root, splits[0])
+    where = root if splits == [ONE_SPLIT] else place_of(root, found, splits[0])
     arranged.notes.append(f"{where}: the labelled photos there are the split {TRAIN!r}")
+
+
+def _use_unlisted(
+    root: Path, arranged: Arranged, found: Found, labels: Labels, data: ConfigDict
+) -> None:
+    """Says what photos in no list are used for: nothing where a folder of others is given."""
+    one = len(found.unlisted) == 1
+    used = f"{'makes' if one else 'make'} the split {UNLABELED!r}"
+    if data.unlabeled_dir:
+        used = f"{'is' if one else 'are'} not used, as config.data.unlabeled_dir is set"
+        others = arranged.photos.pop(UNLABELED).items()
+        if listed := {id: place for id, place in others if place not in found.unlisted}:
+            arranged.photos[UNLABELED] = listed
+    note = f"{root}: {counted(len(found.unlisted), 'photo')} that no list names {used}"
+    if labelled := sum(place in labels.of for place in found.unlisted):
+        mask = "has a mask, which counts" if labelled == 1 else "have masks, which count"
+        note += f"; {labelled} of them {mask} once a list names the photo"
+    arranged.notes.append(note)
 
 
 def _part_unlabeled(
     root: Path, arranged: Arranged, found: Found, labels: Labels, splits: Sequence[str]
 ) -> None:
-    """Makes a split "unlabeled" of photos without labels, where labels lie beside photos."""
+    """Makes a split "unlabeled" of photos without labels, where labels lie beside photos.
+
+    Lists of photos may name those without labels as well, since tools list all of a project's.
+    """
     photos = _joined(arranged, splits)
     labelled = _labelled(photos, labels)
     rest = {id: place for id, place in photos.items() if place not in labels.of}
-    if not labelled or not rest or UNLABELED in arranged.photos:
+    others = arranged.photos.get(UNLABELED, {})
+    if not labelled or not rest or (others and not found.lists) or rest.keys() & others.keys():
         return
     folders = {PurePosixPath(found.photos[s][id]).parent for s, id in photos.values()}
     of_labels = {PurePosixPath(labels.of[photos[id]].file.name).parent for id in labelled}
-    if not of_labels <= folders:
+    if not found.lists and not of_labels <= folders:
         return
-    _move(arranged, rest, UNLABELED)
+    _move(arranged, rest | others, UNLABELED)
+    does = "join" if others else "make"
     arranged.notes.append(
         f"{root}: {counted(len(rest), 'photo')} of {_quoted(splits)} without labels "
-        f"{'makes' if len(rest) == 1 else 'make'} the split {UNLABELED!r}"
+        f"{does + 's' if len(rest) == 1 else does} the split {UNLABELED!r}"
     )
 
 
-def _hold_back(root: Path, arranged: Arranged, labels: Labels, splits: Sequence[str]) -> None:
+def _hold_back(
+    root: Path, arranged: Arranged, found: Found, labels: Labels, splits: Sequence[str]
+) -> None:
     """Makes a split "val" of about one in five labelled photos."""
     photos = _joined(arranged, splits)
     draws = {id: draw_of(id, _SEED)[0] for id in _labelled(photos, labels)}
@@ -157,8 +201,9 @@ def _hold_back(root: Path, arranged: Arranged, labels: Labels, splits: Sequence[
     if len(held) == len(draws):
         held.remove(max(held, key=draws.get))
     _move(arranged, {id: photos[id] for id in held}, VAL)
+    place = place_of(root, found, VAL)
     arranged.notes.append(
-        f"{folder_of(root, VAL)} does not exist: {len(held)} of the {len(draws)} labelled photos "
+        f"{place} {why_absent(place)}: {len(held)} of the {len(draws)} labelled photos "
         f"of {_quoted(splits)}, drawn with seed {_SEED} by their names, are held back as 'val', to "
         "measure with (a run lists them in lists/evaluation.txt)"
     )

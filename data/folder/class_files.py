@@ -25,14 +25,24 @@ class ClassFiles:
     """What files beside the labels say of classes.
 
     Attributes:
-      colours: labelmap.txt: name -> colour.
+      labelmap: labelmap.txt: name -> colour, or None.
       values: _classes.csv: name -> value of its pixels.
       numbered: data.yaml: names in the order of their numbers.
     """
 
-    colours: Mapping[str, Colour]
+    labelmap: Mapping[str, Colour | None]
     values: Mapping[str, int]
     numbered: tuple[str, ...]
+
+    @property
+    def colours(self) -> dict[str, Colour]:
+        """The colours of the classes that labelmap.txt gives one."""
+        return {name: colour for name, colour in self.labelmap.items() if colour is not None}
+
+    @property
+    def in_order(self) -> dict[str, int]:
+        """The ids of the classes where labelmap.txt gives none of them a colour."""
+        return {} if self.colours else {name: i for i, name in enumerate(self.labelmap)}
 
 
 def read(found: Found) -> ClassFiles:
@@ -87,7 +97,7 @@ def names_from_tools(files: ClassFiles, labels: Labels, root: Path) -> Classes |
     for names, origin in (
         (files.numbered, "data.yaml"),
         (tuple(listed), f"the list in {' and '.join(of_tools)}'s files"),
-        (tuple(files.colours), LABELMAP),
+        (tuple(files.labelmap), LABELMAP),
         (tuple(sorted(files.values, key=files.values.__getitem__)), VALUES),
         (tuple(used), "the labels that were used, sorted"),
     ):

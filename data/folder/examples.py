@@ -13,8 +13,9 @@ from data.annotations import drawing, yolo
 from data.annotations.drawing import draw, unlisted
 from data.annotations.regions import AnnotationError
 from data.errors import and_more, counted, some
+from data.folder import image_sets
 from data.folder.arrangement import Arranged
-from data.folder.class_files import ClassFiles
+from data.folder.class_files import LABELMAP, ClassFiles
 from data.folder.classes import CLASSES, Classes
 from data.folder.labels import PNG, Label, Labels, reader_of
 from data.folder.places import LABELS, Found, Place
@@ -124,24 +125,32 @@ def _folder(found: Found, split: str) -> str:
 
 def _no_mask_at_all(found: Found, split: str, examples: Mapping[str, Place], labels: Labels) -> str:
     """What to say of each photo of a split of which none has a mask; "" if one has."""
-    if any(place in labels.of for place in examples.values()):
+    if not examples or any(place in labels.of for place in examples.values()):
         return ""
+    first_split, first = next(iter(examples.values()))
+    images = counted(len(examples), "image")
+    if first_split in found.lists:
+        what = f"{found.tree.where(found.lists[first_split])}: none of its {images} has a mask"
+        there = found.tree.where(image_sets.mask_of(found.photos[first_split][first]))
+        return f"{what}; put such masks as {there} there, or name a split that has masks."
     photos = "images" if split == layout.ONE_SPLIT else f"images/{split}"
     return (
-        f"{found.tree.where(_folder(found, split))}: holds no mask for the "
-        f"{counted(len(examples), 'image')} of {photos}; put NAME.png there for NAME.jpg, or name "
-        "a split that has masks."
+        f"{found.tree.where(_folder(found, split))}: holds no mask for the {images} of {photos}; "
+        "put NAME.png there for NAME.jpg, or name a split that has masks."
     )
 
 
 def _no_mask(found: Found, place: Place, labels: Labels, empty: str) -> str:
     split, example = place
-    mask = found.tree.where(f"{_folder(found, split)}/{example}.png")
     unnamed = ", and no annotation file names the photo" if labels.read else ""
-    return (
-        f"{mask}: missing mask{unnamed}; add it{empty}, or move the photo to the split "
-        f"{UNLABELED!r} ({found.tree.where('images/unlabeled')})."
-    )
+    if split in found.lists:
+        mask = image_sets.mask_of(found.photos[split][example])
+        do = f"take the photo out of {found.tree.where(found.lists[split])}."
+    else:
+        mask = f"{_folder(found, split)}/{example}.png"
+        where = found.tree.where("images/unlabeled")
+        do = f"move the photo to the split {UNLABELED!r} ({where})."
+    return f"{found.tree.where(mask)}: missing mask{unnamed}; add it{empty}, or {do}"
 
 
 def stray_notes(found: Found, labels: Labels) -> Iterator[str]:
@@ -172,7 +181,9 @@ def what_was_found(
         if kinds and split != UNLABELED:
             parts.append(f"{split} {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
     colours = files.colours or classes.colours
-    plain = {label.kind for label in labels.of.values()} <= {PNG} and not colours
+    plain = {label.kind for label in labels.of.values()} <= {PNG} and not (
+        colours or files.in_order
+    )
     if plain and classes.origin == CLASSES:
         return ()
     said = [f"masks: {'; '.join(parts) or 'none'}", f"classes from {classes.origin}"]
@@ -183,6 +194,8 @@ def what_was_found(
         said.append(f"pixels that nobody annotated are {rest}")
     if colours:
         said.append("PNGs are read by their colours")
+    elif files.in_order and not files.values:
+        said.append(f"PNGs hold ids in the order of {LABELMAP}, or VOC's colours of these")
     if labels.left_out:
         said.append(f"left out: {', '.join(_left_out(labels))}")
     return (f"{root}: {'; '.join(said)}",)

@@ -18,11 +18,12 @@ from ml_collections import ConfigDict
 
 from data import layout, photos
 from data.errors import DataError, some
-from data.folder import class_files, classes, labels, places, png_masks
-from data.folder.arrangement import HELD_BACK, arrange, folder_of
+from data.folder import class_files, classes, image_sets, labels, places, png_masks
+from data.folder.arrangement import HELD_BACK, arrange, place_of, why_absent
 from data.folder.classes import CLASSES
 from data.folder.examples import split_of, stray_notes, what_was_found
 from data.folder.labels import Labels
+from data.folder.places import Found
 from data.sources import Listing, Split
 from data.splits import UNLABELED, bases
 from data.trees import is_left_out
@@ -43,7 +44,7 @@ def listing(data: ConfigDict) -> Listing:
         raise DataError(f"{root}: no such folder; correct config.data.dir.")
     file = root / CLASSES
     listed = classes.read(file) if file.exists() else None
-    found = places.find(root)
+    found = image_sets.by_lists(places.find(root))
     if problems := photos.missing_package([n for s in found.photos.values() for n in s.values()]):
         raise DataError([f"{root}: {problem}" for problem in problems])
     tools = class_files.read(found)
@@ -66,10 +67,11 @@ def listing(data: ConfigDict) -> Listing:
         *what_was_found(root, arranged, found_labels, names, tools),
         *found_labels.notes,
         *stray,
+        *found.notes,
         *arranged.notes,
     )
     origin = str(file) if listed else f"{root}: {names.origin}"
-    return Listing(names.names, made, _absent(root, data, made), origin, notes)
+    return Listing(names.names, made, _absent(root, found, data, made), origin, notes)
 
 
 def _no_names(file: Path, labels: Labels, stray: Sequence[str]) -> list[str]:
@@ -97,7 +99,9 @@ def _no_labels(root: Path) -> str:
     return what
 
 
-def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[str, str]:
+def _absent(
+    root: Path, found: Found, data: ConfigDict, splits: Mapping[str, Split]
+) -> dict[str, str]:
     """Name of a split that the config asks for -> why it is not there, and what to do."""
     labeled, evaluation = bases(data.labeled_split), bases(data.eval_split)
     known = [name for name in dict.fromkeys(labeled) if name in splits and name != UNLABELED]
@@ -109,10 +113,10 @@ def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[s
     for name in named:
         if name in (*splits, UNLABELED) or not layout.SPLIT_NAME.fullmatch(name):
             continue
-        folder = folder_of(root, name)
-        why = "holds no photo" if folder.is_dir() else "does not exist"
+        place = place_of(root, found, name)
         masks = name in (*labeled, *evaluation)
-        do = [f"put photos {'with masks ' if masks else ''}there"]
+        put = "name" if found.lists else "put"
+        do = [f"{put} photos {'with masks ' if masks else ''}there"]
         if there := [split for split in splits if not (masks and split == UNLABELED)]:
             do.append(f"name another split ({', '.join(there)})")
         if name in evaluation and from_list:
@@ -127,5 +131,5 @@ def _absent(root: Path, data: ConfigDict, splits: Mapping[str, Split]) -> dict[s
                 f"--config.data.eval_split={'+'.join(f'{x}#{n}@0' for x, n in of)} "
                 f"--config.data.labeled_split={'+'.join(f'{x}#rest{n}@0' for x, n in of)}"
             )
-        absent[name] = f"{folder} {why}: {', or '.join(do)}"
+        absent[name] = f"{place} {why_absent(place)}: {', or '.join(do)}"
     return absent

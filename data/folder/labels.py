@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from data import masks
 from data.annotations import matlab, recognition, yolo
 from data.annotations.regions import Annotated, AnnotationError, Annotations
 from data.errors import DataError, and_more, counted, some
 from data.folder.named_photos import names_in, places_by_name, scope
-from data.folder.places import LABELS, File, Found, Place, ids_for
+from data.folder.places import LABELS, File, Found, Place, own_photo
 
 PNG, MATLAB = "PNG", "MATLAB"
 _PIXELS = {".png": PNG, ".mat": MATLAB}
@@ -60,6 +60,7 @@ class Labels:
       left_out: what is not drawn -> where and how often.
       unread: what to say of files of annotations that are not read -> these files.
       twice: two files that both annotate photos -> these photos.
+      astray: splits -> file, none of whose photos is in them -> the names of its photos.
       problems: what cannot be used.
     """
 
@@ -70,6 +71,7 @@ class Labels:
     left_out: dict[str, LeftOut] = dataclasses.field(default_factory=dict)
     unread: dict[str, list[File]] = dataclasses.field(default_factory=dict)
     twice: dict[tuple[str, str], list[str]] = dataclasses.field(default_factory=dict)
+    astray: dict[tuple[str, ...], dict[str, list[str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def keep(self, name: str, read: Annotations) -> None:
@@ -94,7 +96,7 @@ def find(found: Found, yolo_names: Sequence[str]) -> Labels:
     """
     labels = Labels()
     for file in found.labels:
-        place = _own_photo(file, found.photos)
+        place = own_photo(file, found.photos)
         if file.suffix in _PIXELS:
             _add(labels, found, place, Label(file, _PIXELS[file.suffix]))
         elif file.suffix in recognition.SUFFIXES:
@@ -104,7 +106,7 @@ def find(found: Found, yolo_names: Sequence[str]) -> Labels:
         elif file.among == LABELS:
             labels.stray.setdefault(file.split, []).append(file)
     _name_unread(labels, found)
-    if problems := [*labels.problems, *_twice(found, labels)]:
+    if problems := [*labels.problems, *_twice(found, labels), *_astray(labels)]:
         raise DataError(problems)
     return labels
 
@@ -117,10 +119,17 @@ def _twice(found: Found, labels: Labels) -> Iterator[str]:
         yield f"{and_more([*map(where, photos)])}: is annotated in {files}; remove one."
 
 
-def _own_photo(file: File, photos: Mapping[str, Mapping[str, str]]) -> Place | None:
-    """The photo that has this file's name."""
-    of_split = photos.get(file.split, {})
-    return next(((file.split, id) for id in ids_for(file.stem) if id in of_split), None)
+def _astray(labels: Labels) -> Iterator[str]:
+    """A problem for all files of which no photo is in the same splits."""
+    for splits, of_files in labels.astray.items():
+        names = some([name for names in of_files.values() for name in names])
+        its, is_it, it = "their", "are they", "them"
+        if len(of_files) == 1:
+            its, is_it, it = "its", "is it", "it"
+        yield (
+            f"{and_more([*of_files])}: none of {its} photos ({names}) is in {', '.join(splits)}; "
+            f"{is_it} of another data set? Put {it} where {its} photos are, or remove {it}."
+        )
 
 
 def _add(labels: Labels, found: Found, place: Place | None, label: Label) -> None:
@@ -181,10 +190,7 @@ def _add_named(labels: Labels, found: Found, read: Annotations, file: File) -> N
         if len(absent) == 1 and file.among == LABELS:
             labels.stray.setdefault(file.split, []).append(file)
             return
-        labels.problems.append(
-            f"{where}: none of its photos ({some(absent[:3])}) is in {', '.join(splits)}; is it of "
-            "another data set? Put it where its photos are, or remove it."
-        )
+        labels.astray.setdefault(tuple(splits), {})[where] = absent
     elif absent:
         missing = counted(len(absent), "photo that is", "photos that are")
         labels.notes.append(f"{where} annotates {missing} not there, such as {absent[0]}")
@@ -207,7 +213,7 @@ def _name_unread(labels: Labels, found: Found) -> None:
             continue
         labels.notes.append(line)
         for file in files:
-            if place := _own_photo(file, found.photos):
+            if place := own_photo(file, found.photos):
                 labels.of.setdefault(place, Label(file, "", unread=why))
 
 

@@ -12,6 +12,7 @@ id:
     valid/1.jpg, valid/1_mask.png                  split val, id 1
     1.jpg, 1.json                                  split all, id 1
 
+Where VOC's lists name the splits, `data/folder/image_sets.py` makes them of what is found here.
 If there is a folder `images`, only it, folders of labels beside it, and files beside it are read.
 """
 
@@ -35,10 +36,13 @@ _OF_PHOTOS = (IMAGES, "image", "img", "imgs", "jpegimages", "photos")
 _OF_LABELS = (
     LABELS, "label", "ann", "annotation", "annotations", "mask", "masks", "gt", "segmentationclass",
 )  # fmt: skip
-_NOT_READ = ("segmentationobject",)  # VOC's: single objects, in colours of their own
+# VOC's single objects, in colours of their own; and what labelme2voc draws for people.
+_NOT_READ = (
+    "segmentationobject", "segmentationclassvisualization", "segmentationobjectvisualization",
+)  # fmt: skip
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".mat")
 _MASK_ENDING = "_mask"
-_VALIDATION = ("valid", "validation")  # become "val" unless there is one
+VALIDATION = ("valid", "validation")  # become "val" unless there is one
 
 
 class File(NamedTuple):
@@ -71,12 +75,18 @@ class Found:
       photos: split -> example id -> the photo's name.
       labels: files that may hold labels.
       names: of all files that were looked at, sorted.
+      lists: split -> the list that names its photos, also if it names none; where there are lists.
+      unlisted: photos that lie beside lists and are in none.
+      notes: what was made of lists.
     """
 
     tree: Tree
     photos: dict[str, dict[str, str]]
     labels: tuple[File, ...]
     names: tuple[str, ...]
+    lists: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unlisted: frozenset[Place] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 def find(root: Path) -> Found:
@@ -104,7 +114,7 @@ def find(root: Path) -> Found:
     labels = [f for f in files if f in masks or _may_hold_labels(f)]
     if not photos:
         raise DataError(f"{root / IMAGES if usual else root}: holds no images; {LAYOUT}.")
-    return Found(tree, _by_split(tree, photos), tuple(labels), names)
+    return Found(tree, by_split(tree, photos), tuple(labels), names)
 
 
 def _folders(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -151,7 +161,7 @@ def _place(name: str, of_kind: Mapping[str, tuple[str, str]]) -> File | None:
 def _with_val(files: Sequence[File]) -> list[File]:
     """Calls the split "val" that tools call otherwise."""
     splits = {file.split for file in files if _is_photo(file)}
-    other = next((name for name in _VALIDATION if name in splits), "")
+    other = next((name for name in VALIDATION if name in splits), "")
     if not other or "val" in splits:
         return list(files)
     return [f._replace(split="val") if f.split == other else f for f in files]
@@ -186,7 +196,7 @@ def _masks(files: Sequence[File]) -> frozenset[File]:
     )
 
 
-def ids_for(stem: str) -> Iterable[str]:
+def _ids_for(stem: str) -> Iterable[str]:
     """The ids of examples whose labels a file of this name may hold, the likeliest first."""
     yield stem
     if stem.lower().endswith(PHOTO_SUFFIXES):  # NAME.jpg.json
@@ -194,7 +204,13 @@ def ids_for(stem: str) -> Iterable[str]:
     yield stem.removesuffix(_MASK_ENDING)
 
 
-def _by_split(tree: Tree, photos: Sequence[File]) -> dict[str, dict[str, str]]:
+def own_photo(file: File, photos: Mapping[str, Mapping[str, str]]) -> Place | None:
+    """The photo that has this file's name."""
+    of_split = photos.get(file.split, {})
+    return next(((file.split, id) for id in _ids_for(file.stem) if id in of_split), None)
+
+
+def by_split(tree: Tree, photos: Sequence[File]) -> dict[str, dict[str, str]]:
     """Split -> example id -> the photo's name, in the order of the names.
 
     Raises:

@@ -1,4 +1,7 @@
-"""What reads the masks of a folder that are PNG files: by colours, by values, or as ids."""
+"""What reads the masks of a folder that are PNG files: by colours, by values, or as ids.
+
+Ids are in the order of the classes, or of a labelmap.txt without colours.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import masks, merging
-from data.annotations.colours import Colour, ColourReader
+from data.annotations.colours import Colour, ColourReader, of_voc
 from data.annotations.drawing import not_listed
 from data.errors import DataError
 from data.folder.class_files import LABELMAP, VALUES, ClassFiles, files_called
@@ -51,10 +54,11 @@ def reader(
     Raises:
       DataError: two classes have one colour or one value.
     """
-    made = ColourReader
-    named = _colours(found, files, classes)
+    made, named = ColourReader, _colours(found, files, classes)
     if not named:
-        made, named = _ValueReader, _values(found, files)
+        made, named = _ValueReader, _values(found, VALUES, files.values)
+    if not named:
+        made, named = _OrderReader, _values(found, LABELMAP, files.in_order)
     if not named:
         return masks.read_ids
     if any(label.kind == PNG for label in labels.of.values()):
@@ -77,10 +81,9 @@ def _colours(found: Found, files: ClassFiles, classes: Classes) -> list[_Named]:
     ]
 
 
-def _values(found: Found, files: ClassFiles) -> list[_Named]:
-    file = next(iter(files_called(found, VALUES)), "")
-    where = found.tree.where(file)
-    return [_Named(name, x, f"value {x}", where) for name, x in files.values.items()]
+def _values(found: Found, called: str, values: Mapping[str, int]) -> list[_Named]:
+    where = found.tree.where(next(iter(files_called(found, called)), ""))
+    return [_Named(name, x, f"value {x}", where) for name, x in values.items()]
 
 
 def _check_apart(named: Sequence[_Named], classes: Classes, groups: Mapping[str, str]) -> None:
@@ -142,12 +145,12 @@ class IdReader:
 
 
 class _ValueReader:
-    """Reads masks whose pixels have the values of a _classes.csv."""
+    """Reads masks whose pixels have the values that a file gives to the classes."""
 
-    def __init__(self, ids: Mapping[int, int], lacking: Mapping[int, str]):
-        """Takes the id of each value, and what to say of those whose class is not listed."""
+    def __init__(self, ids: Mapping[int, int], lacking: Mapping[int, str], called: str = VALUES):
+        """Takes the id of each value, what to say of others that the file has, and its name."""
         self._ids = {VOID: VOID, **ids}
-        self._lacking = lacking
+        self._lacking, self._called = lacking, called
         self._table = np.array([self._ids.get(value, 0) for value in range(256)], np.uint8)
 
     def __call__(self, content: bytes, where: str) -> np.ndarray:
@@ -162,6 +165,33 @@ class _ValueReader:
             raise masks.MaskError(problem)
         if unknown:
             raise masks.MaskError(
-                f"{where}: has the values {unknown}, to which {VALUES} gives no name; add it there."
+                f"{where}: has the values {unknown}, to which {self._called} gives no name; add "
+                "it there."
             )
         return self._table[values]
+
+
+class _OrderReader:
+    """Reads masks of ids in the order of a labelmap.txt, or in VOC's colours of these ids.
+
+    Where classes have no colours, datumaro writes either, and the file does not say which.
+    """
+
+    def __init__(self, ids: Mapping[int, int], lacking: Mapping[int, str]):
+        """Takes the class id of each place in the file, and what to say of those not listed."""
+        self._as_ids = _ValueReader(ids, lacking, LABELMAP)
+        self._as_colours = ColourReader(
+            {of_voc(value): id for value, id in ids.items()},
+            {of_voc(value): problem for value, problem in lacking.items()},
+        )
+
+    def __call__(self, content: bytes, where: str) -> np.ndarray:
+        """Reads a PNG: uint8 [H, W].
+
+        Raises:
+          MaskError: the file is no PNG, or has a value or a colour of no class.
+        """
+        try:
+            return self._as_ids(content, where)
+        except masks.ColouredMaskError:
+            return self._as_colours(content, where)

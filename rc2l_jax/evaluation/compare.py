@@ -33,7 +33,8 @@ from rc2l_jax.run.restore import restore_run
 from rc2l_jax.run.stored_config import run_config
 from rc2l_jax.structs import VOID, EvalBatch
 
-# The keys of `config.data` that say which images are evaluated on, but not how they are resized.
+# The keys of `config.data` that say which records are evaluated on. How a run resizes their images
+# for its network is its own choice.
 _SAME_DATA = (
     "name", "dir", "unlabeled_dir", "prepared_dir", "prepared_short_edge", "eval_split",
     "num_classes", "shapes",

@@ -42,7 +42,7 @@ def suggest_photos(
 ) -> int:
     """Chooses photos to label next, or to learn from without masks.
 
-    What is written to `output` docs/own_images.md lists.
+    docs/own_images.md lists the files that `output` then holds.
 
     Args:
       source: an image, a folder (searched with all folders in it) or a glob.
@@ -66,7 +66,7 @@ def suggest_photos(
     _check_flags(count, bool(workdir), annotations, like_labeled)
     output = Path(output).expanduser().absolute()
     found = _find(source, output)
-    opened, labeled = None, None
+    opened = None
     if workdir:
         if not like_labeled:
             opened = open_network(workdir=workdir, config=config, network=network, step=step)
@@ -75,15 +75,8 @@ def suggest_photos(
         validate(config, num_devices=1)
         prepare_devices(config)
         backbone = open_backbone(config)
-    if workdir or config.data.dir:
-        labeled = open_labeled(config.data)
-    if opened and labeled:
-        _check_classes(opened, labeled)
-    if like_labeled and not (labeled and labeled.training):
-        raise SuggestError(
-            "--like_labeled: there is no labelled photo; config.data.dir and "
-            "config.data.labeled_split say which those are"
-        )
+    labeled = open_labeled(config.data) if workdir or config.data.dir else None
+    _check_labeled(labeled, opened, like_labeled)
     pool = look_at(found, backbone, labeled, opened)
     if not found.photos:
         raise _nothing(found, source)
@@ -93,19 +86,26 @@ def suggest_photos(
             f"--input={source}: each photo there has a mask already, or looks the "
             "same as one that has: give other photos"
         )
+    _write(output, pool, chosen, opened, annotations)
+    warn_of(found)
+    _say_result(output, len(chosen), count, len(found.photos))
+    return len(chosen)
+
+
+def _write(
+    output: Path, pool: Pool, chosen: np.ndarray, network: Network | None, annotations: str | None
+) -> None:
+    """Writes the suggestions, and predictions of them where a labelling tool is to open these."""
     try:
         write_suggestions(output, pool, chosen)
-        if opened and annotations:
+        if network and annotations:
             suggested = Photos([pool.photos[i] for i in chosen], {})
-            predict_photos(suggested, opened, output / PREDICTIONS, annotations=annotations)
+            predict_photos(suggested, network, output / PREDICTIONS, annotations=annotations)
     except OSError as error:
         raise SuggestError(
             f"{error.filename or output}: {error.strerror or error}; mend that, delete {output} "
             "and start again"
         ) from error
-    warn_of(found)
-    _say_result(output, len(chosen), count, len(found.photos))
-    return len(chosen)
 
 
 def _choose(pool: Pool, count: int, seed: int, like_labeled: bool) -> np.ndarray:
@@ -155,8 +155,15 @@ def _nothing(found: Photos, source: str) -> SuggestError:
     return SuggestError("\n".join([f"--input={source}: holds no photo to suggest", *reasons]))
 
 
-def _check_classes(network: Network, labeled: Labeled) -> None:
-    """Refuses a run of other classes than those of the labels."""
+def _check_labeled(labeled: Labeled | None, network: Network | None, like_labeled: bool) -> None:
+    """Refuses a run of other classes than those of the labels, and labels that are missing."""
+    if like_labeled and not (labeled and labeled.training):
+        raise SuggestError(
+            "--like_labeled: there is no labelled photo; config.data.dir and "
+            "config.data.labeled_split say which those are"
+        )
+    if not (network and labeled):
+        return
     theirs, ours = network.class_names, labeled.dataset.class_names
     if tuple(theirs) != tuple(ours):
         raise SuggestError(

@@ -115,8 +115,9 @@ def print_records(dataset: Dataset, subsets: splits.Subsets) -> None:
         names = ", ".join(str(copy.relative_to(folder)) for copy in copies)
         number = counted(len(copies), "other copy", "other copies")
         print(
-            f"{number} of these splits, of earlier files or other keys ({size / 2**20:,.1f} MiB), "
-            f"can be deleted unless a run still reads them, in {folder}: {names}"
+            f"{number} of these splits, made from earlier files or with other settings "
+            f"({size / 2**20:,.1f} MiB), can be deleted unless a run still reads them, in "
+            f"{folder}: {names}"
         )
 
 

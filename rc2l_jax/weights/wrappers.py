@@ -2,7 +2,7 @@
 
 In such programs a network is a part of something larger, whose names go before those of all its
 arrays: "model." in Lightning, "teacher." and "student." in a mean teacher, "resnet." in a
-classifier. What DistributedDataParallel and torch.compile add is gone before, see `files`.
+classifier. `files` has already removed what DistributedDataParallel and torch.compile add.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.errors import some
 from rc2l_jax.weights.errors import WeightsError
 
 # Of several networks in a file the average is taken, as in a run of this project.
 _AVERAGES = frozenset(
     {"teacher", "teacher_model", "model_teacher", "ema", "ema_model", "model_ema", "ema_teacher"}
 )
-# Networks that learn. MoCo's (versions 1 to 3) is the one to use, so its average is not listed.
+# Networks that learn. Of MoCo's two (versions 1 to 3) this is the one that is used, so MoCo's
+# average is not among those above.
 _LEARNERS = frozenset({"student", "student_model", "model_student", "encoder_q", "base_encoder"})
 _PLACES = frozenset(
     {"model", "net", "network", "maskformer", "backbone", "encoder", "resnet", "swin"}
     | {"dinov2", "dinov2_with_registers"}
 )
 _WORDS = "|".join(sorted(_AVERAGES | _LEARNERS | _PLACES))
-_MOST_NAMED = 5
 
 
 class Network(NamedTuple):
@@ -53,13 +54,13 @@ def take(arrays: Mapping[str, np.ndarray], found: list[str], whole: bool, source
     Args:
       arrays: the file's {name: array}.
       found: the prefixes of the networks in it.
-      whole: True for a whole MaskFormer, all of whose names have the prefix. A backbone's
-        classifier may lack it, or a part of it.
+      whole: True for a whole MaskFormer, all of whose names have the prefix. Of a backbone, the
+        classifier may have only the beginning of the prefix, or none.
       source: the file, for messages.
 
     Raises:
-      WeightsError: the file has several networks, none of which is the one average, or two arrays
-        would have the same name.
+      WeightsError: the file has several networks and not exactly one average, or two arrays would
+        have the same name.
     """
     prefix = _choose(found, source)
     parts = prefix.split(".")[:-1]
@@ -76,9 +77,7 @@ def take(arrays: Mapping[str, np.ndarray], found: list[str], whole: bool, source
             put(taken, ".".join(split[shared:]), array, source)
     if not others:
         return Network(taken, "")
-    first = ", ".join(list(others)[:_MOST_NAMED])
-    more = ", ..." if len(others) > _MOST_NAMED else ""
-    left = f"{len(arrays) - len(taken)} arrays of {first}{more} left out"
+    left = f"{len(arrays) - len(taken)} arrays of {some([*others])} left out"
     return Network(taken, f"taken from {prefix}*; {left}")
 
 
@@ -99,10 +98,9 @@ def _choose(found: list[str], source: str) -> str:
     for candidates in (found, averages):
         if len(candidates) == 1:
             return candidates[0]
-    named = ", ".join(f"{prefix}*" for prefix in found[:_MOST_NAMED])
-    more = ", ..." if len(found) > _MOST_NAMED else ""
+    named = some([f"{prefix}*" for prefix in found])
     raise WeightsError(
-        f"{source}: holds {len(found)} networks ({named}{more}), and it is not clear which to "
+        f"{source}: holds {len(found)} networks ({named}), and it is not clear which to "
         "take; save one of them alone"
     )
 

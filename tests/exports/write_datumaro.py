@@ -1,4 +1,4 @@
-"""Has datumaro write coco.json, cvat.xml, cvat_turned.xml and voc/, and draw what it reads in them.
+"""Has datumaro write coco.json, cvat.xml, cvat_turned.xml and voc*/, and draw what it reads there.
 
 pip install datumaro==1.13.12
 python tests/exports/write_datumaro.py
@@ -55,21 +55,21 @@ def write(kind: str, file: str, to: Path, annotations: list) -> None:
         scene.save(to.with_suffix(".png"), draw(shapes))
 
 
-def write_voc(to: Path, photos: dict[str, tuple[str, list]]) -> None:
-    """Exports coloured masks with a labelmap.txt, and draws what an import of them holds."""
-    categories = {
-        AnnotationType.label: LabelCategories.from_iterable(scene.CLASSES),
-        AnnotationType.mask: MaskCategories(COLOURS),
-    }
+def write_voc(to: Path, photos: dict[str, tuple[str, list]], colours: dict | None, **how) -> None:
+    """Exports masks with a labelmap.txt, and draws what an import of coloured ones holds."""
+    categories = {AnnotationType.label: LabelCategories.from_iterable(scene.CLASSES)}
+    if colours:
+        categories[AnnotationType.mask] = MaskCategories(colours)
     items = [
         DatasetItem(name, subset=split, media=PHOTO, annotations=masks)
         for name, (split, masks) in photos.items()
     ]
     shutil.rmtree(to, ignore_errors=True)
     made = Dataset.from_iterable(items, categories=categories)
-    made.export(str(to), "voc_segmentation", save_media=True)
-    for item in Dataset.import_from(str(to), "voc_segmentation"):
-        scene.save(to.with_name(f"voc_{item.id}.png"), draw(item.annotations))
+    made.export(str(to), "voc_segmentation", save_media=True, **how)
+    if colours:
+        for item in Dataset.import_from(str(to), "voc_segmentation"):
+            scene.save(to.with_name(f"voc_{item.id}.png"), draw(item.annotations))
 
 
 left, top, right, bottom = scene.BOX
@@ -98,10 +98,11 @@ turned = [
 ]
 write("cvat", "train.xml", scene.HERE / "cvat_turned.xml", turned)
 road = rles_to_mask([scene.flat(scene.ROAD)], scene.WIDTH, scene.HEIGHT).astype(bool)
-write_voc(
-    scene.HERE / "voc",
-    {
-        "one": ("train", [kinds.Mask(road, label=scene.IDS["road"]), mask]),
-        "two": ("val", [mask]),
-    },
-)
+voc = {
+    "one": ("train", [kinds.Mask(road, label=scene.IDS["road"]), mask]),
+    "two": ("val", [mask]),
+}
+write_voc(scene.HERE / "voc", voc, COLOURS)
+# Of classes without colours: masks in VOC's colours, or of ids.
+write_voc(scene.HERE / "voc_without_colours", voc, None)
+write_voc(scene.HERE / "voc_of_ids", voc, None, apply_colormap=False)
