@@ -103,12 +103,6 @@ _SIZE = flags.DEFINE_list(
 )
 _INPUT = flags.DEFINE_string("input", None, "predict, suggest: an image, a folder or a glob.")
 _COUNT = flags.DEFINE_integer("count", None, "suggest: how many photos to choose.")
-_LIKE_LABELED = flags.DEFINE_bool(
-    "like_labeled",
-    False,
-    "suggest: photos like the labelled ones, to learn from without masks, instead of those to "
-    "label next.",
-)
 _MODEL = flags.DEFINE_string(
     "model",
     None,
@@ -237,7 +231,7 @@ def predict(config: ConfigDict | None, workdir: str | None) -> None:
 
 
 def suggest(config: ConfigDict, workdir: str | None) -> None:
-    """Suggests photos to label next, or to learn from, as the flags say."""
+    """Suggests photos to label next, as the flags say."""
     from rc2l_jax.suggestion.suggest import suggest_photos  # here: scikit-learn takes a second
 
     if not _INPUT.value:
@@ -253,7 +247,6 @@ def suggest(config: ConfigDict, workdir: str | None) -> None:
         network=_NETWORK.value,
         step=chosen_step(workdir, _STEP.value) if workdir else None,
         annotations=_ANNOTATIONS.value,
-        like_labeled=_LIKE_LABELED.value,
     )
 
 

@@ -150,8 +150,6 @@ def test_a_cell_of_voc_differs_from_the_small_config_in_the_method_alone(cell):
     usual = folder_small.get_config().copy_and_resolve_references()
     assert config.data.labeled_split == f"lists/draw{seed}/{labels}.txt"
     usual.data.update(dir=".", num_classes=21, labeled_split=config.data.labeled_split)
-    if method == voc.LIKE_LABELED:
-        usual.data.unlabeled_split = f"lists/like{labels}_{seed}.txt"
     usual.update_from_flattened_dict({"seed": int(seed), **own})
     assert config == usual
 

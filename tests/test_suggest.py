@@ -15,7 +15,6 @@ import jax
 import labelled_scenes as scenes
 import numpy as np
 import pytest
-import scipy.spatial
 from etils import epath
 from PIL import Image
 from pycocotools.coco import COCO
@@ -33,7 +32,6 @@ from rc2l_jax.run.config import ConfigError
 from rc2l_jax.run.stored_config import run_config, stored_class_names
 from rc2l_jax.suggestion.choice import (
     NEAR_DUPLICATE,
-    alike,
     are_near,
     choose,
     directions,
@@ -118,30 +116,6 @@ def test_near_duplicates_are_left_out_and_others_take_their_place():
     assert len(choose(copies, 30, seed=0)) == 12  # there are no others
     assert len(choose(np.ones((7, 5), np.float32), 3, seed=0)) == 1
     assert len(choose(points[:0], 3, seed=0)) == 0
-
-
-def test_alike_photos_are_shared_out_among_the_labelled_ones():
-    # 90 photos of one kind, 10 of another and 10 of a third; two of the second are labelled.
-    points, kinds = blobs([90, 10, 10])
-    labeled = points[kinds == 1][:2] + 0.05
-    chosen = alike(points, labeled, 8)
-    assert len(set(chosen.tolist())) == 8 and set(kinds[chosen]) == {1}
-    both = np.concatenate([labeled[:1], points[kinds == 2][:1] + 0.05])
-    assert kinds[alike(points, both, 10)].tolist() == [1, 2] * 5
-    # The first turn has each labelled photo's nearest, as scipy measures it.
-    center = points.mean(0)
-    far = scipy.spatial.distance.cdist(both - center, points - center, "cosine")
-    far[:, (1 - far).max(0) >= NEAR_DUPLICATE] = np.inf
-    assert alike(points, both, 2).tolist() == far.argmin(1).tolist()
-
-
-def test_copies_of_labelled_photos_are_not_alike_but_the_same():
-    points, _ = blobs([5, 5])
-    copies = np.concatenate([points, points[:2]])
-    chosen = alike(copies, points[:2], 50)
-    assert not {0, 1, 10, 11} & set(chosen.tolist())
-    assert len(chosen) == len(set(chosen.tolist()))
-    assert not len(alike(points[:2], points[:2], 5))
 
 
 def test_near_duplicates_are_those_of_a_large_cosine():
@@ -303,27 +277,6 @@ def test_the_list_is_what_to_train_on_once_it_is_labelled(tmp_path):
     assert len(following) == 5 and not following & set(suggested)
 
 
-def test_photos_like_the_labelled_ones_become_the_unlabelled_ones(tmp_path):
-    root = labelled_folder(tmp_path / "mine")
-    config = small_config(dir=str(root), prepared_dir=str(tmp_path / "prepared"))
-    unlabeled, output = str(root / "images" / "unlabeled"), tmp_path / "out"
-    given = {"count": 5, "config": config, "like_labeled": True}
-    assert suggest_photos(unlabeled, output, **given) == 5
-    names = [row["photo"] for row in table(output)]
-    # Photos of the first turn, one for each of the four labelled ones, are the most alike.
-    alikeness = [float(row["like_labeled"]) for row in table(output)]
-    assert len(set(names)) == 5 and max(alikeness) in alikeness[:4]
-    config.data.unlabeled_split = str(output / "suggested.txt")
-    config.unsup_weight = 1.0
-    data = open_subsets(config)
-    ids = [data.dataset.ids.id(key) for key in data.subsets.unlabeled]
-    assert sorted(ids) == sorted(name.removesuffix(".png") for name in names)
-    assert len(data.subsets.labeled) == 4
-    config.data.dir = ""
-    with pytest.raises(SuggestError, match="there is no labelled photo;"):
-        suggest_photos(unlabeled, tmp_path / "next", **given)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A trained run on drawn images, of which 192 are labelled."""
@@ -386,14 +339,13 @@ def mistakes(tmp_path: Path, source: Path) -> dict[str, tuple[dict, str]]:
         "output_is_the_input": ({"output": source}, "is the folder of --input="),
         "count": ({"count": 0}, "--count=0: choose at least one photo"),
         "no_network": ({"annotations": "coco"}, "needs a network that draws them"),
-        "two_purposes": ({"annotations": "coco", "like_labeled": True}, "give one of the two"),
     }
 
 
 @pytest.mark.parametrize(
     "name",
     ["no_photo", "no_folder", "only_texts", "output_of_another", "output_is_a_file",
-     "output_is_the_input", "count", "no_network", "two_purposes"],
+     "output_is_the_input", "count", "no_network"],
 )  # fmt: skip
 def test_a_mistake_is_said_in_a_line_before_a_network_is_opened(tmp_path, monkeypatch, name):
     source = draw(tmp_path / "mine", range(1))

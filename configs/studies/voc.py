@@ -69,9 +69,6 @@ READINGS: dict[str, dict[str, Any]] = {
 }
 SAMPLED = {"data.class_sampling": 0.2}
 HEAD = {"model.backbone_head": True}
-# The unlabelled photos are those that --mode=suggest --like_labeled lists, ten times as many as the
-# labelled ones, in lists/like{LABELS}_{SEED}.txt (docs/study.md).
-LIKE_LABELED = "like_labeled"
 LONGER = {"num_steps": 6_000}
 METHODS: dict[str, dict[str, Any]] = {
     **COMPARED,
@@ -79,7 +76,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "sampled_rc2l": SAMPLED,
     "head": SUPERVISED | HEAD,
     "head_rc2l": HEAD,
-    LIKE_LABELED: {},
     "longer": SUPERVISED | LONGER,
     "longer_rc2l": LONGER,
     **BACKBONES,
@@ -115,10 +111,6 @@ TABLES: dict[str, list[str]] = {
     ],
     "class_sampling": row("supervised", "sampled", "rc2l", "sampled_rc2l", seeds=3),
     "head": row("supervised", "head", "rc2l", "head_rc2l", seeds=3),
-    "like_labeled": [
-        *row("supervised", "rc2l", LIKE_LABELED, seeds=3),
-        *row("supervised", "rc2l", LIKE_LABELED, labels=42, seeds=3),
-    ],
     "longer": row("supervised", "longer", "rc2l", "longer_rc2l"),
     "learning_rate": row(*COMPARED, *(f"{m}_{lr}" for lr in LEARNING_RATES for m in COMPARED)),
     "terms": row("supervised", "consistency", "smc", "smc_rcc", "smc_rcc_rmc", "rc2l"),
@@ -136,7 +128,5 @@ def get_config(cell: str = "rc2l-84-0") -> ConfigDict:
     config.data.dir = "."
     config.data.num_classes = NUM_CLASSES
     config.data.labeled_split = f"lists/draw{seed}/{labels}.txt"
-    if method == LIKE_LABELED:
-        config.data.unlabeled_split = f"lists/like{labels}_{seed}.txt"
     config.update_from_flattened_dict(METHODS[method])
     return config

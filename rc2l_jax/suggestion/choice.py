@@ -1,16 +1,14 @@
-"""Chooses photos to label, which differ from each other, or photos that are like labelled ones.
+"""Chooses photos that differ from each other, and from those that are labelled already.
 
-To be labelled, photos should differ from those that are labelled already, too. They are divided by
-k-means into as many clusters as are asked for, and the photo nearest to each centre stands for its
-cluster. With weights, clusters form where photos weigh most, as in CLUE (Prabhu et al., ICCV 2021,
-arXiv 2010.08666), where the weight is a photo's uncertainty. Here it is also the squared distance
-to the nearest labelled photo, in proportion to which k-means++ (Arthur and Vassilvitskii, SODA
-2007) draws its next centre.
+Photos are divided by k-means into as many clusters as are asked for, and the photo nearest to each
+centre stands for its cluster. With weights, clusters form where photos weigh most, as in CLUE
+(Prabhu et al., ICCV 2021, arXiv 2010.08666), where the weight is a photo's uncertainty. Here it is
+also the squared distance to the nearest labelled photo, in proportion to which k-means++ (Arthur
+and Vassilvitskii, SODA 2007) draws its next centre.
 """
 
 from __future__ import annotations
 
-import itertools
 import warnings as python_warnings
 from collections.abc import Iterator
 
@@ -77,35 +75,6 @@ def choose(
     while len(chosen) < count and free.any():  # where a cluster was all near-duplicates
         take(int(np.where(free, weights * distance**2, -1.0).argmax()))
     return np.array(chosen, np.int64)
-
-
-@threadpool_limits.wrap(limits=1)
-def alike(features: np.ndarray, labeled: np.ndarray, count: int) -> np.ndarray:
-    """Chooses the photos that are most like the labelled ones.
-
-    In turns, each labelled photo takes the nearest of those that are left. So the chosen ones show
-    things about as often as the labelled photos do, and not as often as all photos do.
-
-    Args:
-      features: float [N, C].
-      labeled: float [L, C], of the labelled photos; at least one.
-      count: how many to choose.
-
-    Returns:
-      int64 [n], positions, those of the first turn first. They are fewer than `count` if all others
-      are near-duplicates of a labelled photo, from which nothing new can be learned.
-    """
-    center = features.mean(0)
-    points, known = directions(features, center), directions(labeled, center)
-    similar = known @ points.T
-    near = are_near(points, known)
-    similar[:, near] = -np.inf
-    turns = itertools.cycle(range(len(known)))
-    chosen = np.zeros(min(count, int((~near).sum())), np.int64)
-    for i, owner in zip(range(len(chosen)), turns):
-        chosen[i] = similar[owner].argmax()
-        similar[:, chosen[i]] = -np.inf
-    return chosen
 
 
 def directions(features: np.ndarray, center: np.ndarray) -> np.ndarray:

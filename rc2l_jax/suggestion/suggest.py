@@ -1,4 +1,4 @@
-"""`--mode=suggest`: which photos to label next, or to learn from without masks."""
+"""`--mode=suggest`: which photos to label next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rc2l_jax.reports.log import say
 from rc2l_jax.run.config import validate
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.startup import prepare_devices
-from rc2l_jax.suggestion.choice import alike, choose
+from rc2l_jax.suggestion.choice import choose
 from rc2l_jax.suggestion.errors import SuggestError
 from rc2l_jax.suggestion.features import backbone_of_run, open_backbone
 from rc2l_jax.suggestion.files import SHEET, write_suggestions
@@ -38,11 +38,8 @@ def suggest_photos(
     network: str = "teacher",
     step: int | None = None,
     annotations: str | None = None,
-    like_labeled: bool = False,
 ) -> int:
-    """Chooses photos to label next, or to learn from without masks.
-
-    docs/own_images.md lists the files that `output` then holds.
+    """Chooses photos to label next; docs/own_images.md lists what `output` then holds.
 
     Args:
       source: an image, a folder (searched with all folders in it) or a glob.
@@ -52,8 +49,6 @@ def suggest_photos(
         seed. With `workdir`, the run's.
       workdir, network, step: name the trained network, as for `open_network`; or none is given.
       annotations: a key of `annotations.FORMATS`, to write what a labelling tool opens, too.
-      like_labeled: choose photos that are like the labelled ones, to be unlabelled images of a
-        training, instead of photos to label.
 
     Returns:
       How many photos were chosen.
@@ -63,24 +58,24 @@ def suggest_photos(
       PredictError, CheckpointError, WeightsError, ConfigError, DataError: output, network, backbone
         or data set cannot be used.
     """
-    _check_flags(count, bool(workdir), annotations, like_labeled)
+    _check_flags(count, bool(workdir), annotations)
     output = Path(output).expanduser().absolute()
     found = _find(source, output)
     opened = None
     if workdir:
-        if not like_labeled:
-            opened = open_network(workdir=workdir, config=config, network=network, step=step)
+        opened = open_network(workdir=workdir, config=config, network=network, step=step)
         backbone = backbone_of_run(config, run_path(workdir), network, step)
     else:
         validate(config, num_devices=1)
         prepare_devices(config)
         backbone = open_backbone(config)
     labeled = open_labeled(config.data) if workdir or config.data.dir else None
-    _check_labeled(labeled, opened, like_labeled)
+    if opened and labeled:
+        _check_classes(opened, labeled)
     pool = look_at(found, backbone, labeled, opened)
     if not found.photos:
         raise _nothing(found, source)
-    chosen = _choose(pool, count, config.seed, like_labeled)
+    chosen = choose(pool.features, count, config.seed, pool.weights, pool.labeled)
     if not len(chosen):
         raise SuggestError(
             f"--input={source}: each photo there has a mask already, or looks the "
@@ -108,24 +103,11 @@ def _write(
         ) from error
 
 
-def _choose(pool: Pool, count: int, seed: int, like_labeled: bool) -> np.ndarray:
-    if like_labeled:
-        return alike(pool.features, pool.labeled, count)
-    return choose(pool.features, count, seed, pool.weights, pool.labeled)
-
-
-def _check_flags(
-    count: int, has_network: bool, annotations: str | None, like_labeled: bool
-) -> None:
+def _check_flags(count: int, has_network: bool, annotations: str | None) -> None:
     if jax.process_count() > 1:
         raise SuggestError("--mode=suggest runs in one process: start it on one host")
     if count < 1:
         raise SuggestError(f"--count={count}: choose at least one photo")
-    if annotations and like_labeled:
-        raise SuggestError(
-            f"--annotations={annotations} draws masks of photos to label, and --like_labeled "
-            "chooses photos that need none: give one of the two"
-        )
     if annotations and not has_network:
         raise SuggestError(
             f"--annotations={annotations} needs a network that draws them: give --workdir=RUN, or "
@@ -155,15 +137,8 @@ def _nothing(found: Photos, source: str) -> SuggestError:
     return SuggestError("\n".join([f"--input={source}: holds no photo to suggest", *reasons]))
 
 
-def _check_labeled(labeled: Labeled | None, network: Network | None, like_labeled: bool) -> None:
-    """Refuses a run of other classes than those of the labels, and labels that are missing."""
-    if like_labeled and not (labeled and labeled.training):
-        raise SuggestError(
-            "--like_labeled: there is no labelled photo; config.data.dir and "
-            "config.data.labeled_split say which those are"
-        )
-    if not (network and labeled):
-        return
+def _check_classes(network: Network, labeled: Labeled) -> None:
+    """Refuses a run of other classes than those of the labels."""
     theirs, ours = network.class_names, labeled.dataset.class_names
     if tuple(theirs) != tuple(ours):
         raise SuggestError(
