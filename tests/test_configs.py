@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import replicas
 from shared import shared
-from test_main import ROOT, command_line  # noqa: F401 (a fixture)
+from test_main import ROOT
 
 from data.splits import Subsets
 from rc2l_jax.input_pipeline import train_batches
@@ -113,7 +113,7 @@ def model_shapes(described):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_check_model_and_batch(command_line, capsys, data, name):  # noqa: F811
+def test_check_model_and_batch(command_line, capsys, data, name):
     config = load(name).get_config()
     folder = shared("camvid") if config.data.name == "camvid" else data[config.data.name]
     overrides = {"data.dir": str(folder), "data.prepared_dir": str(data["prepared"])}
