@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.generated_files import encode, picture, regions
@@ -56,7 +58,7 @@ def main() -> None:
                 print(f"{f'{megapixels} MP, {kind}':18}{cells}", flush=True)
 
 
-def view_of(data) -> Callable:
+def view_of(data: ConfigDict) -> Callable:
     """The training view of `config.data`, compiled."""
     view = functools.partial(training_view, geometry=Geometry.from_config(data))
     return tf.function(view, reduce_retracing=True)

@@ -7,7 +7,7 @@ for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -123,5 +123,23 @@ def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
     Raises:
       DataError: some cannot be used; it gives every reason.
     """
-    if errors := dataset.errors(keys):
-        raise DataError([f"{key}: {error}" for error in errors])
+    check_named(dataset, {key: keys})
+
+
+def check_named(dataset: Dataset, named: Mapping[str, Sequence[Key]]) -> None:
+    """Checks that the images and masks of several splits' examples can be used.
+
+    Args:
+      dataset: the examples' data set.
+      named: config key -> the examples that it names. A reason that some of them share is given
+        once, with all of their keys.
+
+    Raises:
+      DataError: as for `check_labels`.
+    """
+    keys_of: dict[str, list[str]] = {}
+    for key, keys in named.items():
+        for error in dataset.errors(keys):
+            keys_of.setdefault(error, []).append(key)
+    if keys_of:
+        raise DataError([f"{' and '.join(keys)}: {error}" for error, keys in keys_of.items()])

@@ -14,7 +14,7 @@ from data.catalog import open_dataset, open_for_evaluation
 from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
-from rc2l_jax.input_pipeline.loading import check_labels
+from rc2l_jax.input_pipeline.loading import check_labels, check_named
 
 _LABELED_KEY, _EVAL_KEY = "config.data.labeled_split", "config.data.eval_split"
 
@@ -128,12 +128,7 @@ def check_examples(data: RunData) -> None:
       DataError: some cannot be used; it gives every reason once.
     """
     dataset, subsets = data
-    keys: dict[str, list[str]] = {}
-    for key, examples in ((_LABELED_KEY, subsets.labeled), (_EVAL_KEY, subsets.evaluation)):
-        for error in dataset.errors(examples):
-            keys.setdefault(error, []).append(key)
-    if keys:
-        raise DataError([f"{' and '.join(of_it)}: {error}" for error, of_it in keys.items()])
+    check_named(dataset, {_LABELED_KEY: subsets.labeled, _EVAL_KEY: subsets.evaluation})
 
 
 def describe_subsets(
