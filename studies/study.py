@@ -6,7 +6,8 @@
     python studies/study.py --study=configs/studies/camvid.py --output=runs/camvid --figures
 
 A study is a config file with two more things: `get_config(cell)` takes the name of a cell,
-METHOD-PARTITION-SEED, and `TABLES` lists the cells of each table. A cell that was stopped continues
+METHOD-PARTITION-SEED, and `TABLES` lists the cells of each table. With `CLASS_GROUPS` the report
+has the mean IoU of each of these groups of classes as well. A cell that was stopped continues
 where it stopped, a finished one is not run again, and a cell of several tables is run once. Flags
 after -- go to main.py: `-- --config.data.dir=DIR`.
 
@@ -33,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.tables import describe
-from studies import study_report
+from studies import study_figures, study_report
 
 ROOT = Path(__file__).parents[1]
 STOPPED = 75  # exit status of main.py, and of a study: start the same command again
@@ -110,10 +111,11 @@ def report(arguments: argparse.Namespace, study: ModuleType, names: study_report
     for line in shortened(study, list(dict.fromkeys(done)), output):
         print(line, file=sys.stderr)
     if arguments.report:
-        print(study_report.report(tables, baselines))
+        groups = getattr(study, "CLASS_GROUPS", None)
+        print(study_report.report(tables, baselines, groups))
     if arguments.figures:
         title, folder = arguments.study.stem, output / "figures"
-        for path in study_report.write_figures(folder, title, tables, baselines):
+        for path in study_figures.write_figures(folder, title, tables, baselines):
             print(path, file=sys.stderr)
 
 

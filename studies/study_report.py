@@ -1,19 +1,16 @@
-"""Tables in Markdown, and figures, of a study's finished cells; `study.py` runs the cells."""
+"""Tables in Markdown of a study's finished cells; `study.py` runs the cells."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
 from rc2l_jax.reports.history import read_evaluations
-from rc2l_jax.reports.pictures import save_png
 
 BASELINE = "supervised"
 PSEUDO = {
@@ -23,6 +20,7 @@ PSEUDO = {
 }
 
 Tables = Mapping[str, Sequence[str]]
+Groups = Mapping[str, Sequence[str]]
 Evaluations = list[dict[str, Any]]
 
 
@@ -50,6 +48,7 @@ class Cell:
 
 
 Baselines = Mapping[tuple[str, str], Cell]  # by partition and seed
+Score = Callable[[Mapping[str, Any]], float | None]  # of an evaluation
 
 
 def read_cell(workdir: Path) -> Cell | None:
@@ -82,12 +81,23 @@ def read_baselines(tables: Tables, output: Path) -> dict[tuple[str, str], Cell]:
     return {(cell.partition, cell.seed): cell for cell in cells}
 
 
-def report(tables: Mapping[str, list[Cell]], baselines: Baselines) -> str:
-    """All tables, as Markdown."""
+def report(
+    tables: Mapping[str, list[Cell]], baselines: Baselines, groups: Groups | None = None
+) -> str:
+    """All tables, as Markdown.
+
+    Args:
+      tables: the finished cells of each table.
+      baselines: the finished supervised cells, by partition and seed.
+      groups: the classes of each group of which the mean IoU is shown as well.
+    """
     parts = []
     for name, cells in tables.items():
         table = partitions_table if len(partitions_of(cells)) > 1 else methods_table
         parts.append(f"## {name}\n\n{table(cells, baselines)}")
+        if groups:
+            title = f"## {name}, mean IoU of groups of classes"
+            parts.append(f"{title}\n\n{groups_table(cells, baselines, groups)}")
         most = most_run(cells)
         if len({cell.seed for cell in most}) > 1:
             title = f"## {', '.join(dict.fromkeys((name, most[0].partition)))}"
@@ -153,6 +163,27 @@ def classes_table(cells: list[Cell]) -> str:
     return markdown(lines)
 
 
+def groups_table(cells: list[Cell], baselines: Baselines, groups: Groups) -> str:
+    """One row for each method and partition: the teacher's mean IoU of each group, and its gain."""
+    lines = [["", "labels", "seeds", *(head for name in groups for head in (name, "gain"))]]
+    for partition in partitions_of(cells):
+        some = [cell for cell in cells if cell.partition == partition]
+        for method, runs in by_method(some).items():
+            line = [method, partition, str(len(runs))]
+            for classes in groups.values():
+                score = functools.partial(mean_iou, classes=classes)
+                line.append(spread([score(cell.last) for cell in runs]))
+                line.append("" if method == BASELINE else gain(runs, baselines, score))
+            lines.append(line)
+    return markdown(lines)
+
+
+def mean_iou(evaluation: Mapping[str, Any], classes: Sequence[str]) -> float | None:
+    """The teacher's mean IoU of those of the classes that occur; None if none does."""
+    found = [iou for name in classes if (iou := evaluation["teacher_iou"][name]) is not None]
+    return mean(found) if found else None
+
+
 def by_method(cells: list[Cell]) -> dict[str, list[Cell]]:
     """The cells of each method; methods and cells keep their order."""
     methods = dict.fromkeys(cell.method for cell in cells)
@@ -164,119 +195,16 @@ def partitions_of(cells: list[Cell]) -> list[str]:
     return list(dict.fromkeys(cell.partition for cell in cells))
 
 
-def gain(cells: list[Cell], baselines: Baselines) -> str:
-    """The teacher's mIoU minus that of the baseline with the same labelled images."""
+def teacher_miou(evaluation: Mapping[str, Any]) -> float | None:
+    """The teacher's mIoU of an evaluation."""
+    return evaluation["teacher_miou"]
+
+
+def gain(cells: list[Cell], baselines: Baselines, score: Score = teacher_miou) -> str:
+    """A score of the teacher minus that of the baseline with the same labelled images."""
     pairs = [(cell.last, baselines.get((cell.partition, cell.seed))) for cell in cells]
-    scores = [(x["teacher_miou"], y.last["teacher_miou"]) for x, y in pairs if y]
+    scores = [(score(last), score(baseline.last)) for last, baseline in pairs if baseline]
     return spread([x - y for x, y in scores if None not in (x, y)])
-
-
-def gains_of(cell: Cell, baselines: Baselines) -> dict[int, float]:
-    """Step -> the teacher's mIoU minus the baseline's, at steps with an evaluation of both."""
-    baseline = baselines.get((cell.partition, cell.seed))
-    before = miou_of(baseline) if baseline else {}
-    pairs = {step: (miou, before.get(step)) for step, miou in miou_of(cell).items()}
-    return {step: x - y for step, (x, y) in pairs.items() if None not in (x, y)}
-
-
-def miou_of(cell: Cell) -> dict[int, float | None]:
-    """The teacher's mIoU by step."""
-    return {line["step"]: line["teacher_miou"] for line in cell.evaluations}
-
-
-def write_figures(
-    folder: Path, study: str, tables: Mapping[str, list[Cell]], baselines: Baselines
-) -> list[Path]:
-    """Draws each table: mIoU over steps, mIoU over labels if their number varies, pseudo labels.
-
-    Args:
-      folder: to write PNG files to.
-      study: the study's name, for titles.
-      tables: the finished cells of each table.
-      baselines: the finished supervised cells, by partition and seed.
-
-    Returns:
-      The paths of the files.
-    """
-    paths = []
-    for name, cells in tables.items():
-        for suffix, picture in pictures_of(cells, baselines, f"{study}, {name}").items():
-            paths.append(folder / f"{name}_{suffix}.png")
-            save_png(paths[-1], picture)
-    return paths
-
-
-def pictures_of(cells: list[Cell], baselines: Baselines, title: str) -> dict[str, np.ndarray]:
-    """The pictures of one table: end of the file's name -> uint8 [H, W, 3]."""
-    from rc2l_jax.reports import seed_curves  # tables alone need no matplotlib
-
-    cells = sorted(cells, key=labels_of)  # a stable sort: methods keep their order
-    partitions = {p: [c for c in cells if c.partition == p] for p in partitions_of(cells)}
-    several = len(partitions) > 1
-    miou = {
-        f"teacher's mIoU{f', {partition}' if several else ''}": series(some, miou_of)
-        for partition, some in partitions.items()
-    }
-    of_all = f"{title}: {over_seeds(cells)}"
-    pictures = {"curves": seed_curves.bands_chart(miou, BASELINE, of_all, one_scale=True)}
-    if several:
-        pictures["labels"] = seed_curves.labels_chart(over_labels(cells), BASELINE, of_all)
-    for partition, some in partitions.items():
-        if panels := pseudo_panels(some, baselines):
-            of_some = f"{title}, {partition}: {over_seeds(some)}"
-            pictures[f"{partition}_pseudo_labels"] = seed_curves.bands_chart(
-                panels, BASELINE, of_some
-            )
-    return pictures
-
-
-def over_seeds(cells: list[Cell]) -> str:
-    """For a title: of how many seeds a line of these cells is the mean."""
-    counts = collections.Counter((cell.method, cell.partition) for cell in cells).values()
-    least, most = min(counts), max(counts)
-    if most == 1:
-        return "one seed"
-    return f"mean and deviation over {most if least == most else f'{least} to {most}'} seeds"
-
-
-def over_labels(cells: list[Cell]) -> dict[str, list[dict[int, float | None]]]:
-    """{method: [{number of labelled images: the teacher's mIoU} for each seed]}."""
-    methods: dict[str, dict[str, dict[int, float | None]]] = {}
-    for cell in cells:
-        run = methods.setdefault(cell.method, {}).setdefault(cell.seed, {})
-        run[labels_of(cell)] = cell.last["teacher_miou"]
-    return {method: list(runs.values()) for method, runs in methods.items()}
-
-
-def labels_of(cell: Cell) -> int:
-    """The number of labelled images."""
-    return cell.config["splits"]["labeled"]["examples"]
-
-
-def series(
-    cells: list[Cell], of: Callable[[Cell], dict[int, float | None]]
-) -> dict[str, list[dict[int, float | None]]]:
-    """{method: [{step: number} for each of its runs]}; `of` gives a run's numbers."""
-    return {method: [of(cell) for cell in group] for method, group in by_method(cells).items()}
-
-
-def pseudo_panels(cells: list[Cell], baselines: Baselines) -> dict[str, Any]:
-    """Quality of the pseudo labels, and gain in mIoU, of the runs that have pseudo labels."""
-
-    def metric(cell: Cell, key: str) -> dict[int, float | None]:
-        return {line["step"]: line["metrics"].get(key) for line in cell.evaluations}
-
-    def known(run: dict[int, float | None]) -> bool:
-        return any(value is not None for value in run.values())
-
-    cells = [cell for cell in cells if any(known(metric(cell, key)) for key in PSEUDO.values())]
-    panels = {n: series(cells, lambda c, key=key: metric(c, key)) for n, key in PSEUDO.items()}
-    panels["gain in mIoU"] = series(cells, lambda cell: gains_of(cell, baselines))
-    return {
-        name: methods
-        for name, methods in panels.items()
-        if any(known(run) for runs in methods.values() for run in runs)
-    }
 
 
 def spread(values: list[float | None]) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from configs import camvid_eighth, folder_small, paper
 from configs.studies import camvid, camvid_continued, camvid_longer, camvid_resnet50, voc
 from rc2l_jax.run.config import validate
-from studies import study, study_report
+from studies import study, study_figures, study_report
 
 ROOT = Path(__file__).parents[1]
 CELLS = study_report.names_of(camvid.TABLES)
@@ -199,6 +199,33 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
     assert "0.51" not in "\n".join(lines)
 
 
+def test_the_report_has_the_mean_of_each_group_of_classes_and_its_gain(tmp_path):
+    for seed, (pole, ours) in enumerate([(0.1, 0.2), (0.3, None)]):
+        ious = {"sky": 0.9, "pole": pole, "sign": 0.2}
+        write_run(tmp_path / f"supervised-eighth-{seed}", 0.4, 0.4, ious)
+        ious = {"sky": 0.8, "pole": ours, "sign": 0.3}
+        write_run(tmp_path / f"rc2l-eighth-{seed}", 0.4, 0.4, ious)
+    write_run(tmp_path / "rc2l-half-0", 0.4, 0.4, ious)
+    tables = study_report.read_tables({"all": camvid.TABLES["partitions"]}, tmp_path)
+    baselines = study_report.read_baselines(camvid.TABLES, tmp_path)
+    groups = {"large": ("sky",), "small": ("pole", "sign")}
+    lines = study_report.report(tables, baselines, groups).splitlines()
+    start = lines.index("## all, mean IoU of groups of classes")
+    assert lines[start + 2 : start + 8] == [
+        "|  | labels | seeds | large | gain | small | gain |",
+        "|---|---|---|---|---|---|---|",
+        "| supervised | eighth | 2 | 0.900 ± 0.000 |  | 0.200 ± 0.071 |  |",
+        "| rc2l | eighth | 2 | 0.800 ± 0.000 | -0.100 ± 0.000 | 0.275 ± 0.035 | 0.075 ± 0.035 |",
+        "| rc2l | half | 1 | 0.800 |  | 0.300 |  |",
+        "",
+    ]
+
+
+def test_the_groups_of_voc_are_its_classes_without_background():
+    names = [name for group in voc.CLASS_GROUPS.values() for name in group]
+    assert len(names) == len(set(names)) == voc.NUM_CLASSES - 1
+
+
 def test_finished_cells_are_not_run_again_and_failed_ones_are_named(tmp_path):
     output = tmp_path / "runs"
     first, *others = camvid.TABLES["queries"]
@@ -247,7 +274,7 @@ def test_figures_are_drawn_of_what_is_finished(tmp_path):
         write_run(tmp_path / cell, 0.3, teacher, {"sky": 0.3}, labels=labels, **pseudo)
     tables = study_report.read_tables(camvid.TABLES, tmp_path)
     baselines = study_report.read_baselines(camvid.TABLES, tmp_path)
-    paths = study_report.write_figures(tmp_path / "figures", "camvid", tables, baselines)
+    paths = study_figures.write_figures(tmp_path / "figures", "camvid", tables, baselines)
     names = {path.name for path in paths}
     assert names == {path.name for path in (tmp_path / "figures").iterdir()}
     assert {name for name in names if name.startswith("partitions")} == {
@@ -260,15 +287,15 @@ def test_figures_are_drawn_of_what_is_finished(tmp_path):
     assert "alpha_labels.png" not in names, "it has one partition"
     assert all(Image.open(path).width > 500 for path in paths)
 
-    assert study_report.over_seeds(tables["partitions"]) == "one seed"
+    assert study_figures.over_seeds(tables["partitions"]) == "one seed"
     twice = [*tables["partitions"], tables["partitions"][0]]
-    assert study_report.over_seeds(twice) == "mean and deviation over 1 to 2 seeds"
-    assert study_report.over_labels(tables["partitions"]) == {
+    assert study_figures.over_seeds(twice) == "mean and deviation over 1 to 2 seeds"
+    assert study_figures.over_labels(tables["partitions"]) == {
         "supervised": [{46: 0.4}],
         "rc2l": [{46: 0.5, 183: 0.6}],
     }
     eighth = [cell for cell in tables["partitions"] if cell.partition == "eighth"]
-    panels = study_report.pseudo_panels(eighth, baselines)
+    panels = study_figures.pseudo_panels(eighth, baselines)
     steps = (STEPS // 2, STEPS)
     assert panels == {
         "segments right": {"rc2l": [dict.fromkeys(steps, 0.5)]},
@@ -276,7 +303,7 @@ def test_figures_are_drawn_of_what_is_finished(tmp_path):
         "gain in mIoU": {"rc2l": [pytest.approx(dict(zip(steps, (0.0, 0.1))))]},
     }
     half = [cell for cell in tables["partitions"] if cell.partition == "half"]
-    panels = study_report.pseudo_panels(half, baselines)
+    panels = study_figures.pseudo_panels(half, baselines)
     assert list(panels) == ["segments right", "covered"], "nothing to gain over"
 
 
