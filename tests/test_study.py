@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 
 from configs import camvid_eighth, folder_small, paper
-from configs.studies import camvid, camvid_continued, camvid_longer, camvid_resnet50, voc
+from configs.studies import (
+    camvid,
+    camvid_continued,
+    camvid_longer,
+    camvid_resnet50,
+    voc,
+    voc_resnet50,
+)
 from rc2l_jax.run.config import validate
 from studies import study, study_figures, study_report
 
@@ -152,6 +159,16 @@ def test_a_cell_of_voc_differs_from_the_small_config_in_the_method_alone(cell):
     usual.data.update(dir=".", num_classes=21, labeled_split=config.data.labeled_split)
     usual.update_from_flattened_dict({"seed": int(seed), **own})
     assert config == usual
+
+
+@pytest.mark.parametrize("cell", study_report.names_of(voc_resnet50.TABLES))
+def test_a_cell_of_voc_for_a_gpu_differs_from_the_middle_one_as_the_small_one_does(cell):
+    config, middle = voc_resnet50.get_config(cell), voc_resnet50.get_config()
+    validate(config, 1)
+    small, of_small = voc.get_config(cell).to_dict(), voc.get_config().to_dict()
+    changed = {key for key in small if small[key] != of_small[key]}
+    assert {key for key in small if config[key] != middle[key]} == changed
+    assert config.model.backbone == "resnet50" and not config.model.freeze_backbone
 
 
 def test_the_network_from_scratch_is_that_of_the_camvid_study():

@@ -1,0 +1,45 @@
+"""The study of `voc.py` at a size for one GPU: ResNet-50 of ImageNet, crops of 320 pixels.
+
+    python main.py --config=configs/studies/voc_resnet50.py --workdir=runs/one  # or ...py:CELL
+    STUDY=configs/studies/voc_resnet50.py
+    python studies/study.py --study=$STUDY --output=runs/voc_resnet50 --tables=partitions
+    python studies/study.py --study=$STUDY --output=runs/voc_resnet50 --report
+
+They are started in the folder that `voc.py` describes, with photos of a short edge of 320 pixels or
+more. Cells are those of `voc.py`, tables those that do not compare its small networks. Where a GPU
+is lent for ten minutes, `timeout 590` before the second command stops all cells with a checkpoint
+in time, and the same command continues. This study has not been run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.studies import voc
+
+CLASS_GROUPS = voc.CLASS_GROUPS
+TABLES = {name: cells for name, cells in voc.TABLES.items() if name not in ("backbones", "head")}
+
+
+def get_config(cell: str = "rc2l-84-0") -> ConfigDict:
+    """The config of a cell, METHOD-LABELS-SEED."""
+    config = voc.get_config(cell)
+    config.dtype = "bfloat16"
+    config.batch_size = 8
+    config.unlabeled_batch_size = 8
+    config.learning_rate *= 0.15  # relative, as the cell may have changed it
+    config.backbone_lr_multiplier = 0.1
+    config.eval_batch_size = 4
+
+    config.init_from = "microsoft/resnet-50"
+    config.model.backbone = "resnet50"
+    config.model.freeze_backbone = False
+    config.model.pixel_dim = 256
+    config.model.mask_dim = 256
+    config.model.hidden_dim = 256
+    config.model.num_heads = 8
+    config.model.ffn_dim = 1024
+
+    config.data.crop_size = 320
+    config.data.min_scale = 0.75
+    config.data.max_scale = 1.5
+    config.data.eval_short_edge = 320
+    return config
