@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.strong_color = "jitter"
     config.pseudo.threshold_by_class = True
     config.pseudo.class_alignment = 0.0
+    config.pseudo.prototype_check = True
 
     config.init_from = "efficientnet_lite0"
     config.model.backbone = "efficientnet_lite0"

@@ -89,11 +89,13 @@ class Predictions:
       class_logits: [L, B, N, K+1]; the last class is no-object.
       mask_logits: [L, B, N, h, w].
       pixel_features: [B, h, w, C], the pixel decoder's mask features F.
+      backbone_features: [B, h', w', D], the backbone's last feature map, without gradient.
     """
 
     class_logits: jax.Array
     mask_logits: jax.Array
     pixel_features: jax.Array
+    backbone_features: jax.Array
 
 
 @flax.struct.dataclass
@@ -126,6 +128,9 @@ class TrainState:
       class_scores: float32 [2, K], moving averages of the sum of the teacher's scores on the pixels
         at which a class is the best one, and of their number; see
         `rc2l_jax.method.class_thresholds`.
+      class_prototypes: float32 [K, D + 2], moving averages of the sum of the labelled segments'
+        features, by class, of their number, and of the number of those that were recognised; see
+        `rc2l_jax.method.class_prototypes`. Zeros without `pseudo.prototype_check`.
       nonfinite_run: int32 [], number of steps in a row, up to the last one, that were not finite
         and therefore changed nothing.
     """
@@ -139,6 +144,7 @@ class TrainState:
     opt_state: Any
     class_shares: jax.Array
     class_scores: jax.Array
+    class_prototypes: jax.Array
     nonfinite_run: jax.Array
 
     @property

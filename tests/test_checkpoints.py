@@ -54,6 +54,7 @@ def make_state(step: int = 0, width: int = 3, names: tuple[str, ...] = ("head",)
         opt_state=optimizer.init(params),
         class_shares=jnp.full((2, 4), (step + 1) / 4),
         class_scores=jnp.full((2, 4), 1 / (step + 1)),
+        class_prototypes=jnp.full((4, 5), step / 3),
         nonfinite_run=jnp.int32(step % 3),
     )
 
@@ -71,20 +72,24 @@ def save_all(
             checkpoints.save(state, metadata(best))
 
 
-def test_a_field_that_an_older_checkpoint_lacks_starts_as_in_a_new_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("added", ["class_scores", "class_prototypes"])
+def test_a_field_that_an_older_checkpoint_lacks_starts_as_in_a_new_run(
+    added, tmp_path, monkeypatch
+):
     saved = make_state(5)
     whole = checkpoints_file._state_dict
     monkeypatch.setattr(
         checkpoints_file,
         "_state_dict",
-        lambda state: {k: v for k, v in whole(state).items() if k != "class_scores"},
+        lambda state: {k: v for k, v in whole(state).items() if k != added},
     )
     save_all(tmp_path, [saved])
     monkeypatch.undo()
     new = make_state(0)
     with Checkpoints(tmp_path) as checkpoints:
         restored, _ = checkpoints.restore(new)
-    np.testing.assert_array_equal(restored.class_scores, new.class_scores)
+    np.testing.assert_array_equal(getattr(restored, added), getattr(new, added))
+    assert (getattr(new, added) != getattr(saved, added)).all()
     np.testing.assert_array_equal(restored.class_shares, saved.class_shares)
 
 

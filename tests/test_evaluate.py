@@ -58,7 +58,10 @@ class Painter(nn.Module):
         masks = jnp.moveaxis(pooled @ weights, -1, 1)
         classes = jnp.tile(4 * jnp.eye(NUM_CLASSES, NUM_CLASSES + 1), (images.shape[0], 1, 1))
         return Predictions(
-            class_logits=classes[None], mask_logits=masks[None], pixel_features=pooled
+            class_logits=classes[None],
+            mask_logits=masks[None],
+            pixel_features=pooled,
+            backbone_features=pooled,
         )
 
 

@@ -185,10 +185,12 @@ def peer_predictions(peer: MaskFormerForInstanceSegmentation, x: jax.Array) -> P
     """Every layer's predictions for images [B, H, W, 3]."""
     pixels = torch.from_numpy(np.array(x).transpose(0, 3, 1, 2))
     classes, masks, pixel_features = peer_layers(peer, pixels)
+    last = peer.model.pixel_level_module.encoder(pixels).feature_maps[-1]
     return Predictions(
         class_logits=classes.numpy(),
         mask_logits=masks.numpy(),
         pixel_features=pixel_features.permute(0, 2, 3, 1).numpy(),
+        backbone_features=last.permute(0, 2, 3, 1).numpy(),
     )
 
 
@@ -221,7 +223,7 @@ def test_every_layer_agrees_with_transformers(
     assert ours.class_logits.shape == (layers, 2, 7, 6)
     assert ours.mask_logits.shape == (layers, 2, 7, *grid)
     assert ours.pixel_features.shape == (2, *grid, 24)
-    for name in ("class_logits", "mask_logits", "pixel_features"):
+    for name in ("class_logits", "mask_logits", "pixel_features", "backbone_features"):
         want = getattr(theirs, name)
         assert np.std(want) > 0.1, "the comparison would be vacuous"
         np.testing.assert_allclose(getattr(ours, name), want, atol=1e-4, rtol=0, err_msg=name)

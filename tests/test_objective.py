@@ -26,7 +26,7 @@ def drawn() -> tuple[Predictions, Segments, Assignment]:
     def normal(*shape):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-    predictions = Predictions(normal(1, 2, 6, 4), normal(1, 2, 6, 8, 8), normal(2, 8, 8, 5))
+    predictions = Predictions(normal(1, 2, 6, 4), normal(1, 2, 6, 8, 8), normal(2, 8, 8, 5), None)
     masks = rng.integers(-1, 3, (2, 1, 8, 8)) == np.arange(3)[:, None, None]
     classes = jnp.asarray([[0, 1, 1], [2, 0, 1]], jnp.int32)
     full = np.ones((2, 3), bool)

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 WHOLE = {
     "model__dropout": 0.1,
     "pseudo__class_alignment": 1.0,
+    "pseudo__prototype_check": True,
     "unsup_start_step": 1,
     "unsup_ramp_steps": 2,
     "unsup_weight": 4.0,
@@ -265,6 +266,19 @@ def test_class_shares_of_both_kinds_of_images_are_kept(setup):
     np.testing.assert_allclose(shares[0], np.array(present) / sum(present), rtol=1e-5)
     np.testing.assert_allclose(shares.sum(1), 1.0, rtol=1e-5)
     assert np.ptp(shares[1]) > 1e-4  # an untrained teacher prefers some class
+
+
+@pytest.mark.slow
+def test_the_labelled_segments_are_counted_among_the_prototypes(setup):
+    """The first step counts in full; nothing is recognised before there are prototypes."""
+    state, losses = setup.run(1)
+    batch = tiny.batch(1)
+    visible = np.where(batch.valid[0], batch.label[0], 255)
+    present = [sum((image == k).any() for image in visible) for k in range(tiny.NUM_CLASSES)]
+    *features, count, recognised = state.class_prototypes.T
+    np.testing.assert_allclose(count, present, rtol=1e-5)
+    assert (np.linalg.norm(features, axis=0) > 0).all() and recognised.sum() == 0
+    assert losses[0]["pseudo/refused_segments"] == 0, "no class is judged so far"
 
 
 def test_the_step_imports_no_tensorflow_and_opens_no_connection():

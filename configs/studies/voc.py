@@ -64,6 +64,7 @@ BACKBONES = {
 }
 # Other choices where the paper is silent or can be read in several ways.
 READINGS: dict[str, dict[str, Any]] = {
+    "no_prototype_check": {"pseudo.prototype_check": False},
     "one_threshold": {"pseudo.threshold_by_class": False},
     "query_segments": {"pseudo.source": "query", "pseudo.threshold_by_class": False},
     "threshold_0.7": {"pseudo.pixel_threshold": 0.7},

@@ -39,7 +39,9 @@ def initial_state(
     init_key = jax.random.key(config.seed, impl="rbg")
     run_key = jax.random.PRNGKey(config.seed)
     size = config.data.crop_size
-    variables = model.init(init_key, jnp.zeros((1, size, size, 3)), train=False)
+    images = jnp.zeros((1, size, size, 3))
+    predictions, variables = model.init_with_output(init_key, images, train=False)
+    width = predictions.backbone_features.shape[-1]
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
 
     trained = learned(params, config)
@@ -60,6 +62,7 @@ def initial_state(
             (2, config.data.num_classes), 1.0 / config.data.num_classes, jnp.float32
         ),
         class_scores=jnp.zeros((2, config.data.num_classes), jnp.float32),
+        class_prototypes=jnp.zeros((config.data.num_classes, width + 2), jnp.float32),
         nonfinite_run=jnp.zeros((), jnp.int32),
     )
 

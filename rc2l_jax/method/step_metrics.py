@@ -49,7 +49,8 @@ def of_unlabeled(
 
     Returns:
       The metrics of `pseudo_label_metrics`; "pseudo/dropped_segments", the mean number of segments
-      for which weak and strong view had no slot; and "pseudo/classes", float32 [K], the number of
+      for which weak and strong view had no slot; "pseudo/refused_segments", the mean number of
+      those that do not look like their class; and "pseudo/classes", float32 [K], the number of
       segments of each class.
     """
     grid = pseudo.segments.known.shape[1:]
@@ -61,6 +62,7 @@ def of_unlabeled(
     )
     return metrics | {
         "pseudo/dropped_segments": _mean_of(pseudo.dropped + target.dropped),
+        "pseudo/refused_segments": _mean_of(pseudo.refused),
         "pseudo/classes": segment_counts(pseudo.segments, num_classes),
     }
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rc2l_jax.method.class_alignment import align_classes, query_counts
+from rc2l_jax.method.class_prototypes import confirmed, keep_segments
 from rc2l_jax.method.class_thresholds import pixel_thresholds, score_sums
 from rc2l_jax.method.pseudo_segments import pseudo_segments, semantic_segments
 from rc2l_jax.method.segments import merge_same_class, nearest_downsample
@@ -23,6 +24,8 @@ class PseudoLabels(NamedTuple):
     Attributes:
       segments: z^t, with masks [B, M, h, w].
       dropped: int32 [B], number of segments for which there was no slot.
+      refused: int32 [B], number of segments that do not look like their class
+        (`class_prototypes.confirmed`); 0 without `pseudo.prototype_check`.
       class_counts: float32 [K], each class's probability summed over all queries, before class
         alignment (`class_alignment.query_counts`).
       class_scores: float32 [2, K], sum and number of the scores of each class's pixels
@@ -31,6 +34,7 @@ class PseudoLabels(NamedTuple):
 
     segments: Segments
     dropped: jax.Array
+    refused: jax.Array
     class_counts: jax.Array
     class_scores: jax.Array
 
@@ -44,7 +48,7 @@ def teacher_segments(
     The teacher has the EMA parameters and runs in inference mode.
 
     Args:
-      state: supplies the teacher's parameters and batch statistics, class shares and class scores.
+      state: supplies the teacher's parameters and batch statistics, and what it knows of classes.
       weak: x^w, float32 [B, H, W, 3] in 0..255.
       valid: bool [B, H, W], False on padding.
       model: the architecture of student and teacher.
@@ -81,7 +85,12 @@ def teacher_segments(
         )
     if pseudo.merge_same_class:
         segments = merge_same_class(segments)
-    return PseudoLabels(segments, dropped, query_counts(class_logits), seen)
+    found = segments.valid.sum(1)
+    if pseudo.prototype_check:
+        features = jax.lax.stop_gradient(predictions.backbone_features)
+        segments = keep_segments(segments, confirmed(features, segments, state.class_prototypes))
+    refused = found - segments.valid.sum(1)
+    return PseudoLabels(segments, dropped, refused, query_counts(class_logits), seen)
 
 
 def ema_decay(decay: float, step: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.method import objective, step_metrics
 from rc2l_jax.method.class_alignment import class_counts, update_shares
+from rc2l_jax.method.class_prototypes import prototype_sums, update_prototypes
 from rc2l_jax.method.class_thresholds import update_scores
 from rc2l_jax.method.keys import Keys, step_keys
 from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
@@ -40,7 +41,8 @@ def total_loss(
 
     Args:
       params: the student's parameters that are learned; a frozen backbone is in `state`.
-      state: supplies everything else: teacher, batch statistics, class shares, step and key.
+      state: supplies everything else: teacher, batch statistics, what is known of the classes, step
+        and key.
       batch: this device's images [B, ...], or the part of them that is taken at a time.
       part: int32 [], which of the `accumulate_steps` parts of this device's share it is, from which
         the random keys follow (see `keys.step_keys`).
@@ -82,6 +84,10 @@ def total_loss(
         named, scores = pseudo.class_counts, pseudo.class_scores
     counts = class_counts(truth.segments, named, config.data.num_classes)
     metrics["classes"] = {"counts": counts, "scores": scores}
+    if config.pseudo.prototype_check:
+        features, prototypes = predictions[0].backbone_features, state.class_prototypes
+        sums = prototype_sums(features, truth.segments, prototypes)
+        metrics["classes"]["prototypes"] = sums
     return loss, (batch_stats, losses, metrics)
 
 
@@ -245,8 +251,9 @@ def updated_state(
       state: before the step, with the learned parameters only.
       grads: mean over all devices, a tree like `state.params`.
       batch_stats: the student's new batch statistics.
-      classes: summed over all devices, float32 [2, K] each: "counts" from
-        `class_alignment.class_counts`, "scores" from `class_thresholds.score_sums`.
+      classes: summed over all devices: "counts" from `class_alignment.class_counts`, "scores" from
+        `class_thresholds.score_sums` and, with `pseudo.prototype_check`, "prototypes" from
+        `class_prototypes.prototype_sums`.
       grad_norm: norm of `grads`, by which the optimiser clips.
       optimizer: for the student's parameters.
       config: the run's, with the keys of `configs/base.py`.
@@ -267,6 +274,9 @@ def updated_state(
         class_shares=update_shares(state.class_shares, classes["counts"], rate),
         class_scores=update_scores(state.class_scores, classes["scores"], rate),
     )
+    if "prototypes" in classes:
+        prototypes = update_prototypes(state.class_prototypes, classes["prototypes"], rate)
+        new_state = new_state.replace(class_prototypes=prototypes)
     return new_state, norm(updates)
 
 

@@ -166,6 +166,7 @@ class MaskFormer(nn.Module):
         )
         # A frozen backbone keeps its statistics, too.
         features = backbone(images, train=train and not self.freeze_backbone, mask=mask)
+        last = jax.lax.stop_gradient(features[-1]).astype(jnp.float32)
         pyramid = create_pyramid(self.backbone, features=self.pixel_dim, dtype=self.dtype)
         if pyramid is not None:
             features = pyramid(features, images.shape[1:3], mask)
@@ -214,6 +215,7 @@ class MaskFormer(nn.Module):
                         mask_embed[of_rows].reshape(*shape, -1), pixel_features[images_of]
                     ),
                     pixel_features=pixel_features[images_of].astype(jnp.float32),
+                    backbone_features=last[images_of],
                 )
             )
             start = end

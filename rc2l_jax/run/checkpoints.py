@@ -29,7 +29,7 @@ _NETWORKS = {
 }
 
 # Fields of the state that older checkpoints lack. Reading one of those leaves them as they start.
-_ADDED_LATER = ("class_scores",)
+_ADDED_LATER = ("class_scores", "class_prototypes")
 
 
 class CheckpointError(ValueError):
