@@ -182,8 +182,8 @@ def get_config() -> ConfigDict:
     # supervised run, these 0.002 more.
     config.unsup.focal_weight = 1.0
     config.unsup.dice_weight = 0.05
-    # [D] Unmatched queries learn no-object, as in Eq. 1. On 84 photos of VOC's classes 0.309 with it
-    # and 0.302 without; in the frequent classes 0.449 and 0.425 (docs/study_photos.md).
+    # [D] Unmatched queries learn no-object, as in Eq. 1. With 84 photos of VOC's classes 0.309, and
+    # 0.302 without; in the frequent classes 0.449 and 0.425 (docs/study_photos.md).
     config.unsup.rcc_no_object = True
     config.unsup.deep_supervision = False  # [D] True: these losses act on every decoder layer
 
