@@ -111,7 +111,7 @@ def get_config() -> ConfigDict:
     config.pseudo.pixel_threshold = 0.7  # [D] "semantic": of a pixel's class score
     # [D] True: each class has its own threshold, `pixel_threshold` times the mean score of its
     # pixels (`rc2l_jax.method.class_thresholds`). On 84 photos of VOC's classes, one
-    # training each, 0.339, and with one threshold 0.304 (docs/study.md).
+    # training each, 0.339, and with one threshold 0.304 (docs/study_photos.md).
     config.pseudo.threshold_by_class = False
     # [D] Strength of `rc2l_jax.method.class_alignment`: 0 for none; 1 for the whole correction,
     # towards classes that are as frequent as in the labels.
@@ -183,7 +183,7 @@ def get_config() -> ConfigDict:
     config.unsup.focal_weight = 1.0
     config.unsup.dice_weight = 0.05
     # [D] Unmatched queries learn no-object, as in Eq. 1. With 84 photos of VOC's classes 0.309, and
-    # 0.302 without; in the frequent classes 0.449 and 0.425 (docs/study_photos.md).
+    # 0.302 without; in the frequent classes 0.449 and 0.425 (docs/study.md).
     config.unsup.rcc_no_object = True
     config.unsup.deep_supervision = False  # [D] True: these losses act on every decoder layer
 
@@ -198,7 +198,7 @@ def get_config() -> ConfigDict:
     config.model.stem = "basic"  # "deeplab": three 3x3 convolutions and a dilated res5 (R101c)
     config.model.norm = "frozen"  # "batch": over all devices; "group": to train from scratch
     # [D] EfficientNets only. True: their last feature map is the one that their classifier of
-    # ImageNet sees. It learns faster, and after 2,000 steps is no better (docs/study.md).
+    # ImageNet sees. It learns faster, and after 2,000 steps is no better (docs/study_photos.md).
     config.model.backbone_head = False
     # True: the backbone stays as it was loaded. It takes no gradient and no optimiser state, and
     # the teacher has the same.

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from rc2l_jax.method import class_prototypes
+from rc2l_jax.method.moving_average import update_average
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.method.teacher import teacher_segments
 from rc2l_jax.structs import Segments
@@ -99,9 +100,9 @@ def test_sums_are_of_the_mean_features_of_each_labelled_segment():
 
 def test_sums_move_by_the_rate_and_never_by_what_is_not_finite():
     seen = jnp.ones((3, 5))
-    got = class_prototypes.update_prototypes(PROTOTYPES, seen, 0.25)
+    got = update_average(PROTOTYPES, seen, 0.25)
     np.testing.assert_allclose(got, 0.75 * PROTOTYPES + 0.25, rtol=1e-6)
-    got = class_prototypes.update_prototypes(PROTOTYPES, seen.at[0, 0].set(jnp.nan), 0.25)
+    got = update_average(PROTOTYPES, seen.at[0, 0].set(jnp.nan), 0.25)
     np.testing.assert_array_equal(got, PROTOTYPES)
 
 

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from rc2l_jax.method import class_thresholds
+from rc2l_jax.method.moving_average import update_average
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.method.teacher import teacher_segments
 
@@ -29,13 +30,13 @@ def test_a_rare_classs_mean_is_as_right_as_a_frequent_ones():
     for step in range(40):
         rare = step % 10 == 0
         seen = np.array([[45.0, 0.4 * rare, 0.0], [50.0, 1.0 * rare, 0.0]])
-        scores = class_thresholds.update_scores(scores, seen, 0.01)
+        scores = update_average(scores, seen, 0.01)
     np.testing.assert_allclose(class_thresholds.mean_scores(scores), [0.9, 0.4, 1.0], rtol=1e-5)
 
 
 def test_newer_scores_weigh_more():
     scores = jnp.array([[8.0], [10.0]])
-    scores = class_thresholds.update_scores(scores, np.array([[4.0], [10.0]]), 0.25)
+    scores = update_average(scores, np.array([[4.0], [10.0]]), 0.25)
     np.testing.assert_allclose(class_thresholds.mean_scores(scores), [0.7], rtol=1e-6)
 
 
@@ -43,14 +44,14 @@ def test_newer_scores_weigh_more():
 def test_a_class_that_is_not_seen_any_more_keeps_its_score_for_long(steps, mean):
     scores = jnp.array([[4.0], [10.0]])
     for _ in range(steps):
-        scores = class_thresholds.update_scores(scores, np.zeros((2, 1)), 0.5)
+        scores = update_average(scores, np.zeros((2, 1)), 0.5)
     np.testing.assert_allclose(class_thresholds.mean_scores(scores), [mean], rtol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_a_sum_that_is_not_finite_changes_nothing(wrong):
     scores = jnp.array([[0.8, 0.6], [1.0, 1.0]])
-    got = class_thresholds.update_scores(scores, np.array([[wrong, 0.4], [2.0, 1.0]]), 0.5)
+    got = update_average(scores, np.array([[wrong, 0.4], [2.0, 1.0]]), 0.5)
     np.testing.assert_array_equal(got, scores)
 
 

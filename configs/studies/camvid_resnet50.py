@@ -19,7 +19,13 @@ TABLES = camvid.TABLES
 
 def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
     """The config of a cell, METHOD-PARTITION-SEED."""
-    config = camvid.get_config(cell)
+    config = for_one_gpu(camvid.get_config(cell))
+    config.data.eval_short_edge = 360
+    return config
+
+
+def for_one_gpu(config: ConfigDict) -> ConfigDict:
+    """A small experiment with ResNet-50, crops of 320 pixels and batches of 8."""
     config.dtype = "bfloat16"
     config.batch_size = 8
     config.unlabeled_batch_size = 8
@@ -37,5 +43,4 @@ def get_config(cell: str = "rc2l-eighth-0") -> ConfigDict:
     config.data.crop_size = 320
     config.data.min_scale = 0.75
     config.data.max_scale = 1.5
-    config.data.eval_short_edge = 360
     return config

@@ -117,9 +117,8 @@ TABLES: dict[str, list[str]] = {
         *row(*COMPARED, labels=336),
     ],
     "prototype_check": [
-        cell
-        for labels in (42, 84)
-        for cell in row("supervised", "no_prototype_check", "rc2l", labels=labels, seeds=3)
+        *row("supervised", "no_prototype_check", "rc2l", labels=42, seeds=3),
+        *row("supervised", "no_prototype_check", "rc2l", seeds=3),
     ],
     "backbones": [
         *row("supervised", "scratch", "tuned", seeds=3),

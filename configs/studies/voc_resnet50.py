@@ -14,6 +14,7 @@ in time, and the same command continues. This study has not been run yet.
 from ml_collections import ConfigDict
 
 from configs.studies import voc
+from configs.studies.camvid_resnet50 import for_one_gpu
 
 CLASS_GROUPS = voc.CLASS_GROUPS
 TABLES = {name: cells for name, cells in voc.TABLES.items() if name not in ("backbones", "head")}
@@ -21,25 +22,9 @@ TABLES = {name: cells for name, cells in voc.TABLES.items() if name not in ("bac
 
 def get_config(cell: str = "rc2l-84-0") -> ConfigDict:
     """The config of a cell, METHOD-LABELS-SEED."""
-    config = voc.get_config(cell)
-    config.dtype = "bfloat16"
-    config.batch_size = 8
-    config.unlabeled_batch_size = 8
-    config.learning_rate *= 0.15  # relative, as the cell may have changed it
-    config.backbone_lr_multiplier = 0.1
-    config.eval_batch_size = 4
-
+    config = for_one_gpu(voc.get_config(cell))
     config.init_from = "microsoft/resnet-50"
-    config.model.backbone = "resnet50"
     config.model.freeze_backbone = False
-    config.model.pixel_dim = 256
-    config.model.mask_dim = 256
-    config.model.hidden_dim = 256
-    config.model.num_heads = 8
-    config.model.ffn_dim = 1024
-
-    config.data.crop_size = 320
-    config.data.min_scale = 0.75
-    config.data.max_scale = 1.5
+    config.backbone_lr_multiplier = 0.1
     config.data.eval_short_edge = 320
     return config

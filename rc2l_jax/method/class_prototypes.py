@@ -22,7 +22,7 @@ _EPSILON = 1e-6
 
 
 def prototype_sums(features: jax.Array, truth: Segments, prototypes: jax.Array) -> jax.Array:
-    """What `update_prototypes` takes, of the labelled images of one step.
+    """What the labelled images of one step add to `TrainState.class_prototypes`.
 
     Args:
       features: float32 [B, h', w', D], `Predictions.backbone_features`.
@@ -40,18 +40,6 @@ def prototype_sums(features: jax.Array, truth: Segments, prototypes: jax.Array) 
     )
     of_class = jax.nn.one_hot(truth.classes, len(prototypes)) * usable[..., None]
     return jnp.einsum("bmk,bmd->kd", of_class, rows, precision=jax.lax.Precision.HIGHEST)
-
-
-def update_prototypes(prototypes: jax.Array, seen: jax.Array, rate: jax.Array) -> jax.Array:
-    """Moves `TrainState.class_prototypes` towards the sums of one step.
-
-    Args:
-      prototypes: float32 [K, D + 2].
-      seen: `prototype_sums`, added up over all devices. If it is not finite, nothing changes.
-      rate: weight of this step, in 0..1.
-    """
-    seen = jnp.where(jnp.isfinite(seen).all(), seen, prototypes)
-    return (1.0 - rate) * prototypes + rate * seen
 
 
 def confirmed(features: jax.Array, segments: Segments, prototypes: jax.Array) -> jax.Array:

@@ -34,21 +34,6 @@ def score_sums(scores: jax.Array, valid: jax.Array) -> jax.Array:
     return jnp.stack([total, won.sum((0, 2, 3)).astype(jnp.float32)])
 
 
-def update_scores(class_scores: jax.Array, seen: jax.Array, rate: jax.Array) -> jax.Array:
-    """Moves `TrainState.class_scores` towards the sums of one step.
-
-    Sums and counts are averaged separately, and `mean_scores` divides them. An average of each
-    step's mean score would hardly move for a class that few steps show.
-
-    Args:
-      class_scores: float32 [2, K].
-      seen: `score_sums`, added up over all devices. If it is not finite, nothing changes.
-      rate: weight of this step, in 0..1.
-    """
-    seen = jnp.where(jnp.isfinite(seen).all(), seen, class_scores)
-    return (1.0 - rate) * class_scores + rate * seen
-
-
 def mean_scores(class_scores: jax.Array) -> jax.Array:
     """Each class's mean score, float32 [K]; 1 for a class that no pixel had so far, or lately.
 

@@ -87,8 +87,10 @@ def teacher_segments(
         segments = merge_same_class(segments)
     found = segments.valid.sum(1)
     if pseudo.prototype_check:
-        features = jax.lax.stop_gradient(predictions.backbone_features)
-        segments = keep_segments(segments, confirmed(features, segments, state.class_prototypes))
+        segments = keep_segments(
+            segments,
+            confirmed(predictions.backbone_features, segments, state.class_prototypes),
+        )
     refused = found - segments.valid.sum(1)
     return PseudoLabels(segments, dropped, refused, query_counts(class_logits), seen)
 

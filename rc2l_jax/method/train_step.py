@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 
 from rc2l_jax.method import objective, step_metrics
 from rc2l_jax.method.class_alignment import class_counts, update_shares
-from rc2l_jax.method.class_prototypes import prototype_sums, update_prototypes
-from rc2l_jax.method.class_thresholds import update_scores
+from rc2l_jax.method.class_prototypes import prototype_sums
 from rc2l_jax.method.keys import Keys, step_keys
+from rc2l_jax.method.moving_average import update_average
 from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
 from rc2l_jax.method.state import learned
 from rc2l_jax.method.teacher import ema_decay, ema_update, teacher_segments
@@ -272,10 +272,10 @@ def updated_state(
         teacher_batch_stats=teacher_batch_stats,
         opt_state=opt_state,
         class_shares=update_shares(state.class_shares, classes["counts"], rate),
-        class_scores=update_scores(state.class_scores, classes["scores"], rate),
+        class_scores=update_average(state.class_scores, classes["scores"], rate),
     )
     if "prototypes" in classes:
-        prototypes = update_prototypes(state.class_prototypes, classes["prototypes"], rate)
+        prototypes = update_average(state.class_prototypes, classes["prototypes"], rate)
         new_state = new_state.replace(class_prototypes=prototypes)
     return new_state, norm(updates)
 
