@@ -210,3 +210,15 @@ def test_a_labelmap_without_colours_orders_the_ids(tmp_path, coloured):
     write(root / "classes.txt", "tree\nbackground\n")
     (error,) = errors(opened(root), "train")
     assert "labelmap.txt: 'road' (value 3) is not in classes.txt" in error
+
+
+def test_labelme2voc_lists_its_classes_in_class_names_txt(tmp_path):
+    root = voc(tmp_path / "data", {}, labelled="ab")
+    (root / "classes.txt").unlink()
+    names = ("_background_", *(f"class_{i}" for i in range(1, len(NAMES))))
+    write(root / "class_names.txt", "\n".join(names))
+    write(root / "SegmentationClassVisualization" / "a.jpg", scenes.png(scenes.mask(1)))
+    dataset = opened(root)
+    assert tuple(dataset.class_names) == names
+    for mask in masks_of(dataset).values():
+        np.testing.assert_array_equal(mask, scenes.mask(1))

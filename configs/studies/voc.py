@@ -14,11 +14,13 @@ A cell is METHOD-LABELS-SEED. The seed chooses the list of labelled images, the 
 and the order of the images. Apart from what METHOD changes, a cell is `configs/folder_small.py`.
 """
 
+import functools
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import camvid_eighth, folder_small, paper
+from configs.studies import camvid
 from configs.studies.camvid import TERMS, without
 
 NUM_CLASSES = 21
@@ -104,20 +106,16 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def row(*methods: str, labels: int = 84, seeds: int = 1) -> list[str]:
-    """The cells of some methods with a number of labelled images."""
-    return [f"{method}-{labels}-{seed}" for seed in range(seeds) for method in methods]
-
-
+row = functools.partial(camvid.row, partition="84")  # the cells of some methods
 TABLES: dict[str, list[str]] = {
     "partitions": [
         *row(*COMPARED, seeds=3),
-        *row(*COMPARED, labels=42, seeds=3),
-        *row(*COMPARED, labels=168),
-        *row(*COMPARED, labels=336),
+        *row(*COMPARED, partition="42", seeds=3),
+        *row(*COMPARED, partition="168"),
+        *row(*COMPARED, partition="336"),
     ],
     "prototype_check": [
-        *row("supervised", "no_prototype_check", "rc2l", labels=42, seeds=3),
+        *row("supervised", "no_prototype_check", "rc2l", partition="42", seeds=3),
         *row("supervised", "no_prototype_check", "rc2l", seeds=3),
     ],
     "backbones": [

@@ -15,7 +15,7 @@ from data.folder.classes import Classes, from_annotations
 from data.folder.labels import MATLAB, PNG, Labels
 from data.folder.places import Found
 
-LABELMAP, VALUES = "labelmap.txt", "_classes.csv"
+LABELMAP, VALUES, NAMES = "labelmap.txt", "_classes.csv", "class_names.txt"
 _YAML = (".yaml", ".yml")
 Value = TypeVar("Value")
 
@@ -28,11 +28,13 @@ class ClassFiles:
       labelmap: labelmap.txt: name -> colour, or None.
       values: _classes.csv: name -> value of its pixels.
       numbered: data.yaml: names in the order of their numbers.
+      listed: class_names.txt, which labelme2voc writes: names in the order of their ids.
     """
 
     labelmap: Mapping[str, Colour | None]
     values: Mapping[str, int]
     numbered: tuple[str, ...]
+    listed: tuple[str, ...]
 
     @property
     def colours(self) -> dict[str, Colour]:
@@ -57,7 +59,12 @@ def read(found: Found) -> ClassFiles:
         _merged(found, LABELMAP, colours.read_labelmap),
         _merged(found, VALUES, colours.read_values),
         named[0] if named else (),
+        _parsed(found, NAMES, _lines) if NAMES in found.names else (),
     )
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _parsed(found: Found, name: str, parse: Callable[[str], Value]) -> Value:
@@ -96,6 +103,7 @@ def names_from_tools(files: ClassFiles, labels: Labels, root: Path) -> Classes |
     used = sorted({label for read in labels.read.values() for label in read.labels()})
     for names, origin in (
         (files.numbered, "data.yaml"),
+        (files.listed, NAMES),
         (tuple(listed), f"the list in {' and '.join(of_tools)}'s files"),
         (tuple(files.labelmap), LABELMAP),
         (tuple(sorted(files.values, key=files.values.__getitem__)), VALUES),
