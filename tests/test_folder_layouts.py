@@ -228,3 +228,21 @@ def test_a_folder_that_was_not_understood_is_named(tmp_path, capsys, photos, nam
     printed = capsys.readouterr().out
     assert "data/labels: no such folder; expected images/{split}/NAME.jpg" in printed
     assert f"{named}" in printed and "call it 'labels'" in printed
+
+
+def test_a_missing_mask_is_named_where_its_folder_has_the_others(tmp_path):
+    root = tmp_path / "data"
+    painted(root, train="train_masks", val="val_masks")
+    first, second = sorted(TRAIN)[:2]
+    (root / "train_masks" / first).unlink()
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    (error,) = (error for error in dataset.errors([("train", 0), ("train", 1)]) if error)
+    masked = root / "train_masks" / f"{Path(first).stem}.png"
+    assert error.startswith(f"{masked}: missing mask; add it, or move")
+    assert "images" not in error and (root / "train_masks" / second).exists()
+    for name in VAL:
+        (root / "val_masks" / name).unlink()
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    (error,) = {*dataset.errors([("val", index) for index in range(len(VAL))])}
+    assert error.startswith(f"{root / 'val'}: none of its {len(VAL)} images has a mask; add masks")
+    assert str(root / "train_masks" / second) in error

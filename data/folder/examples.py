@@ -18,7 +18,7 @@ from data.folder.arrangement import Arranged
 from data.folder.class_files import LABELMAP, ClassFiles
 from data.folder.classes import CLASSES, Classes
 from data.folder.labels import PNG, Label, Labels, reader_of
-from data.folder.places import LABELS, Found, Place
+from data.folder.places import IMAGES, LABELS, File, Found, Place
 from data.folder.png_masks import IdReader
 from data.label_values import VOID
 from data.sources import Size, Source, Split, fingerprint_of, tree_source
@@ -50,16 +50,18 @@ def split_of(
     is_yolo = any(read.kind == yolo.KIND for read in labels.read.values())
     empty = " (an empty NAME.txt says that it shows none of the classes)" if is_yolo else ""
     shared = _shared_problems(found, examples.values(), labels, classes)
-    pngs = [x.file.name for p in examples.values() if (x := labels.of.get(p)) and x.kind == PNG]
+    pngs = [(p[0], x.file) for p in examples.values() if (x := labels.of.get(p)) and x.kind == PNG]
+    mask_in = dict(pngs)  # one mask of each folder
     if read_png is masks.read_ids and pngs:
-        read_png = IdReader(tree, min(pngs))
+        read_png = IdReader(tree, min(file.name for _, file in pngs))
     sources, stamped, drawn = [], {}, False
     for example, place in examples.items():
         image = (tree, found.photos[place[0]][place[1]])
         label = labels.of.get(place)
         stamped[image] = None
         if label is None:
-            missing = none or _no_mask(found, place, labels, empty)
+            masked = _mask_like(mask_in.get(place[0]), place[1], _folder(found, place[0]))
+            missing = none or _no_mask(found, place, labels, masked, empty)
             sources.append(tree_source(example, image, None, 0, missing=missing))
             continue
         stamped[tree, label.file.name] = None
@@ -128,29 +130,45 @@ def _no_mask_at_all(found: Found, split: str, examples: Mapping[str, Place], lab
     if not examples or any(place in labels.of for place in examples.values()):
         return ""
     first_split, first = next(iter(examples.values()))
-    images = counted(len(examples), "image")
+    photo, images = found.photos[first_split][first], counted(len(examples), "image")
     if first_split in found.lists:
         what = f"{found.tree.where(found.lists[first_split])}: none of its {images} has a mask"
-        there = found.tree.where(image_sets.mask_of(found.photos[first_split][first]))
+        there = found.tree.where(image_sets.mask_of(photo))
         return f"{what}; put such masks as {there} there, or name a split that has masks."
-    photos = "images" if split == layout.ONE_SPLIT else f"images/{split}"
+    if labels.of and not photo.startswith(f"{IMAGES}/"):
+        folder = found.tree.where(str(PurePosixPath(photo).parent))
+        other = found.tree.where(next(iter(labels.of.values())).file.name)
+        return (
+            f"{folder}: none of its {images} has a mask; add masks as for other photos ({other}), "
+            "or name a split that has masks."
+        )
+    photos = IMAGES if split == layout.ONE_SPLIT else f"{IMAGES}/{split}"
     return (
         f"{found.tree.where(_folder(found, split))}: holds no mask for the {images} of {photos}; "
         "put NAME.png there for NAME.jpg, or name a split that has masks."
     )
 
 
-def _no_mask(found: Found, place: Place, labels: Labels, empty: str) -> str:
+def _no_mask(found: Found, place: Place, labels: Labels, masked: str, empty: str) -> str:
+    """What to say of a photo without a mask; `masked` is the mask's name that it might have."""
     split, example = place
     unnamed = ", and no annotation file names the photo" if labels.read else ""
     if split in found.lists:
-        mask = image_sets.mask_of(found.photos[split][example])
+        masked = image_sets.mask_of(found.photos[split][example])
         do = f"take the photo out of {found.tree.where(found.lists[split])}."
     else:
-        mask = f"{_folder(found, split)}/{example}.png"
-        where = found.tree.where("images/unlabeled")
-        do = f"move the photo to the split {UNLABELED!r} ({where})."
-    return f"{found.tree.where(mask)}: missing mask{unnamed}; add it{empty}, or {do}"
+        where = f" ({found.tree.where(f'{IMAGES}/{UNLABELED}')})"
+        usual = found.photos[split][example].startswith(f"{IMAGES}/")
+        do = f"move the photo to the split {UNLABELED!r}{where if usual else ''}."
+    return f"{found.tree.where(masked)}: missing mask{unnamed}; add it{empty}, or {do}"
+
+
+def _mask_like(file: File | None, example: str, folder: str) -> str:
+    """The name of an example's mask: as another mask of its split is named, or else in a folder."""
+    if file is None or file.stem not in file.name:
+        return f"{folder}/{example}.png"
+    before, _, after = file.name.rpartition(file.stem)
+    return f"{before}{example}{after}"
 
 
 def stray_notes(found: Found, labels: Labels) -> Iterator[str]:
