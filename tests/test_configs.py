@@ -23,7 +23,7 @@ from rc2l_jax.models.maskformer import build_model
 from rc2l_jax.run.config import validate
 from rc2l_jax.training import check
 
-BASES = ("__init__", "base", "dinov2", "paper", "small")
+BASES = ("__init__", "base", "cells", "dinov2", "paper", "small")
 FILES = {
     file.relative_to(ROOT).as_posix(): file
     for file in sorted((ROOT / "configs").rglob("*.py"))

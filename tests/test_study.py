@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from configs import camvid_eighth, folder_small, paper
+from configs import shapes as quickstart
 from configs.studies import (
     camvid,
     camvid_continued,
     camvid_longer,
     camvid_resnet50,
+    shapes,
     voc,
     voc_resnet50,
 )
@@ -142,6 +144,21 @@ def test_a_longer_cell_differs_from_the_usual_one_in_its_steps_alone(cell):
     assert config.num_steps == 2 * usual.num_steps == 8 * config.eval_every_steps
     for key in ("num_steps", "eval_every_steps"):
         config[key] = usual[key]
+    assert config == usual
+
+
+@pytest.mark.parametrize("cell", study_report.names_of(shapes.TABLES))
+def test_a_cell_of_drawn_images_differs_from_the_quickstart_in_the_method_alone(cell):
+    method, labels, seed = cell.split("-")
+    config, own = shapes.get_config(cell), shapes.METHODS[method]
+    validate(config, 1)
+    assert config_values(config, own) == own
+    assert (config.unsup_weight == 0) == (method in ("supervised", "all_labels"))
+    usual, steps = quickstart.get_config(), {"16": 900, "128": 1_200}[labels]
+    split, rest = f"train#{labels}@{seed}", f"train#rest{labels}@{seed}"
+    usual.update(seed=int(seed), num_steps=steps, eval_every_steps=steps // 2)
+    usual.data.update(labeled_split=split, unlabeled_split=rest)
+    usual.update_from_flattened_dict(own)
     assert config == usual
 
 

@@ -11,21 +11,16 @@ has the network, steps and learning rate of `configs/camvid_eighth.py`. `--confi
 where CamVid is.
 """
 
+import functools
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import camvid_eighth
+from configs.studies import cells
+from configs.studies.cells import TERMS, without
 
 PARTITIONS = {"full": 367, "half": 183, "quarter": 91, "eighth": 46, "sixteenth": 23}
-TERMS = ("smc", "rcc", "rmc", "rfc")
-
-
-def without(*terms: str) -> dict[str, float]:
-    """Overrides that leave out some of the four losses."""
-    return {f"unsup.{term}_weight": 0.0 for term in terms}
-
-
 COMPARED: dict[str, dict[str, Any]] = {
     "supervised": {"unsup_weight": 0.0},
     "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
@@ -74,11 +69,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def row(*methods: str, partition: str = "eighth", seeds: int = 1) -> list[str]:
-    """The cells of some methods on one partition."""
-    return [f"{method}-{partition}-{seed}" for seed in range(seeds) for method in methods]
-
-
+row = functools.partial(cells.row, partition="eighth")  # the cells of some methods
 TABLES: dict[str, list[str]] = {
     "learning_rate": row(*COMPARED, *(f"{m}_{lr}" for lr in LEARNING_RATES for m in COMPARED)),
     "partitions": [

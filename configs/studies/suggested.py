@@ -20,17 +20,14 @@ Apart from that it is `configs/folder_small.py` in half of the steps.
 from ml_collections import ConfigDict
 
 from configs import folder_small
-
-
-def row(*methods: str, choices: list[str]) -> list[str]:
-    """The cells of some methods, of three seeds."""
-    return [f"{method}-{x}-{seed}" for method in methods for x in choices for seed in range(3)]
+from configs.studies.cells import row
 
 
 def table(count: int) -> list[str]:
     """The cells with a number of labels."""
     choices = [f"random{count // 2}", f"random{count}", f"suggested{count}", f"asked{count}"]
-    return row("supervised", choices=choices) + row("rc2l", choices=choices[1:])
+    pairs = [*(("supervised", x) for x in choices), *(("rc2l", x) for x in choices[1:])]
+    return [cell for method, x in pairs for cell in row(method, partition=x, seeds=3)]
 
 
 TABLES = {"84": table(84), "46": table(46)}

@@ -19,9 +19,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import camvid_eighth, folder_small, paper
-from configs.studies import camvid
-from configs.studies.camvid import TERMS, without
+from configs import camvid_eighth, folder_small
+from configs.studies import cells
+from configs.studies.cells import TERMS, of_paper, without
 
 NUM_CLASSES = 21
 # Each of the frequent classes is shown by 60 or more of the 663 labelled photos, no other class by
@@ -33,23 +33,15 @@ CLASS_GROUPS = {
         *("motorbike", "pottedplant", "sofa", "train", "tvmonitor"),
     ),
 }
-
-
-def of_paper() -> dict[str, Any]:
-    """What `configs/paper.py` says of views, segments, losses and teacher, as printed."""
-    config = paper.get_config()
-    schedule = ("unsup_weight", "unsup_start_step", "unsup_ramp_steps", "ema_decay")
-    found = {key: config[key] for key in (*schedule, "weak_color", "strong_color")}
-    for part in ("pseudo", "cutmix", "unsup"):
-        found |= {f"{part}.{key}": value for key, value in config[part].items()}
-    return found
-
-
 SUPERVISED = {"unsup_weight": 0.0, "data.unlabeled_split": ""}
 COMPARED: dict[str, dict[str, Any]] = {
     "supervised": SUPERVISED,
     "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
-    "printed": of_paper(),
+    # Views, segments, losses and teacher as printed.
+    "printed": of_paper(
+        *("unsup_weight", "unsup_start_step", "unsup_ramp_steps", "ema_decay"),
+        *("weak_color", "strong_color", "pseudo", "cutmix", "unsup"),
+    ),
     "rc2l": {},
 }
 LEARNING_RATES = {"lr_0.5": {"learning_rate": 5e-4}, "lr_2": {"learning_rate": 2e-3}}
@@ -106,7 +98,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-row = functools.partial(camvid.row, partition="84")  # the cells of some methods
+row = functools.partial(cells.row, partition="84")  # the cells of some methods
 TABLES: dict[str, list[str]] = {
     "partitions": [
         *row(*COMPARED, seeds=3),
