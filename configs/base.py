@@ -2,8 +2,9 @@
 
 Sources: [P] the RC²L paper (section 4.1 unless said); [M] MaskFormer (arXiv 2107.06278) and the
 semantic ResNet configs of its code; [D] a decision of ours, where the paper is silent or unclear.
-Scores below are the teacher's mIoU on CamVid with 1/8 of the labels, of networks from scratch
-(docs/study_from_scratch.md).
+Scores below are the teacher's mIoU on CamVid with 1/8 of the labels. Unless "from scratch" is said,
+they are of 1,500 steps that go on from a supervised teacher (docs/study_from_scratch.md, "Terms,
+weights and readings").
 """
 
 from ml_collections import ConfigDict
@@ -39,8 +40,9 @@ def get_config() -> ConfigDict:
     # or contrasted are computed in float32.
     config.matmul_precision = "default"
     # Each device processes its share of a batch in this many parts, to save memory. The same parts
-    # of all devices together are a batch of their own: losses are divided by its counts, so one
-    # with one pseudo segment weighs as much as one with thirty, and CutMix mixes its images.
+    # of all devices together are a batch of their own: losses are divided by its counts, so that a
+    # part with one pseudo segment weighs as much as a part with thirty, and CutMix mixes images
+    # within a part only.
     config.accumulate_steps = 1
     config.remat = False  # True: less memory, more time; see benchmarks/RESULTS.md
     config.optimizer_dtype = "float32"  # of Adam's first moment, or "bfloat16"
@@ -52,9 +54,9 @@ def get_config() -> ConfigDict:
     # short). "error" ends the run. "skip" names and counts the image and takes another, for long
     # runs that a few images should not end.
     config.on_bad_example = "error"
-    # "skip" ends the run, too, once a process has met more different ones than this: then not a few
-    # images are broken but the data set is. At most so many unlabelled images that were damaged
-    # before they were prepared are left out, whatever `on_bad_example` says.
+    # With "skip", the run still ends once a process has met more different broken images than this:
+    # then the data set itself is broken. The same number limits how many unlabelled images are left
+    # out that were damaged already when records were made, whatever `on_bad_example` says.
     config.max_bad_examples = 100
 
     # Optimiser.
@@ -138,7 +140,7 @@ def get_config() -> ConfigDict:
     # the weak view, so that the masks fit.
     # [D] "same": the colours of the weak view; "weak": drawn anew in the same way; "jitter".
     config.strong_color = "same"
-    config.jitter = ConfigDict()  # for "jitter"; the numbers of UniMatch's strong views
+    config.jitter = ConfigDict()  # for "jitter"; numbers of UniMatch's strong views
     config.jitter.probability = 0.8
     config.jitter.brightness = 0.5
     config.jitter.contrast = 0.5
@@ -172,8 +174,8 @@ def get_config() -> ConfigDict:
     config.unsup.contrast_denominator = "with_positive"
     # [D] What a sum over an image's pseudo segments (Eqs. 5, 8, 9 and 10) is divided by.
     # "segments": the number of all pseudo segments of the batch, as [M] divides Eq. 1, which is
-    # printed as a sum, too. "images": the number of images, as printed, so that images with many
-    # segments count more.
+    # printed as a sum, too (SMC: of classes; RCC: the sum of its queries' weights). "images": the
+    # number of images, as printed, so that images with many segments count more.
     config.unsup.normalizer = "segments"
     config.unsup.union = "normalized"  # [D] Union of Eq. 10; or "semantic", "max"
     # Weights inside L_mask of SMC and of the consistency baseline. [D] With them beta_2 L_mask is
@@ -237,7 +239,8 @@ def get_config() -> ConfigDict:
     config.data.diagnostic_labels = False  # read unlabelled masks, for metrics and pictures only
     config.data.crop_size = 512  # [P] VOC; 768 Cityscapes
     config.data.min_scale = 0.5  # [M] smallest short edge in training, in units of crop_size
-    config.data.max_scale = 2.0  # [M] largest short edge, likewise
+    # [M] Largest short edge, likewise. Short edges go up from the smallest in steps of 0.1.
+    config.data.max_scale = 2.0
     config.data.max_long_edge = 2048  # [M] of resized images, also in evaluation
     # [M] Short edge in evaluation; 0 keeps the images' size. It should be near crop_size: a small
     # network from scratch, tested at 1.5 times its crop, lost 0.08 to 0.10 mIoU.

@@ -9,11 +9,10 @@ Hardware, time and score: see `camvid_eighth.py`.
 from ml_collections import ConfigDict
 
 from configs import camvid_eighth
+from configs.studies.cells import consistency
 
 
 def get_config() -> ConfigDict:
     config = camvid_eighth.get_config()
-    config.unsup.consistency_weight = config.unsup.smc_weight
-    for term in ("rcc", "smc", "rmc", "rfc"):
-        config.unsup[f"{term}_weight"] = 0.0
+    config.update_from_flattened_dict(consistency())
     return config

@@ -1,7 +1,8 @@
 """What the configs of all cells of the paper's tables share: its losses as printed.
 
 Where the paper is silent or can be read in two ways, they have the readings marked [D], here and in
-`configs/base.py`.
+`configs/base.py`: such as what sums are divided by (`unsup.normalizer`) and the weights inside
+L_mask.
 """
 
 from ml_collections import ConfigDict

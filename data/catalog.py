@@ -93,7 +93,7 @@ def open_dataset(data: ConfigDict) -> Dataset:
         if data.merge_classes:
             merged = merging.merge(names, data.merge_classes)
             names, splits = merged.names, {s: merged.split(x) for s, x in splits.items()}
-        ids = Ids({}, builder.unions, _NO_IMAGES | listing.absent)
+        ids = Ids({}, builder.unions, _NO_IMAGES | listing.absent, data.dir)
         dataset = _listed(data, splits, Dataset(data.name, names, ids, {}, listing.notes))
     if data.unlabeled_dir:
         dataset = _listed(data, {UNLABELED: _unlabeled(data, dataset)}, dataset)

@@ -38,11 +38,13 @@ class Ids:
       splits: split -> ids of its examples; no example is in two splits.
       unions: another name -> the splits it joins.
       absent: a name users may ask for -> why it is not there, and how to get it.
+      folder: the data set's, in which a list file is looked for if the working directory has none.
     """
 
     splits: Mapping[str, Sequence[str]]
     unions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folder: str = ""
 
     def keys(self, name: str) -> list[Key] | None:
         """The examples of a split or union; None if there is no such name."""
@@ -112,7 +114,7 @@ def _resolve(text: str, ids: Ids, key: str) -> set[Key]:
         return set(keys)
     if match := _DRAWN.fullmatch(normal_form(text)):
         return _draw(match, ids, key)
-    if file := _file(text):
+    if file := _file(text, ids.folder):
         hints = [why for name, why in ids.absent.items() if name != UNLABELED]
         return lists.read(file, ids.splits, key, " ".join(dict.fromkeys(hints)))
     if "+" in text:
@@ -120,10 +122,10 @@ def _resolve(text: str, ids: Ids, key: str) -> set[Key]:
     raise _unknown(text, text, ids, key)
 
 
-def _file(text: str) -> Path | None:
+def _file(text: str, folder: str) -> Path | None:
     try:
-        file = Path(text).expanduser()
-        return file if text and file.is_file() else None
+        files = [Path(text).expanduser(), *([Path(folder).expanduser() / text] if folder else [])]
+        return next((file for file in files if text and file.is_file()), None)
     except (OSError, RuntimeError):  # too long for a file's name; ~user that does not exist
         return None
 
@@ -156,7 +158,8 @@ def _unknown(name: str, text: str, ids: Ids, key: str) -> DataError:
         return DataError(f"{key} = {text!r}: no split {name!r}; use one of: {known}.")
     return DataError(
         f"{key} = {text!r} is neither a split ({known}), nor a drawn part of one "
-        "(train#46@0, train#rest46@0), nor a list file that exists."
+        "(train#46@0, train#rest46@0), nor a list file that exists in the working directory"
+        f"{f' or in {ids.folder}' if ids.folder else ''}."
     )
 
 

@@ -38,6 +38,9 @@ Mean = tuple[jax.Array, jax.Array]
 class Batch:
     """What the input pipeline hands to one step. Void and padding are both 255 in the labels.
 
+    The pipeline's arrays have one more axis in front, of this process's D devices; pmap takes it
+    off.
+
     Attributes:
       image: uint8 [B, H, W, 3], labelled images (RGB, padded with `IMAGE_PAD`).
       label: uint8 [B, H, W], class ids 0..K-1 or 255.
@@ -195,6 +198,8 @@ class EvalView:
 @flax.struct.dataclass
 class EvalBatch:
     """What the input pipeline hands to evaluation. The batches of a split have a few shapes.
+
+    The pipeline's arrays have one more axis in front, of this process's D devices.
 
     Attributes:
       views: one for each of `eval.scales`, all of the same images.

@@ -12,6 +12,7 @@ from rc2l_jax.method import class_prototypes
 from rc2l_jax.method.moving_average import update_average
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.method.teacher import teacher_segments
+from rc2l_jax.models import build_model
 from rc2l_jax.structs import Segments
 
 # Three classes. The first two look like the first and second axis, and most of their labelled
@@ -55,6 +56,14 @@ def test_a_class_whose_labelled_segments_are_seldom_recognised_is_not_judged():
     more = PROTOTYPES.at[2, -1].set(6.0)
     got = class_prototypes.confirmed(seen, halves([2, 1]), more)
     np.testing.assert_array_equal(got, [[False, False]])
+
+
+def test_a_class_not_seen_for_long_keeps_its_look():
+    """Sum and count fade together: after 2,000 steps they are 2e-9 of what they were."""
+    seen = features([5.0, 1.0, 0.0], [1.0, 5.0, 0.0])
+    faded = PROTOTYPES.at[0].multiply(2e-9)
+    got = class_prototypes.confirmed(seen, halves([0, 1]), faded)
+    np.testing.assert_array_equal(got, [[True, True]])
 
 
 def test_without_a_labelled_segment_so_far_nothing_is_refused():
@@ -104,6 +113,24 @@ def test_sums_move_by_the_rate_and_never_by_what_is_not_finite():
     np.testing.assert_allclose(got, 0.75 * PROTOTYPES + 0.25, rtol=1e-6)
     got = update_average(PROTOTYPES, seen.at[0, 0].set(jnp.nan), 0.25)
     np.testing.assert_array_equal(got, PROTOTYPES)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride", "channels"),
+    [
+        ("resnet10", 32, 32),
+        ("efficientnet_lite0", 32, 320),
+        ("swin_tiny", 32, 768),
+        ("dinov2_small", 16, 384),
+    ],
+)
+def test_each_image_has_a_feature_map_whatever_the_backbone(backbone, stride, channels):
+    config = tiny.config(model__backbone=backbone)
+    model, images = build_model(config, axis_name=None), jnp.zeros((2, 64, 96, 3))
+    seen, _ = jax.eval_shape(
+        lambda key: model.init_with_output(key, images, train=False), jax.random.key(0)
+    )
+    assert seen.backbone_features.shape == (2, 64 // stride, 96 // stride, channels)
 
 
 @pytest.mark.parametrize("check", [False, True])

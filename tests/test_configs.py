@@ -254,8 +254,8 @@ def test_the_ablations_change_what_their_tables_say():
 @pytest.mark.parametrize("name", FILES)
 def test_no_config_lets_unlabelled_images_come_too_late(name):
     config, subsets = load(name).get_config(), Subsets((), (), (), ())
-    assert not [x for x in check.warnings(config, None, subsets) if "whole weight" in x]
+    assert not [x for x in check.config_warnings(config, None, subsets) if "whole weight" in x]
     config.unsup_weight, config.num_steps = 1.0, 100
     config.unsup_start_step, config.unsup_ramp_steps = 40, 20
-    (warning,) = [x for x in check.warnings(config, None, subsets) if "whole weight" in x]
+    (warning,) = [x for x in check.config_warnings(config, None, subsets) if "whole weight" in x]
     assert "only from step 60 of 100 on" in warning

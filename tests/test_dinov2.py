@@ -165,7 +165,7 @@ def test_tokens_agree_with_transformers(loaded, name, size):
     x = images(*size)
     model = dinov2.DINOv2(name)
     params = {"params": loaded[name]["params"]["backbone"]}
-    ours = jax.jit(lambda v, x: model.apply(v, x, train=True))(params, x)
+    (ours,) = jax.jit(lambda v, x: model.apply(v, x, train=True))(params, x)
     with torch.no_grad():
         tokens = peer_of(name)(shrunk_by_torch(x)).last_hidden_state.numpy()
     want = tokens[:, 1 + TINY[name].num_registers :].reshape(ours.shape)
@@ -181,7 +181,7 @@ def test_a_published_size_agrees_with_transformers(tmp_path, name):
     peer.save_pretrained(tmp_path)
     variables, _ = load_pretrained(random_variables(name), tiny_config(name, tmp_path))
     params = {"params": variables["params"]["backbone"]}
-    ours = jax.jit(lambda v, x: dinov2.DINOv2(name).apply(v, x, train=True))(params, x)
+    (ours,) = jax.jit(lambda v, x: dinov2.DINOv2(name).apply(v, x, train=True))(params, x)
     with torch.no_grad():
         tokens = peer(shrunk_by_torch(x)).last_hidden_state.numpy()
     want = tokens[:, -35:].reshape(1, 5, 7, 384)
@@ -197,7 +197,7 @@ def test_gradients_agree_with_transformers(loaded, name):
 
     @jax.jit
     def gradient(params):
-        return jax.grad(lambda p: (model.apply({"params": p}, x, train=True) * weights).sum())(
+        return jax.grad(lambda p: (model.apply({"params": p}, x, train=True)[0] * weights).sum())(
             params
         )
 
@@ -368,7 +368,7 @@ def test_bfloat16_is_close_and_keeps_float32_parameters():
     assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
     tokens = dinov2.DINOv2(name, jnp.bfloat16)
     params = {"params": variables["params"]["backbone"]}
-    assert tokens.apply(params, x, train=False).dtype == jnp.bfloat16
+    assert tokens.apply(params, x, train=False)[0].dtype == jnp.bfloat16
     for key in ("class_logits", "mask_logits"):
         a, b = getattr(full, key), getattr(half, key)
         assert not np.array_equal(a, b)
@@ -560,6 +560,6 @@ def test_it_goes_out_as_a_program_and_not_to_transformers(loaded, tmp_path):
 
 def test_it_needs_no_group_norm_from_scratch():
     config, subsets = tiny_config(), Subsets((), (), (), ())
-    assert not check.warnings(config, None, subsets)
+    assert not check.config_warnings(config, None, subsets)
     config.model.backbone = "resnet18"
-    assert "nothing normalises" in check.warnings(config, None, subsets)[0]
+    assert "nothing normalises" in check.config_warnings(config, None, subsets)[0]

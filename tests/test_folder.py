@@ -17,7 +17,7 @@ from data import DataError, catalog, masks
 from data.images import decode, is_jpeg
 from data.orientation import orientation_of
 from rc2l_jax.input_pipeline import train_batches
-from rc2l_jax.input_pipeline.loading import check_labels
+from rc2l_jax.input_pipeline.loading import check_usable
 from rc2l_jax.input_pipeline.subsets import describe_subsets, open_subsets
 from rc2l_jax.training import check
 
@@ -345,7 +345,7 @@ def test_a_split_without_masks_is_named_once(root, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "labels/val: holds no mask for the 2 images of images/val; put NAME.png th" in printed
     with pytest.raises(DataError) as caught:
-        check_labels(catalog.open_dataset(config.data), [("val", 0), ("val", 1)], "eval_split")
+        check_usable(catalog.open_dataset(config.data), {"eval_split": [("val", 0), ("val", 1)]})
     assert len(caught.value.problems) == 1
 
 

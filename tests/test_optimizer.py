@@ -161,7 +161,7 @@ def test_steps_and_state_are_those_of_optax(scale):
     state = plain.init(params)
     assert jax.tree.structure(state) == jax.tree.structure(optim.init(params))
     expected, new_state = plain.update(grads, state, params)
-    total = optimizer.norm(grads)
+    total = optimizer.global_norm(grads)
     assert (total > config.grad_clip_norm) == (scale == 1.0)
     np.testing.assert_allclose(total, optax.global_norm(grads), rtol=1e-6)
     for given in ({}, {"norm": total}):

@@ -19,6 +19,7 @@ from rc2l_jax.reports import examples
 from rc2l_jax.structs import VOID
 from rc2l_jax.training import pseudo_label_history
 from rc2l_jax.training.devices import replicate
+from rc2l_jax.training.pseudo_label_history import open_history
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_the_images_are_the_first_of_training_whatever_the_batch_size(config):
 @pytest.mark.slow
 def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_path):
     model, states = trained
-    whole = pseudo_label_history.of_run(tmp_path / "whole", model, config, open_subsets(config), 0)
+    whole = open_history(tmp_path / "whole", model, config, open_subsets(config), 0)
     pictures = [whole.picture(state) for state in states]
     assert pictures[0].shape[1] < pictures[1].shape[1] < pictures[2].shape[1]
     kept = pseudo_label_history.read_labels(tmp_path / "whole")
@@ -77,10 +78,10 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
 
     # Killed after step 30 with a newest checkpoint of step 10: later columns must be made again.
     again = tmp_path / "again"
-    first = pseudo_label_history.of_run(again, model, config, open_subsets(config), 0)
+    first = open_history(again, model, config, open_subsets(config), 0)
     for state in states:
         first.picture(state.replace(teacher_params=states[0].teacher_params))
-    resumed = pseudo_label_history.of_run(again, model, config, open_subsets(config), 10)
+    resumed = open_history(again, model, config, open_subsets(config), 10)
     assert list(pseudo_label_history.read_labels(again)) == [10]
     np.testing.assert_array_equal(resumed.picture(states[1]), pictures[1])
     np.testing.assert_array_equal(resumed.picture(states[2]), pictures[2])
@@ -92,9 +93,7 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_does(config, trained, tmp_p
     labels = {step: column[:1] for step, column in zip(kept, columns)}
     names = open_subsets(config).dataset.class_names
     expected = examples.pseudo_label_picture(image, truth, labels, names)
-    found = pseudo_label_history.of_run(again, model, fewer, open_subsets(fewer), 30).picture(
-        states[2]
-    )
+    found = open_history(again, model, fewer, open_subsets(fewer), 30).picture(states[2])
     np.testing.assert_array_equal(found, expected)
 
     # Labels of images that the picture does not show add nothing.
@@ -108,7 +107,7 @@ def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monk
         raise DataError("photo 7 is broken")
 
     monkeypatch.setattr(train_batches, "first_unlabeled", broken)
-    shown = pseudo_label_history.PseudoLabels(tmp_path, None, config, None, 0)
+    shown = pseudo_label_history.PseudoLabelHistory(tmp_path, None, config, None, 0)
     assert shown.picture(None) is None
     assert "no picture of pseudo labels: photo 7 is broken" in capsys.readouterr().out
 
@@ -118,14 +117,12 @@ def test_images_that_cannot_be_read_cost_the_picture_only(config, tmp_path, monk
 )
 def test_no_picture_where_there_is_nothing_to_show(config, tmp_path, monkeypatch, key, value):
     changed = config.copy_and_resolve_references()
-    assert (
-        pseudo_label_history.of_run(tmp_path, None, changed, open_subsets(changed), 0) is not None
-    )
+    assert open_history(tmp_path, None, changed, open_subsets(changed), 0) is not None
     if key == "process":
         monkeypatch.setattr(jax, "process_index", lambda: value)
     else:
         changed[key] = value
-    assert pseudo_label_history.of_run(tmp_path, None, changed, open_subsets(changed), 0) is None
+    assert open_history(tmp_path, None, changed, open_subsets(changed), 0) is None
 
 
 def test_columns_are_thinned_evenly():

@@ -32,7 +32,9 @@ def cutmix(segments, box, partner, **settings):
 label_map = jax.jit(sg.label_map)
 merge_same_class = jax.jit(sg.merge_same_class)
 keep_largest = jax.jit(sg.keep_largest, static_argnums=(1, 2))
-pseudo = jax.jit(pseudo_segments.pseudo_segments, static_argnames=("max_segments", "min_area"))
+pseudo = jax.jit(
+    pseudo_segments.pseudo_segments, static_argnames=("max_segments", "min_area", "merge")
+)
 
 
 # --- Nearest sampling ---
@@ -138,7 +140,13 @@ def logit(p):
 def pseudo_of(classes, masks, valid=None, **changed):
     masks = np.array([masks], np.float32)
     valid = np.ones(masks[:, 0].shape, bool) if valid is None else np.array([valid], bool)
-    settings = {"max_segments": 4, "score_threshold": 0.3, "mask_threshold": 0.5, "min_area": 1}
+    settings = {
+        "max_segments": 4,
+        "score_threshold": 0.3,
+        "mask_threshold": 0.5,
+        "min_area": 1,
+        "merge": False,
+    }
     return pseudo(classes, masks, valid, **(settings | changed))
 
 
@@ -194,6 +202,24 @@ def test_thresholds(changed, expected):
     np.testing.assert_array_equal(dropped, [2 if "max_segments" in changed else 0])
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected", "without_slot"),
+    [
+        # Query 2 has one pixel, which joins those that query 0 has of the same class.
+        ({"min_area": 3}, [1, 1, 255, 255, 1, 255], 0),
+        ({"max_segments": 1}, [1, 1, 255, 255, 1, 255], 1),
+        ({"max_segments": 2}, [1, 1, 2, 2, 1, 255], 0),
+    ],
+)
+def test_parts_of_a_class_are_one_segment_before_the_largest_are_chosen(
+    changed, expected, without_slot
+):
+    got, dropped = pseudo_of(CLASSES, MASKS, merge=True, **changed)
+    np.testing.assert_array_equal(label_map(got)[0, 0], expected)
+    np.testing.assert_array_equal(dropped, [without_slot])
+    np.testing.assert_allclose(got.score[0, 0], (2 * 0.9 + 0.5) / 3, atol=1e-6)  # by area
+
+
 def test_padding_is_in_no_segment():
     got, _ = pseudo_of(CLASSES, MASKS, valid=[[0, 1, 1, 0, 1, 1]])
     np.testing.assert_array_equal(label_map(got)[0, 0], [255, 1, 2, 255, 1, 255])
@@ -220,7 +246,13 @@ def test_no_gradient_passes_and_segments_never_overlap():
     classes = rng.normal(size=(8, 12, 4)).astype(np.float32) * 2
     masks = rng.normal(size=(8, 12, 9, 10)).astype(np.float32) * 3
     valid = rng.random((8, 9, 10)) < 0.9
-    settings = {"max_segments": 5, "score_threshold": 0.4, "mask_threshold": 0.3, "min_area": 3}
+    settings = {
+        "max_segments": 5,
+        "score_threshold": 0.4,
+        "mask_threshold": 0.3,
+        "min_area": 3,
+        "merge": False,
+    }
 
     def scores(classes, masks):
         got, dropped = pseudo(classes, masks, valid, **settings)

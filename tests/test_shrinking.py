@@ -256,23 +256,28 @@ def test_the_check_recommends_a_size_for_photos_far_larger_than_needed(
     config, dataset = large_photos(module, tmp_path, size)
     config.data.prepared_short_edge = edge
     subsets = check.splits.Subsets((("train", 0),), (("train", 1),), (), ())
-    found = [x for x in check.warnings(config, dataset, subsets) if "prepared_short_edge" in x]
+    found = [
+        x for x in check.config_warnings(config, dataset, subsets) if "prepared_short_edge" in x
+    ]
     assert len(found) == (advised is not None)
     if advised:
         megapixels = size[0] * size[1] / 1e6
         assert f"have {megapixels:.1f} megapixels on average" in found[0]
         assert f"--config.data.prepared_short_edge={advised} shrinks" in found[0]
     config.data.crop_size = 1024  # times max_scale
-    for warning in check.warnings(config, dataset, subsets):
+    for warning in check.config_warnings(config, dataset, subsets):
         assert "prepared_short_edge=1024 " not in warning
     config.data.eval_short_edge = 0  # evaluation wants the photos as they are
     config.data.prepared_short_edge = 0
-    assert not [x for x in check.warnings(config, dataset, subsets) if "megapixels" in x]
+    assert not [x for x in check.config_warnings(config, dataset, subsets) if "megapixels" in x]
 
 
 def test_a_size_below_what_training_asks_for_is_a_warning():
     config, subsets = folder_small.get_config(), check.splits.Subsets((), (), (), ())
     for edge, warned in ((0, False), (239, True), (240, False)):
         config.data.prepared_short_edge = edge
-        found = check.warnings(config, None, subsets)
+        found = check.config_warnings(config, None, subsets)
         assert [x for x in found if "is below 240" in x] == found and bool(found) == warned
+    config.eval.scales = (0.5, 2.0)
+    (warning,) = check.config_warnings(config, None, subsets)
+    assert "is below 320" in warning, "twice the short edge of evaluation"

@@ -10,13 +10,10 @@ Score: mIoU 75.26 in the paper (all four losses: 79.71); not measured here.
 from ml_collections import ConfigDict
 
 from configs import voc_aug_quarter
+from configs.studies.cells import consistency
 
 
 def get_config() -> ConfigDict:
     config = voc_aug_quarter.get_config()
-    config.unsup.consistency_weight = config.unsup.smc_weight  # [D] the weight of SMC
-    config.unsup.smc_weight = 0.0
-    config.unsup.rcc_weight = 0.0
-    config.unsup.rmc_weight = 0.0
-    config.unsup.rfc_weight = 0.0
+    config.update_from_flattened_dict(consistency())
     return config

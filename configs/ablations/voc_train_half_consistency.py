@@ -10,13 +10,10 @@ Score: mIoU 69.37 in the paper (all four losses: 77.06); not measured here.
 from ml_collections import ConfigDict
 
 from configs import voc_train_half
+from configs.studies.cells import consistency
 
 
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
-    config.unsup.consistency_weight = config.unsup.smc_weight  # [D] the weight of SMC
-    config.unsup.smc_weight = 0.0
-    config.unsup.rcc_weight = 0.0
-    config.unsup.rmc_weight = 0.0
-    config.unsup.rfc_weight = 0.0
+    config.update_from_flattened_dict(consistency())
     return config

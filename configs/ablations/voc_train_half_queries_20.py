@@ -15,5 +15,5 @@ from configs import voc_train_half
 def get_config() -> ConfigDict:
     config = voc_train_half.get_config()
     config.model.num_queries = 20
-    config.max_segments = 20  # there may be no more segments than queries
+    config.max_segments = 20  # so that each segment can get a query
     return config

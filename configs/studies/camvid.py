@@ -18,12 +18,12 @@ from ml_collections import ConfigDict
 
 from configs import camvid_eighth
 from configs.studies import cells
-from configs.studies.cells import TERMS, without
+from configs.studies.cells import consistency, without
 
 PARTITIONS = {"full": 367, "half": 183, "quarter": 91, "eighth": 46, "sixteenth": 23}
 COMPARED: dict[str, dict[str, Any]] = {
     "supervised": {"unsup_weight": 0.0},
-    "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
+    "consistency": consistency(),
     "rc2l": {},
 }
 # Other choices where the paper is silent or can be read in several ways.

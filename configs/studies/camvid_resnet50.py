@@ -41,6 +41,6 @@ def for_one_gpu(config: ConfigDict) -> ConfigDict:
     config.model.ffn_dim = 1024
 
     config.data.crop_size = 320
-    config.data.min_scale = 0.75
+    config.data.min_scale = 0.7
     config.data.max_scale = 1.5
     return config

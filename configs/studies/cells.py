@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import paper
+from configs import base, paper
 
 TERMS = ("smc", "rcc", "rmc", "rfc")
 
@@ -18,6 +18,11 @@ def row(*methods: str, partition: str, seeds: int = 1) -> list[str]:
 def without(*terms: str) -> dict[str, float]:
     """Overrides that leave out some of the four losses."""
     return {f"unsup.{term}_weight": 0.0 for term in terms}
+
+
+def consistency() -> dict[str, float]:
+    """The baseline of the paper's Table 3, row 1: L_mask on matched pairs only, weighted as SMC."""
+    return without(*TERMS) | {"unsup.consistency_weight": base.get_config().unsup.smc_weight}
 
 
 def of_paper(*keys: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import shapes
-from configs.studies.cells import TERMS, of_paper, row, without
+from configs.studies.cells import TERMS, consistency, of_paper, row, without
 
 STEPS = {"16": 900, "128": 1_200}  # by the number of labelled images
 SUPERVISED = {"unsup_weight": 0.0}
@@ -23,7 +23,7 @@ WEIGHTS = [f"unsup.{term}_weight" for term in TERMS]
 METHODS: dict[str, dict[str, Any]] = {
     "supervised": SUPERVISED,
     "all_labels": SUPERVISED | {"data.labeled_split": "train"},
-    "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
+    "consistency": consistency(),
     "rc2l": {},
     **{f"without_{term}": without(term) for term in TERMS},
     # The paper's weights alone, and with its other choices.

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from configs import camvid_eighth, folder_small
 from configs.studies import cells
-from configs.studies.cells import TERMS, of_paper, without
+from configs.studies.cells import consistency, of_paper, without
 
 NUM_CLASSES = 21
 # Each of the frequent classes is shown by 60 or more of the 663 labelled photos, no other class by
@@ -36,8 +36,8 @@ CLASS_GROUPS = {
 SUPERVISED = {"unsup_weight": 0.0, "data.unlabeled_split": ""}
 COMPARED: dict[str, dict[str, Any]] = {
     "supervised": SUPERVISED,
-    "consistency": without(*TERMS) | {"unsup.consistency_weight": 20.0},
-    # Views, segments, losses and teacher as printed.
+    "consistency": consistency(),
+    # Views, segments, losses and teacher of `configs/paper.py`.
     "printed": of_paper(
         *("unsup_weight", "unsup_start_step", "unsup_ramp_steps", "ema_decay"),
         *("weak_color", "strong_color", "pseudo", "cutmix", "unsup"),

@@ -18,7 +18,7 @@ from rc2l_jax.run.distributed import compiled_together
 from rc2l_jax.structs import AXIS, VOID, EvalBatch
 
 # Called after each batch, until it returns False, with this host's batch and its predictions,
-# {network: uint8 [D, B/D, Hl, Wl]}.
+# {network: uint8 [D, B, Hl, Wl]}.
 Observer = Callable[[EvalBatch, dict[str, np.ndarray]], bool]
 
 
@@ -38,8 +38,8 @@ def parallel_eval_step(
       devices: those to compile for, of this or of another machine; None for all there are.
 
     Returns:
-      A function of variables and a batch with leaves [D, B/D, ...]. It returns the confusion matrix
-      of all devices, int [K, K], and predicted labels, uint8 [D, B/D, Hl, Wl].
+      A function of variables and a batch with leaves [D, B, ...]. It returns the confusion matrix
+      of all devices, int [K, K], and predicted labels, uint8 [D, B, Hl, Wl].
     """
 
     def step(variables: Any, batch: EvalBatch) -> tuple[jax.Array, jax.Array]:
@@ -65,7 +65,7 @@ def evaluate(
     Args:
       model: the architecture of all networks.
       variables_by_name: {"student": {"params": ..., "batch_stats": ...}, "teacher": ...}.
-      batches: batches of NumPy arrays [D, B/D, ...]; every host must bring equally many.
+      batches: batches of NumPy arrays [D, B, ...]; every host must bring equally many.
       config: see `configs/base.py`; reads `data.num_classes` and `eval`.
       observe: sees each batch with its predictions, until it returns False.
 
@@ -97,6 +97,6 @@ def _add_counts(totals: dict[str, np.ndarray], counts: Mapping[str, jax.Array]) 
 
 
 def _to_host(array: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns this host's part of an array sharded over devices, as `shape` = [D, B/D, Hl, Wl]."""
+    """Returns this host's part of an array sharded over devices, as `shape` = [D, B, Hl, Wl]."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data).ravel() for shard in shards]).reshape(shape)

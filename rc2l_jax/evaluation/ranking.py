@@ -62,8 +62,8 @@ class Ranking:
         """Ranks the images of one batch (see `evaluate.Observer`), but not those that are all void.
 
         Args:
-          batch: a batch of NumPy arrays [D, B/D, ...].
-          predictions: {network: uint8 [D, B/D, Hl, Wl]}, of a single network.
+          batch: a batch of NumPy arrays [D, B, ...].
+          predictions: {network: uint8 [D, B, Hl, Wl]}, of a single network.
 
         Returns:
           True: every batch is wanted.

@@ -20,7 +20,7 @@ from rc2l_jax.input_pipeline.geometry import Resize, Size
 from rc2l_jax.input_pipeline.loading import (
     Arrays,
     batched,
-    check_labels,
+    check_usable,
     load,
     split_devices,
 )
@@ -52,8 +52,8 @@ def eval_batches(
         the same, padding included, as without this argument. None for all batches.
 
     Returns:
-      Batches of NumPy arrays [D, B / D, ...] of at most `eval.max_shapes` shapes, with B the
-      examples of this process. Every process makes equally many, in the same order of shapes.
+      Batches of NumPy arrays [D, B, ...] of at most `eval.max_shapes` shapes, B for each of this
+      process's D devices. Every process makes equally many, in the same order of shapes.
 
     Raises:
       DataError: images or masks cannot be used; or, while iterating, an example broke after it was
@@ -61,7 +61,7 @@ def eval_batches(
     """
     local = num_devices * -(-config.eval_batch_size // (num_devices * process_count))
     dataset, keys = split
-    check_labels(dataset, keys, "config.data.eval_split")
+    check_usable(dataset, {"config.data.eval_split": keys})
     data = config.data
     resizes = tuple(
         Resize(data.eval_short_edge, data.max_long_edge, scale) for scale in config.eval.scales

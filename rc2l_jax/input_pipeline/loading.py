@@ -108,26 +108,12 @@ def _named(dataset: Dataset, key: Key, error: Exception) -> DataError:
 
 
 def split_devices(array: np.ndarray, num_devices: int) -> np.ndarray:
-    """Reshapes [D * B, ...] to [D, B, ...]."""
+    """Reshapes a process's images [D * B, ...] to those of its D devices, [D, B, ...]."""
     return array.reshape(num_devices, len(array) // num_devices, *array.shape[1:])
 
 
-def check_labels(dataset: Dataset, keys: Sequence[Key], key: str) -> None:
+def check_usable(dataset: Dataset, named: Mapping[str, Sequence[Key]]) -> None:
     """Checks that the images and masks of examples can be used.
-
-    Args:
-      dataset: the examples' data set.
-      keys: the examples.
-      key: the config key that names them, for messages.
-
-    Raises:
-      DataError: some cannot be used; it gives every reason.
-    """
-    check_named(dataset, {key: keys})
-
-
-def check_named(dataset: Dataset, named: Mapping[str, Sequence[Key]]) -> None:
-    """Checks that the images and masks of several splits' examples can be used.
 
     Args:
       dataset: the examples' data set.
@@ -135,7 +121,7 @@ def check_named(dataset: Dataset, named: Mapping[str, Sequence[Key]]) -> None:
         once, with all of their keys.
 
     Raises:
-      DataError: as for `check_labels`.
+      DataError: some cannot be used; it gives every reason.
     """
     keys_of: dict[str, list[str]] = {}
     for key, keys in named.items():

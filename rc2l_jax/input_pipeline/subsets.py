@@ -14,7 +14,7 @@ from data.catalog import open_dataset, open_for_evaluation
 from data.dataset import Dataset
 from data.errors import DataError, counted
 from data.splits import Key
-from rc2l_jax.input_pipeline.loading import check_labels, check_named
+from rc2l_jax.input_pipeline.loading import check_usable
 
 _LABELED_KEY, _EVAL_KEY = "config.data.labeled_split", "config.data.eval_split"
 
@@ -60,7 +60,7 @@ def open_split(config: ConfigDict) -> OpenSplit:
     """
     dataset = open_for_evaluation(config.data)
     keys = splits.resolve(config.data.eval_split, dataset.ids, _EVAL_KEY)
-    check_labels(dataset, keys, _EVAL_KEY)
+    check_usable(dataset, {_EVAL_KEY: keys})
     return OpenSplit(dataset, keys)
 
 
@@ -70,8 +70,9 @@ def open_subsets(config: ConfigDict) -> RunData:
     Raises:
       DataError: a split text cannot be resolved (`splits.resolve_all`); no unlabelled split is
         named although `config.unsup_weight` is not 0; more unlabelled images than
-        `config.max_bad_examples`, or all of them, are damaged; or an evaluation image is a
-        training image or a copy of one.
+        `config.max_bad_examples`, or all of them, are damaged; an evaluation image is a training
+        image or a copy of a labelled one; or no unlabelled image is left without those that are
+        labelled, or copies of labelled or evaluation images.
     """
     data, semi = config.data, config.unsup_weight > 0
     if semi and not data.unlabeled_split:
@@ -88,7 +89,7 @@ def open_subsets(config: ConfigDict) -> RunData:
     def identity(key: Key) -> object:
         # Compares contents as well as names: a photo may lie in two folders, or under two names.
         example = dataset.example(key)
-        return key if example.image_error else example.digest  # empty files are no copies
+        return key if example.image_error else example.digest  # damaged files, such as empty ones
 
     return RunData(dataset, splits.separate(subsets, identity, dataset.ids))
 
@@ -128,7 +129,7 @@ def check_examples(data: RunData) -> None:
       DataError: some cannot be used; it gives every reason once.
     """
     dataset, subsets = data
-    check_named(dataset, {_LABELED_KEY: subsets.labeled, _EVAL_KEY: subsets.evaluation})
+    check_usable(dataset, {_LABELED_KEY: subsets.labeled, _EVAL_KEY: subsets.evaluation})
 
 
 def describe_subsets(
@@ -140,9 +141,9 @@ def describe_subsets(
       {"labeled": {"split": the text, "examples": their number, "checksum": of the ids,
       "content": checksum of images, masks and class names,
       "published": name of the published partition or ""}, "unlabeled": ..., "evaluation": ...};
-      without "unlabeled" in supervised training. Unlabelled examples that are labelled as well
-      or damaged do not count in "examples"; the checksums are of all that are named. If some are
-      damaged, "published" is "", since it is another partition without them.
+      without "unlabeled" in supervised training. Unlabelled examples that are labelled as well,
+      copies or damaged do not count in "examples"; the checksums are of all that are named. If
+      some are damaged, "published" is "", since it is another partition without them.
     """
     texts = {
         "labeled": config.data.labeled_split,

@@ -29,7 +29,7 @@ from rc2l_jax.input_pipeline.loading import (
     Arrays,
     Instead,
     batched,
-    check_labels,
+    check_usable,
     load,
     split_devices,
 )
@@ -48,7 +48,7 @@ class TrainBatches(Iterator[Batch]):
     """Endless training batches.
 
     Attributes:
-      batches: the batches, of NumPy arrays [D, B / D, ...].
+      batches: the batches, of NumPy arrays [D, B, ...].
       bad: the examples that could not be used so far.
     """
 
@@ -127,7 +127,7 @@ def train_batches(
       process_index, process_count: which of how many contiguous parts of each global batch to make.
 
     Returns:
-      Batches of NumPy arrays [D, B / D, ...], with B the examples of this process. With
+      Batches of NumPy arrays [D, B, ...], B for each of this process's D devices. With
       `config.unsup_weight == 0` the unlabelled fields hold 0 images.
 
     Raises:
@@ -139,7 +139,7 @@ def train_batches(
     """
     # Only the batches are made lazily, so that all checks below fail at once.
     dataset, subsets = data
-    check_labels(dataset, subsets.labeled, "config.data.labeled_split")
+    check_usable(dataset, {"config.data.labeled_split": subsets.labeled})
     view = _training_view(Geometry.from_config(config.data))
     bad = BadExamples(config.on_bad_example, config.max_bad_examples, process_index)
 

@@ -15,7 +15,7 @@ class Unpadded(NamedTuple):
 
     Attributes:
       position: of the example in the split.
-      at: index of the example in the batch's arrays, which are [D, B/D, ...].
+      at: index of the example in the batch's arrays, which are [D, B, ...].
       image: uint8 [H, W, 3], at the first of `eval.scales`.
       label: uint8 [Hl, Wl], class ids or 255.
     """
@@ -26,7 +26,7 @@ class Unpadded(NamedTuple):
     label: np.ndarray
 
     def cropped(self, labels: np.ndarray) -> np.ndarray:
-        """This example's part, [Hl, Wl], of predictions [D, B/D, Hl', Wl'] at the padded size."""
+        """This example's part, [Hl, Wl], of predictions [D, B, Hl', Wl'] at the padded size."""
         height, width = self.label.shape
         return labels[self.at][:height, :width]
 
@@ -35,7 +35,7 @@ def unpadded(batch: EvalBatch) -> Iterator[Unpadded]:
     """Yields the examples of a batch, except those that only fill it up.
 
     Args:
-      batch: of NumPy arrays [D, B/D, ...].
+      batch: of NumPy arrays [D, B, ...].
     """
     view = batch.views[0]
     for at in np.ndindex(batch.index.shape):

@@ -69,7 +69,8 @@ def keep_segments(segments: Segments, which: jax.Array) -> Segments:
 def _mean_features(features: jax.Array, segments: Segments) -> tuple[jax.Array, jax.Array]:
     """Each segment's mean features [B, M, D], and whether it has any pixel, bool [B, M].
 
-    A cell of the feature map counts by the share of it that the mask covers.
+    A cell of the feature map counts by how much of the mask lies within a cell's width of its
+    centre, near pixels more than far ones.
     """
     masks = segments.masks & segments.valid[:, :, None, None]
     shape = (*masks.shape[:2], *features.shape[1:3])
@@ -85,7 +86,9 @@ def _nearest_class(pooled: jax.Array, prototypes: jax.Array) -> jax.Array:
     -1 if there is no prototype so far.
     """
     sums, count = prototypes[:, :-2], prototypes[:, -2]
-    unit = sums / jnp.maximum(jnp.linalg.norm(sums, axis=1, keepdims=True), _EPSILON)
+    # Sum and count of a class that was not seen for long are small, and their ratio is not.
+    mean = sums / jnp.where(count > 0, count, 1.0)[:, None]
+    unit = mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), _EPSILON)
     cosine = jnp.einsum("bmd,kd->bmk", pooled, unit, precision=jax.lax.Precision.HIGHEST)
     nearest = jnp.where(count > 0, cosine, -jnp.inf).argmax(-1)
     return jnp.where((count > 0).any(), nearest, -1)

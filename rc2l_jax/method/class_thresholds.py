@@ -3,8 +3,8 @@
 A teacher trained on few labels is far surer of frequent and easy classes than of others. With one
 threshold for all, hardly a pixel of the others is named, and the student unlearns them. So each
 class's threshold is a share of the score that its pixels have on average. FreeMatch does likewise
-(arXiv 2205.07246), but divides the average by that of the surest class. The paper has one
-threshold for all classes.
+(arXiv 2205.07246), but divides the average by that of the surest class. The paper does not
+say which pixels a pseudo label names; one threshold for all classes is usual.
 """
 
 from __future__ import annotations

@@ -78,7 +78,10 @@ def color_jitter(
     hue: float,
     grayscale: float,
 ) -> jax.Array:
-    """Strong colour augmentation of semi-supervised segmentation, as for UniMatch's strong views.
+    """Strong colour augmentation with the numbers of UniMatch's strong views.
+
+    UniMatch also blurs, draws the order of the changes, and changes saturation by blending with
+    grey.
 
     Args:
       keys: [B, 2], a random key for each image.

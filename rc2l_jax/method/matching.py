@@ -1,8 +1,8 @@
 """Bipartite matching of queries and segments: the cost of every pair, and the best assignment.
 
-The cost is MaskFormer's (`mask_former/modeling/matcher.py`). An image with a non-finite cost is
-reported and nothing in it is matched; Hugging Face's port replaces such a cost by a huge one and
-matches anyway.
+The cost is MaskFormer's (`mask_former/modeling/matcher.py`). Where a cost of an image in a decoder
+layer is not finite, nothing is matched in that image and layer, and that is reported; Hugging
+Face's port replaces such a cost by a huge one and matches anyway.
 """
 
 from __future__ import annotations

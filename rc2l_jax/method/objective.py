@@ -77,7 +77,7 @@ def layer_costs(predictions: Predictions, segments: Segments, config: ConfigDict
 
     Args:
       predictions: of L layers on B images; their classes and masks are compared.
-      segments: to which every layer is compared, with masks [B, M, H, W].
+      segments: to which every layer is compared, with masks [B, M, H, W] or [B, M, h, w].
       config: the run's; its cost weights and focal parameters are used.
     """
     targets = at_mask_grid(segments, predictions.mask_logits.shape[-2:])

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-# In the names of parameters: of a backbone's without weight decay, and modules that have norms.
+# Parts of regular expressions for paths of parameters: those of a backbone that do not decay, and
+# the other modules that have norms.
 _UNDECAYED = "norm|_token|position_|layer_scale"
 _HEAD = "pyramid|pixel_decoder|transformer"
 
@@ -83,7 +84,7 @@ def applied_steps(opt_state: Any) -> jax.Array:
     return opt_state[-1].count
 
 
-def norm(tree: Any) -> jax.Array:
+def global_norm(tree: Any) -> jax.Array:
     """Euclidean norm of all leaves together, float32 [].
 
     Except on TPUs, where that would rearrange them in memory, the leaves are joined into one vector
@@ -109,7 +110,7 @@ def clip_by_norm(largest: float) -> optax.GradientTransformationExtraArgs:
 
     def update(grads: Any, state: Any, params: Any = None, **given: jax.Array) -> tuple[Any, Any]:
         del params
-        total = given["norm"] if "norm" in given else norm(grads)
+        total = given["norm"] if "norm" in given else global_norm(grads)
         factor = jnp.where(total < largest, 1.0, largest / total)  # as torch's, one for all leaves
         return jax.tree.map(lambda x: x * factor.astype(x.dtype), grads), state
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from rc2l_jax.method.segments import Target, keep_largest
+from rc2l_jax.method.segments import Target, keep_largest, merge_same_class
 from rc2l_jax.structs import Segments
 
 # The values of `pseudo.source`: `pseudo_segments` or `semantic_segments` makes the pseudo label.
@@ -20,6 +20,7 @@ def pseudo_segments(
     max_segments: int,
     score_threshold: float,
     mask_threshold: float,
+    merge: bool,
     min_area: int,
 ) -> Target:
     """The pseudo label z^t from single queries: each query's segment is the pixels that it wins.
@@ -30,16 +31,17 @@ def pseudo_segments(
       class_logits: float32 [B, N, K+1].
       mask_logits: float32 [B, N, h, w].
       valid: bool [B, h, w], False on padding.
-      max_segments: M. If more queries win a segment, the largest segments get a slot.
+      max_segments: M. If there are more segments, the largest get a slot.
       score_threshold: a query competes if its most probable class is not no-object and has a
         probability above this.
       mask_threshold: a pixel joins the segment of the query that wins it only if that query's
         mask probability there is at least this.
+      merge: whether the segments of a class become one.
       min_area: segments of fewer pixels of the mask grid are dropped.
 
     Returns:
-      The segments, with masks bool [B, M, h, w] and without gradient, and the number of queries
-      whose segments found no slot.
+      The segments, with masks bool [B, M, h, w] and without gradient, and the number of segments
+      that found no slot.
     """
     no_object = class_logits.shape[-1] - 1
     probabilities = jax.nn.softmax(jax.lax.stop_gradient(class_logits))
@@ -56,6 +58,8 @@ def pseudo_segments(
     segments = Segments(
         classes=jnp.where(competes, classes, 0), masks=won, valid=competes, score=score, known=valid
     )
+    # Merged first: parts of a class need no slots of their own, and may be small.
+    segments = merge_same_class(segments) if merge else segments
     return keep_largest(segments, max_segments, min_area)
 
 

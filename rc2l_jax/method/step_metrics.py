@@ -22,18 +22,18 @@ def of_terms(prefix: str, terms: Terms) -> dict[str, Mean]:
     return {f"{prefix}_{k}": jax.tree.map(lambda x: x[-1], v) for k, v in terms.items()}
 
 
-def of_labeled(truth: Target, finite: jax.Array) -> dict[str, Mean]:
-    """Mean number of classes without a slot, and how often a cost matrix was not finite.
+def of_matching(finite: jax.Array) -> dict[str, Mean]:
+    """How often a cost matrix was not finite.
 
     Args:
-      truth: segments of the labelled images.
-      finite: bool [G], whether each cost matrix of the step was finite, from
-        `objective.match_all`.
+      finite: bool [G], whether each cost matrix of the step was, from `objective.match_all`.
     """
-    return {
-        "match/nonfinite": _mean_of(~finite),
-        "label/dropped_segments": _mean_of(truth.dropped),
-    }
+    return {"match/nonfinite": _mean_of(~finite)}
+
+
+def of_labeled(truth: Target) -> dict[str, Mean]:
+    """Mean number of classes of the labelled images, `truth`, for which there was no slot."""
+    return {"label/dropped_segments": _mean_of(truth.dropped)}
 
 
 def of_unlabeled(

@@ -12,7 +12,7 @@ from rc2l_jax.method.class_alignment import align_classes, query_counts
 from rc2l_jax.method.class_prototypes import confirmed, keep_segments
 from rc2l_jax.method.class_thresholds import pixel_thresholds, score_sums
 from rc2l_jax.method.pseudo_segments import pseudo_segments, semantic_segments
-from rc2l_jax.method.segments import merge_same_class, nearest_downsample
+from rc2l_jax.method.segments import nearest_downsample
 from rc2l_jax.models.maskformer import MaskFormer, semantic_scores
 from rc2l_jax.models.pixels import normalize
 from rc2l_jax.structs import Segments, TrainState
@@ -54,8 +54,8 @@ def teacher_segments(
       model: the architecture of student and teacher.
       config: the run's, with the keys of `configs/base.py`.
     """
-    # Without batch norm they are constants, the same for both networks: what follows from them is
-    # then computed once.
+    # Unless the norm is "batch", batch statistics are constants, and the same for both networks.
+    # From the same arrays XLA computes what follows once.
     teacher = state.teacher
     if config.model.norm != "batch":
         teacher["batch_stats"] = state.batch_stats
@@ -81,10 +81,9 @@ def teacher_segments(
             on_grid,
             score_threshold=pseudo.score_threshold,
             mask_threshold=pseudo.mask_threshold,
+            merge=pseudo.merge_same_class,
             **common,
         )
-    if pseudo.merge_same_class:
-        segments = merge_same_class(segments)
     found = segments.valid.sum(1)
     if pseudo.prototype_check:
         segments = keep_segments(

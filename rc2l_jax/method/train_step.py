@@ -20,7 +20,7 @@ from rc2l_jax.method.class_alignment import class_counts, update_shares
 from rc2l_jax.method.class_prototypes import prototype_sums
 from rc2l_jax.method.keys import Keys, step_keys
 from rc2l_jax.method.moving_average import update_average
-from rc2l_jax.method.optimizer import applied_steps, learning_rate_schedule, norm
+from rc2l_jax.method.optimizer import applied_steps, global_norm, learning_rate_schedule
 from rc2l_jax.method.state import learned
 from rc2l_jax.method.teacher import ema_decay, ema_update, teacher_segments
 from rc2l_jax.method.views import labeled_view, strong_view, weak_view
@@ -76,7 +76,7 @@ def total_loss(
 
     losses = {"total": loss, "label": label_loss, "unlabel": unlabel_loss}
     metrics = step_metrics.of_terms("loss/label", label_terms)
-    metrics |= step_metrics.of_labeled(truth, finite)
+    metrics |= step_metrics.of_matching(finite) | step_metrics.of_labeled(truth)
     named, scores = None, jnp.zeros_like(state.class_scores)
     if pseudo is not None:
         metrics |= step_metrics.of_terms("loss/unlabel", unlabel_terms)
@@ -152,13 +152,14 @@ def train_step(
     grads, (batch_stats, losses, metrics) = batch_gradients(state, batch, model, config)
     grads, losses = jax.lax.pmean((grads, losses), AXIS)
     metrics = jax.lax.psum(jax.tree.map(jnp.float32, metrics), AXIS)
-    norms = {module: norm(tree) for module, tree in grads.items()}
-    grad_norm = norm(norms)
+    norms = {module: global_norm(tree) for module, tree in grads.items()}
+    grad_norm = global_norm(norms)
     finite = jnp.isfinite(grad_norm) & jnp.isfinite(losses["total"])
     update = functools.partial(update_if_finite, optimizer=optimizer, config=config)
     trained = state.replace(params=learned(state.params, config))
-    # XLA compiles one kernel for all vectors of a length, and fuses more of them. On a TPU, making
-    # vectors of matrices would rearrange them in memory.
+    # Parameters, moments and gradients are updated as vectors: XLA compiles one kernel for all
+    # vectors of a length, and fuses more of them. Not on a TPU, where making vectors of matrices
+    # rearranges them in memory.
     new_state, update_norm = jax.lax.platform_dependent(
         *(finite, trained, grads, batch_stats, metrics.pop("classes"), grad_norm),
         tpu=update,
@@ -277,7 +278,7 @@ def updated_state(
     if "prototypes" in classes:
         prototypes = update_average(state.class_prototypes, classes["prototypes"], rate)
         new_state = new_state.replace(class_prototypes=prototypes)
-    return new_state, norm(updates)
+    return new_state, global_norm(updates)
 
 
 def _on_vectors(

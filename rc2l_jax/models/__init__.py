@@ -1,4 +1,4 @@
-"""MaskFormer in flax.linen: ResNet backbone, FPN pixel decoder, transformer decoder, heads."""
+"""MaskFormer in flax.linen: backbones, FPN pixel decoder, transformer decoder, heads."""
 
 from rc2l_jax.models.maskformer import MaskFormer, build_model
 

@@ -1,7 +1,7 @@
 """The backbones by name, and which of the model's settings each of them has.
 
 A backbone maps normalised images [B, H, W, 3] to four feature maps, of strides 4, 8, 16 and 32:
-`backbone(images, train=..., mask=...)`, as in `ResNet`. A plain transformer gives only the one of
+`backbone(images, train=..., mask=...)`, as in `ResNet`. A plain transformer gives only one, of
 stride 16, from which a pyramid makes the four; that is new and learns as the rest of the model
 does, so it is not part of the backbone. Nothing else of the model asks what it is.
 """

@@ -66,7 +66,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1
     Args:
       x: [B, h, w, channels].
       kernel: [k, k, channels, features], k odd.
-      stride: of the output.
+      stride: of the convolution.
       dilation: of the kernel.
 
     Returns:

@@ -28,7 +28,7 @@ def convolve_same(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     Args:
       x: [B, h, w, channels].
       kernel: [k, k, channels, features], k odd.
-      stride: of the output, 1 or 2.
+      stride: of the convolution, 1 or 2.
 
     Returns:
       [B, ceil(h / stride), ceil(w / stride), features], of `x`'s dtype.
@@ -52,7 +52,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     Args:
       x: [B, h, w, channels].
       kernel: [k, k, channels].
-      stride: of the output.
+      stride: of the convolution.
 
     Returns:
       [B, ceil(h / stride), ceil(w / stride), channels], of `x`'s dtype.

@@ -117,7 +117,7 @@ class DINOv2(nn.Module):
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
-    ) -> jax.Array:
+    ) -> tuple[jax.Array]:
         """Extracts features.
 
         Args:
@@ -128,7 +128,8 @@ class DINOv2(nn.Module):
             None if they fill the batch. Features outside of the images mean nothing.
 
         Returns:
-          The patches' tokens after the final norm: `dtype` [B, ceil(H / 16), ceil(W / 16), D].
+          One map, the patches' tokens after the final norm: `dtype` [B, ceil(H / 16), ceil(W / 16),
+          D].
 
         Raises:
           ValueError: the backbone is unknown.
@@ -154,7 +155,7 @@ class DINOv2(nn.Module):
         for index in range(architecture.depth):
             x = block(architecture.num_heads, self.dtype, name=f"layer{index}")(x, mask)
         x = layer_norm(_EPSILON, self.dtype, "norm")(x[:, others.shape[1] :])
-        return x.reshape(-1, height, width, architecture.width)
+        return (x.reshape(-1, height, width, architecture.width),)
 
     def _patches(
         self,

@@ -135,7 +135,7 @@ def _conv_norm(
       module: to which "{name}_conv" and "{name}_norm" belong.
       x: [B, h, w, channels].
       shape: of the kernel; [k, k, 1, channels] is depthwise. 1x1 has stride 1.
-      stride: of the output.
+      stride: of the convolution.
       dtype: of the output.
       name: of the two.
     """

@@ -53,7 +53,7 @@ class MaskFormer(nn.Module):
 
     Whatever `dtype` is, these are float32: parameters, normalisation statistics, the transformer
     decoder and its heads, and the accumulation of mask logits. The collections are "params" and,
-    unless `norm` is "group", "batch_stats".
+    of an EfficientNet or a ResNet whose `norm` is not "group", "batch_stats".
 
     Attributes:
       num_classes: K.
@@ -136,11 +136,12 @@ class MaskFormer(nn.Module):
         extent: jax.Array | None = None,
         positions: jax.Array | None = None,
     ) -> list[Predictions]:
-        """As `__call__`, for groups of images of which some need the last layer's masks only.
+        """As `__call__`, for groups of images of which some need the last layer's predictions only.
 
         Args:
           images: as in `__call__`.
-          groups: the number of images of each group, and whether to predict after every layer.
+          groups: the number of images of each group, together B, and whether to predict after every
+            layer.
           train: as in `__call__`.
           extent: as in `__call__`.
           positions: int32 [B], of the images in the global batch. What dropout draws for an image
@@ -169,7 +170,7 @@ class MaskFormer(nn.Module):
         last = jax.lax.stop_gradient(features[-1]).astype(jnp.float32)
         pyramid = create_pyramid(self.backbone, features=self.pixel_dim, dtype=self.dtype)
         if pyramid is not None:
-            features = pyramid(features, images.shape[1:3], mask)
+            features = pyramid(features[-1], images.shape[1:3], mask)
         pixel_features = PixelDecoder(
             self.pixel_dim, self.mask_dim, self.dtype, name="pixel_decoder"
         )(features, mask)

@@ -84,7 +84,7 @@ def conv_norm(
       x: [B, h, w, channels].
       features: channels of the output.
       kernel: side of the kernel, odd.
-      stride: of the output.
+      stride: of the convolution.
       dilation: of the kernel.
       kind: one of `NORMS`. The gain of "frozen" is folded into the convolution's kernel.
       train: whether "batch" uses (and records) the statistics of this batch.

@@ -19,19 +19,20 @@ def layer_norm(epsilon: float, dtype: Dtype, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)
 
 
-def neighbours(x: jax.Array, side: int) -> jax.Array:
+def to_squares(x: jax.Array, side: int) -> jax.Array:
     """Groups squares of pixels; zeros fill them up at the lower and right border.
 
     Args:
-      x: [B, h, w, C].
+      x: [B, h, w, ...].
       side: of a square.
 
     Returns:
-      [B, ceil(h / side), ceil(w / side), side, side, C]: rows and columns of each square.
+      [B, ceil(h / side), ceil(w / side), side, side, ...]: rows and columns of each square.
     """
-    x = jnp.pad(x, [(0, 0), *((0, -n % side) for n in x.shape[1:3]), (0, 0)])
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // side, side, width // side, side, channels)
+    rest = [(0, 0)] * (x.ndim - 3)
+    x = jnp.pad(x, [(0, 0), *((0, -n % side) for n in x.shape[1:3]), *rest])
+    batch, height, width = x.shape[:3]
+    x = x.reshape(batch, height // side, side, width // side, side, *x.shape[3:])
     return x.swapaxes(2, 3)
 
 
@@ -54,7 +55,7 @@ class PatchEmbedding(nn.Module):
         shape = (self.side, self.side, x.shape[-1], self.features)
         kernel = self.param("kernel", vit_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        patches = neighbours(x.astype(self.dtype), self.side)
+        patches = to_squares(x.astype(self.dtype), self.side)
         patches = patches.reshape(*patches.shape[:3], -1)
         kernel = kernel.reshape(-1, self.features).astype(self.dtype)
         return patches @ kernel + bias.astype(self.dtype)

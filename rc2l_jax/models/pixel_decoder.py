@@ -39,8 +39,8 @@ def upsample_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
 
 def _upsample_axis(x: jax.Array, axis: int, size: int) -> jax.Array:
     index = np.arange(size) * x.shape[axis] // size
-    # A map of half the size (rounded up) always comes here. Repeating needs no gather, and no
-    # scatter in the gradient.
+    # Of a map of half the size (rounded up) the index is always 0, 0, 1, 1, ... Repeating needs no
+    # gather, and no scatter in the gradient.
     if np.array_equal(index, np.arange(size) // 2):
         return jax.lax.slice_in_dim(jnp.repeat(x, 2, axis=axis), 0, size, axis=axis)
     return jnp.take(x, index, axis=axis)

@@ -76,7 +76,7 @@ class SimplePyramid(nn.Module):
         dim = x.shape[-1]
         up = Deconv(dim // 2, self.dtype, name="up2_1")(x)
         up = nn.gelu(self._norm("up2_norm")(up), approximate=False)
-        # Where the last row or column is an odd one, the pooling's window ends there, too.
+        # If the number of rows (or columns) is odd, the last window of the pooling has only one.
         odd = [(0, side % 2) for side in x.shape[1:3]]
         maps = (
             Deconv(dim // 4, self.dtype, name="up2_2")(up),

@@ -45,7 +45,7 @@ def seven_eighths(images: jax.Array, mask: jax.Array | None) -> jax.Array:
 def _shrinking_weights(length: int, cells: jax.Array | None) -> Any:
     """Weights [7 length / 8, length], or [B, ., .] for the cells bool [B, length / STRIDE]."""
     target, source = np.arange(length // 8 * 7)[:, None], np.arange(length)
-    # 14 times the distance of the centres, in pixels of the output.
+    # 16 times the distance of the centres, in pixels of the output.
     distance = abs((2 * target + 1) * 8 - (2 * source + 1) * 7)
     weights = np.maximum(0.0, 1.0 - distance / 16)
     if cells is None:

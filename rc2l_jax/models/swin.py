@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from rc2l_jax.models.extent import zero_outside
-from rc2l_jax.models.patches import PatchEmbedding, layer_norm, neighbours, vit_init
+from rc2l_jax.models.patches import PatchEmbedding, layer_norm, to_squares, vit_init
 from rc2l_jax.models.windows import (
     WindowAttention,
     from_windows,
@@ -162,7 +162,7 @@ class Swin(nn.Module):
     def _merge(self, x: jax.Array, stage: int) -> jax.Array:
         """Maps a stage's output [B, h, w, C] to [B, ceil(h / 2), ceil(w / 2), 2 C]."""
         channels = x.shape[-1]
-        x = neighbours(x, 2).swapaxes(3, 4)  # peers take a square's columns one after the other
+        x = to_squares(x, 2).swapaxes(3, 4)  # peers take a square's columns one after the other
         x = x.reshape(*x.shape[:3], 4 * channels)
         x = layer_norm(EPSILON, self.dtype, f"merge{stage}_norm")(x)
         dense = nn.Dense(

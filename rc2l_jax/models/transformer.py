@@ -33,7 +33,7 @@ class Dropout(nn.Module):
     takes about half a second to compile on a CPU.
 
     Attributes:
-      rate: probability that an entry is set to zero.
+      rate: probability that an entry is set to zero, below 1.
       train: False returns the input.
     """
 

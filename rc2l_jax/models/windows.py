@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rc2l_jax.models.extent import inside
-from rc2l_jax.models.patches import vit_init
+from rc2l_jax.models.patches import to_squares, vit_init
 
 Dtype = Any
 
@@ -49,9 +49,8 @@ def to_windows(x: jax.Array, window: int, shift: int) -> jax.Array:
     rest = [(0, 0)] * (x.ndim - 3)
     x = jnp.pad(x, [(0, 0), *((0, -side % window) for side in x.shape[1:3]), *rest])
     x = jnp.roll(x, (-shift, -shift), (1, 2)) if shift else x
-    batch, rows, columns = x.shape[0], x.shape[1] // window, x.shape[2] // window
-    x = x.reshape(batch, rows, window, columns, window, *x.shape[3:]).swapaxes(2, 3)
-    return x.reshape(batch, rows * columns, window**2, *x.shape[5:])
+    x = to_squares(x, window)
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2], window**2, *x.shape[5:])
 
 
 def from_windows(x: jax.Array, size: tuple[int, int], window: int, shift: int) -> jax.Array:

@@ -38,8 +38,8 @@ from rc2l_jax.structs import AXIS, EvalBatch
 from rc2l_jax.weights import WeightsError, files, load_pretrained, stablehlo
 from rc2l_jax.weights.from_transformers import describe_network, describe_processing
 
-# Class ids uint8 [D, B/D, Hl, Wl]; the predicted class's share of the sum of scores, float16
-# [D, B/D, Hl, Wl]; and, if asked for, the shares of all classes, float16 [D, B/D, K, Hl, Wl].
+# Class ids uint8 [D, B, Hl, Wl]; the predicted class's share of the sum of scores, float16
+# [D, B, Hl, Wl]; and, if asked for, the shares of all classes, float16 [D, B, K, Hl, Wl].
 Outputs = tuple[jax.Array, ...]
 
 
@@ -78,7 +78,7 @@ class Network:
       shape: (H, W) of the images if the network takes no others; None if it takes any.
       batch_size: images in a batch, at most.
       max_shapes: how many shapes images of mixed sizes are padded to, at most.
-      run: a function of a batch [D, B/D, ...], for D devices, and whether the shares of all classes
+      run: a function of a batch [D, B, ...], for D devices, and whether the shares of all classes
         are wanted.
     """
 

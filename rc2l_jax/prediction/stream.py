@@ -49,7 +49,7 @@ class Ready(NamedTuple):
     """A prepared batch on the host.
 
     Attributes:
-      batch: the batch, of NumPy arrays [D, B/D, ...].
+      batch: the batch, of NumPy arrays [D, B, ...].
       images: {position: image} of the examples in it.
       failed: {position: reason} of the job's examples that could not be read.
     """

@@ -46,8 +46,8 @@ class EvaluationPictures:
         """Takes examples from one batch (see `evaluate.Observer`).
 
         Args:
-          batch: a batch of NumPy arrays [D, B/D, ...].
-          predictions: {network: uint8 [D, B/D, Hl, Wl]}.
+          batch: a batch of NumPy arrays [D, B, ...].
+          predictions: {network: uint8 [D, B, Hl, Wl]}.
 
         Returns:
           Whether more examples are wanted.

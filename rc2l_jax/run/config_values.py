@@ -94,7 +94,7 @@ RANGES = {
     "model.num_heads": (1, math.inf),
     "model.ffn_dim": (1, math.inf),
     "model.num_decoder_layers": (1, math.inf),
-    "model.dropout": (0, 1),
+    "model.dropout": (0, 0.99),  # with 1, nothing would be left to scale up
     "data.num_classes": (2, 254),
     "data.class_sampling": (0, 1),
     "data.num_labeled": (0, math.inf),

@@ -113,7 +113,7 @@ def backbone_of_run(
 
 
 def _backbone(variables: Any, config: ConfigDict, title: str) -> Network:
-    """Makes a `Network` of a model's backbone, whose `run` returns features [D, B/D, C].
+    """Makes a `Network` of a model's backbone, whose `run` returns features [D, B, C].
 
     Args:
       variables: {"params", "batch_stats"} of the model.
@@ -148,6 +148,5 @@ def _mean_features(module: Any, variables: Any, batch: EvalBatch) -> jax.Array:
     shape = view.image.shape[1:3]
     images = jnp.where(inside(view.size, shape)[..., None], pixels.normalize(view.image), 0.0)
     mask = cell_mask(padded(view.size), shape)
-    maps = module.apply(variables, images, train=False, mask=mask)
-    last = maps[-1] if isinstance(maps, tuple) else maps  # a plain transformer has only one
+    last = module.apply(variables, images, train=False, mask=mask)[-1]
     return jnp.mean(last.astype(jnp.float32), (1, 2), where=pixel_mask(last, mask))

@@ -69,7 +69,7 @@ def check(config: ConfigDict) -> None:
         print(f"{name}: {describe_subset(used)}")
         print(f"  {describe_sizes(dataset, getattr(subsets, name))}")
     print_records(dataset, subsets)
-    for warning in warnings(config, dataset, subsets):
+    for warning in config_warnings(config, dataset, subsets):
         print(f"warning: {warning}")
     shown = {name: mask_counts(dataset, getattr(subsets, name)) for name in _WITH_MASKS}
     counts = {name: found.pixels for name, found in shown.items()}
@@ -78,9 +78,8 @@ def check(config: ConfigDict) -> None:
     if shown["labeled"].most_classes > config.max_segments:
         print(
             f"warning: a labelled mask shows {shown['labeled'].most_classes} classes, and "
-            f"max_segments = {config.max_segments}: the smallest ones that a crop shows beyond "
-            "that are not learned from it; set it to the number of classes, and model.num_queries "
-            "to no less"
+            f"max_segments = {config.max_segments}: of a crop with more classes than that only the "
+            "largest are learned; set it to the number of classes, and model.num_queries to no less"
         )
     if config.init_from:
         print(f"init_from = {config.init_from!r} was not looked for: training does that")
@@ -144,7 +143,7 @@ def describe_sizes(dataset: Dataset, keys: Sequence[Key]) -> str:
     return f"{len(sizes)} sizes, {ranges}; {count} are {size[0]}x{size[1]}"
 
 
-def warnings(config: ConfigDict, dataset: Dataset, subsets: splits.Subsets) -> list[str]:
+def config_warnings(config: ConfigDict, dataset: Dataset, subsets: splits.Subsets) -> list[str]:
     """Returns sentences about config and splits that a user should know and need not act on."""
     found = []
     is_resnet = config.model.backbone in resnet.BACKBONES  # others have norms of their own
@@ -177,12 +176,14 @@ def warnings(config: ConfigDict, dataset: Dataset, subsets: splits.Subsets) -> l
 def _size_warnings(config: ConfigDict, dataset: Dataset, keys: Sequence[Key]) -> list[str]:
     """At most one sentence: on training photos that are far larger, or smaller, than needed."""
     data = config.data
-    needed = max(math.ceil(data.crop_size * data.max_scale), data.eval_short_edge)
+    evaluated = math.ceil(data.eval_short_edge * max(config.eval.scales))
+    needed = max(math.ceil(data.crop_size * data.max_scale), evaluated)
     if 0 < data.prepared_short_edge < needed:
         return [
             f"data.prepared_short_edge = {data.prepared_short_edge} is below {needed}, the longest "
-            "short edge that training (crop_size * max_scale) or evaluation (eval_short_edge) asks "
-            "for: photos that were shrunk are enlarged again; raise it to that"
+            "short edge that training (crop_size * max_scale) or evaluation (eval_short_edge * the "
+            "largest of eval.scales) asks for: photos that were shrunk are enlarged again; raise "
+            "it to that"
         ]
     if not keys or not data.eval_short_edge:  # evaluation may want all pixels
         return []

@@ -35,7 +35,7 @@ def parallel_train_step(
       devices: those to compile for, of this or of another machine; None for all there are.
 
     Returns:
-      A function of the replicated state, which is donated, and a batch with leaves [D, B/D, ...], D
+      A function of the replicated state, which is donated, and a batch with leaves [D, B, ...], D
       local devices. It returns the next state and the metrics of `train_step`.
     """
     step = functools.partial(train_step, model=model, optimizer=optimizer, config=config)
@@ -65,7 +65,7 @@ def parallel_views(
     """Maps over all devices what a step makes of unlabelled images, for pictures.
 
     Returns:
-      A function of the state and a batch with leaves [D, B/D, ...]. It returns, [D, B/D, ...] each,
+      A function of the state and a batch with leaves [D, B, ...]. It returns, [D, B, ...] each,
       the weak views, their pseudo segments as label maps, the strong views, and their segments as
       label maps.
     """

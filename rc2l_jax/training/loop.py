@@ -47,6 +47,9 @@ def train(
       state: the state to start from, replicated over devices.
       step_fn: maps a state and a batch to the next state and metrics.
 
+    Returns:
+      The state after the last step.
+
     Raises:
       Interrupted: a signal asked the run to stop; the state is saved.
       StorageError: the run directory cannot be written.
@@ -59,7 +62,7 @@ def train(
         if training.owes_evaluation:
             with training.stop.at_once():
                 batch = next(batches_from(training, first - 1))
-            evaluate_run(training, state, batch)
+            evaluate_state(training, state, batch)
         batches = batches_from(training, first)
         training.bad = batches.bad
         for step in range(first + 1, config.num_steps + 1):
@@ -80,9 +83,7 @@ def train(
             training.total = accumulate(training.total, metrics)
             finish_step(training, step, state, batch, clock)
     except Interrupted:
-        save(training, state)
-        training.checkpoints.wait()
-        say(f"checkpoint of step {int(state.step)} saved; the same command goes on from there")
+        save_now(training, state, "saved; the same command goes on from there")
         raise
     return state
 
@@ -105,10 +106,16 @@ def kept_on_error(training: Training, state: TrainState) -> Iterator[None]:
     except Exception:
         if jax.process_count() == 1:
             with contextlib.suppress(Exception):  # the first error is the one to report
-                save(training, state)
-                training.checkpoints.wait()
-                say(f"checkpoint of step {int(state.step)} saved before the run ends by an error")
+                save_now(training, state, "saved before the run ends by an error")
         raise
+
+
+def save_now(training: Training, state: TrainState, said: str) -> None:
+    """Saves the state, waits until it is written, and says so; nothing before the first step."""
+    save(training, state)
+    training.checkpoints.wait()
+    if step := training.saved_step:
+        say(f"checkpoint of step {step} {said}")
 
 
 def finish_step(
@@ -123,7 +130,7 @@ def finish_step(
     if evaluates:
         training.owes_evaluation = True
         with kept_on_error(training, state):
-            evaluate_run(training, state, batch)
+            evaluate_state(training, state, batch)
     if evaluates or step % config.checkpoint_every_steps == 0:
         save(training, state)
     if logs:
@@ -189,7 +196,7 @@ def give_up(
     )
 
 
-def evaluate_run(training: Training, state: TrainState, batch: Batch) -> None:
+def evaluate_state(training: Training, state: TrainState, batch: Batch) -> None:
     """Evaluates student and teacher of `state`; writes scores, figures and results.json.
 
     The unlabelled images of `batch` are shown.

@@ -34,7 +34,7 @@ _MOST_COLUMNS = 8
 Labels = dict[str, np.ndarray]  # digest of an image -> its label map, uint8 [h, w]
 
 
-class PseudoLabels:
+class PseudoLabelHistory:
     """The history of the pseudo labels of a run's first unlabelled images.
 
     The run must have at least one unlabelled image.
@@ -53,9 +53,10 @@ class PseudoLabels:
         Args:
           workdir: the run directory.
           model: the teacher's architecture.
-          config: see `configs/base.py`; `num_pictures` says how many images.
+          config: the run's, with the keys of `configs/base.py`; `num_pictures` says how many
+            images.
           data: the data set and the run's subsets of it.
-          step: the last step whose evaluation is complete.
+          step: evaluations after this one will be made again.
         """
         self._workdir, self._config, self._data = workdir, config, data
         self._examples: tuple[np.ndarray, ...] | None = None
@@ -100,15 +101,15 @@ class PseudoLabels:
         return self._examples
 
 
-def of_run(
+def open_history(
     workdir: epath.Path, model: MaskFormer, config: ConfigDict, data: RunData, step: int
-) -> PseudoLabels | None:
-    """Opens a run's `PseudoLabels`; None on processes other than 0, or if nothing is to be shown.
+) -> PseudoLabelHistory | None:
+    """Opens a run's history; None on processes other than 0, or if nothing is to be shown.
 
     Nothing is shown in supervised runs, nor with `num_pictures = 0`.
     """
     shows = config.unsup_weight > 0 and config.num_pictures > 0 and jax.process_index() == 0
-    return PseudoLabels(workdir, model, config, data, step) if shows else None
+    return PseudoLabelHistory(workdir, model, config, data, step) if shows else None
 
 
 def thinned(steps: Sequence[int], most: int = _MOST_COLUMNS) -> list[int]:

@@ -21,7 +21,7 @@ from rc2l_jax.run.interruption import StopRequest
 from rc2l_jax.run.storage import finite, storage_errors
 from rc2l_jax.structs import Batch, TrainState
 from rc2l_jax.training.averages import Totals
-from rc2l_jax.training.pseudo_label_history import PseudoLabels
+from rc2l_jax.training.pseudo_label_history import PseudoLabelHistory
 
 
 @dataclasses.dataclass
@@ -29,7 +29,7 @@ class Training:
     """What the loop needs and updates, besides the `TrainState`.
 
     Attributes:
-      config: see `configs/base.py`.
+      config: the run's, with the keys of `configs/base.py`.
       model: the architecture of student and teacher.
       data: the data set and the run's subsets of it.
       views: makes the views that pictures show, see `devices.parallel_views`.
@@ -41,7 +41,7 @@ class Training:
       total: {name: (sum, count)} of the steps since the last log; None if there were none.
       owes_evaluation: whether the last step should have been evaluated and was not yet.
       has_evaluated: whether this process has evaluated, and so has compiled the evaluation.
-      saved_step: the step of the newest checkpoint.
+      saved_step: the step of the newest checkpoint; 0 if there is none.
       bad: the examples that this process could not use since it started.
       pseudo_labels: the history of a few images' pseudo labels; None if this process draws none.
       after_evaluation: called with the step after each evaluation.
@@ -61,7 +61,7 @@ class Training:
     has_evaluated: bool = False
     saved_step: int = 0
     bad: BadExamples | None = None
-    pseudo_labels: PseudoLabels | None = None
+    pseudo_labels: PseudoLabelHistory | None = None
     after_evaluation: Callable[[int], None] | None = None
 
 

@@ -37,7 +37,7 @@ from rc2l_jax.run.startup import start
 from rc2l_jax.run.storage import storage_errors, write_json
 from rc2l_jax.run.stored_config import check_run_config, keep_former_config, write_run_config
 from rc2l_jax.training import pseudo_label_history
-from rc2l_jax.training.check import warnings
+from rc2l_jax.training.check import config_warnings
 from rc2l_jax.training.devices import parallel_train_step, parallel_views, replicate
 from rc2l_jax.training.loop import train
 from rc2l_jax.training.profiling import ProfiledStep
@@ -55,7 +55,7 @@ def train_and_evaluate(
     """Trains from the newest checkpoint of `workdir`, or from the start, to `config.num_steps`.
 
     Args:
-      config: see `configs/base.py`.
+      config: the run's, with the keys of `configs/base.py`.
       workdir: the run directory: config.json, results.json, checkpoints/, figures/, ...
       allow_config_change: go on even if the run's config or images have changed.
       after_evaluation: called with the step after an evaluation's scores and figures are written,
@@ -113,7 +113,7 @@ def train_and_evaluate(
             say(f"{config.data.name} {name}: {describe_subset(entry)}")
         for note in data.dataset.notes:
             say(f"note: {note}")
-        for warning in warnings(config, *data):
+        for warning in config_warnings(config, *data):
             say(f"warning: {warning}")
         for line in init.lines() if init else ():
             say(line)
@@ -122,10 +122,11 @@ def train_and_evaluate(
         training.after_evaluation = after_evaluation
         if step is not None:
             state = resume(training, state)
-        evaluated = int(state.step) - training.owes_evaluation
-        report.rewind(evaluated)
-        training.pseudo_labels = pseudo_label_history.of_run(
-            workdir, model, config, data, evaluated
+        # Of evaluations up to this step, all there is is complete; later ones are made again.
+        complete = int(state.step) - (1 if training.owes_evaluation else 0)
+        report.rewind(complete)
+        training.pseudo_labels = pseudo_label_history.open_history(
+            workdir, model, config, data, complete
         )
         step_fn = parallel_train_step(model, optimizer, config)
         if config.profile:

@@ -128,7 +128,7 @@ BREAKS_EVALUATION = """
 from rc2l_jax.training import loop
 def broken(*arguments):
     raise MemoryError("an image too large")
-loop.evaluate_run = broken
+loop.evaluate_state = broken
 """
 
 

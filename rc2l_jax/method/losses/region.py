@@ -81,6 +81,9 @@ def region_feature_contrast(
       temperature: tau_f.
       denominator: "with_positive" or "paper", as in `region_mask_contrast`. Cosines reach -1, so
         with "paper" the loss can fall to -2 / tau_f.
+
+    Gradients reach F^s through r^t (Eq. 7) as well as through r^s (Eq. 6). The paper does not say
+    whether r^t is a constant.
     """
     known = segments.known[:, None].astype(jnp.float32)
     student = jax.nn.sigmoid(matched_masks.astype(jnp.float32)) * known
@@ -141,6 +144,9 @@ def semantic_union(
 
     Returns:
       Probabilities [B, M, h, w].
+
+    Raises:
+      ValueError: `union` is none of these.
     """
     probabilities = jax.nn.softmax(class_logits.astype(jnp.float32))
     masks = jax.nn.sigmoid(mask_logits)
@@ -152,6 +158,8 @@ def semantic_union(
             return jnp.minimum(total, 1.0)
         of_any = _einsum("bn,bnhw->bhw", probabilities[..., :-1].sum(-1), masks)
         return total / jnp.maximum(of_any, 1.0)[:, None]
+    if union != "max":
+        raise ValueError(f"union = {union!r}; use one of {', '.join(UNIONS)}.")
     predicted = probabilities.argmax(-1)  # [B, N]
     has_class = predicted[:, :, None] == classes[:, None, :]  # [B, N, M]
     return jax.vmap(
@@ -168,6 +176,9 @@ def semantic_mask_consistency(
     **mask_loss: float,
 ) -> Mean:
     """SMC, Eq. 10: L_mask between the student's union of a class and the pseudo semantic mask.
+
+    Eq. 10 has a term for each segment. Here a class has one, however many segments it has, and the
+    number that is returned is of classes.
 
     Args:
       class_logits: [B, N, K+1].
@@ -202,7 +213,11 @@ def mask_consistency(
 
 
 def masked_average(masks: jax.Array, features: jax.Array) -> jax.Array:
-    """GAP of Eqs. 6-7: features [B, h, w, C] averaged under masks [B, M, h, w] -> [B, M, C]."""
+    """GAP of Eqs. 6-7: features [B, h, w, C] averaged under masks [B, M, h, w] -> [B, M, C].
+
+    The sum is divided by the mask's area, where GAP as printed divides by the number of all pixels;
+    a cosine does not tell them apart.
+    """
     total = _einsum("bmhw,bhwc->bmc", masks, features)
     return total / (masks.sum((2, 3)) + _EPSILON)[:, :, None]
 
@@ -241,6 +256,8 @@ def _contrast(
       temperature: tau, by which similarities are divided.
       denominator: "with_positive" if the denominator includes the positive pair, "paper" if not.
     """
+    if denominator not in DENOMINATORS:
+        raise ValueError(f"denominator = {denominator!r}; use one of {', '.join(DENOMINATORS)}.")
     active = _active(segments, assignment)
     slots = similarity.shape[-1]
     logits = similarity / temperature

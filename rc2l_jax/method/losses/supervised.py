@@ -40,7 +40,7 @@ def supervised_loss(
       dice_weight: weight of the dice loss in "mask".
       focal_alpha: weight of the pixels inside a segment; those outside get 1 - alpha.
       focal_gamma: exponent of the focal loss's modulating factor.
-      gradient_dtype: see `matched_mask_losses`.
+      gradient_dtype: to which the gradient of the mask logits is rounded.
 
     Returns:
       (sum, count) of each term, float32 [L] both:
