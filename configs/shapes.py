@@ -2,7 +2,7 @@
 
     python main.py --config=configs/shapes.py --workdir=runs/shapes
 
-Hardware: two CPU cores. Time and score: see the README.
+Hardware: a CPU core or two. Time and score: see the README.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -87,6 +88,19 @@ def test_an_id_of_two_splits_is_ambiguous_and_an_empty_list_is_empty(tmp_path):
     file.write_text("\r\n\n")
     with pytest.raises(DataError, match="the list is empty, so it names no example"):
         resolve(str(file))
+
+
+def test_a_list_may_lie_in_the_data_sets_folder(tmp_path, monkeypatch):
+    (tmp_path / "data" / "lists").mkdir(parents=True)
+    (tmp_path / "data" / "lists" / "few.txt").write_text("t001\n")
+    ids = dataclasses.replace(IDS, folder=str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    assert splits.resolve("lists/few.txt", ids, "key") == (("train", 1),)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "few.txt").write_text("t002\n")
+    assert splits.resolve("lists/few.txt", ids, "key") == (("train", 2),)  # comes first
+    with pytest.raises(DataError, match=r"a list file that exists in the .* or in .*data\.$"):
+        splits.resolve("lists/none.txt", ids, "key")
 
 
 def test_labelled_wins_over_unlabelled():

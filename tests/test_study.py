@@ -173,7 +173,7 @@ def test_a_cell_of_voc_differs_from_the_small_config_in_the_method_alone(cell):
     assert (config.unsup_weight == 0) == supervised
     usual = folder_small.get_config().copy_and_resolve_references()
     assert config.data.labeled_split == f"lists/draw{seed}/{labels}.txt"
-    usual.data.update(dir=".", num_classes=21, labeled_split=config.data.labeled_split)
+    usual.data.update(num_classes=21, labeled_split=config.data.labeled_split)
     usual.update_from_flattened_dict({"seed": int(seed), **own})
     assert config == usual
 

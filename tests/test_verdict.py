@@ -16,10 +16,10 @@ def said(**runs) -> list[str]:
 @pytest.mark.parametrize(
     ("score", "expected"),
     [
-        (0.44, "b is 0.040 ahead of a."),
-        (0.36, "b is 0.040 behind a."),
-        (0.42, "b and a differ by +0.020, which is within noise (0.03)"),
-        (0.38, "b and a differ by -0.020, which is within noise (0.03)"),
+        (0.46, "b is 0.060 ahead of a."),
+        (0.34, "b is 0.060 behind a."),
+        (0.42, "b and a differ by +0.020, which is within noise (0.05)"),
+        (0.38, "b and a differ by -0.020, which is within noise (0.05)"),
     ],
 )
 def test_differences_are_named_against_the_noise(score, expected):

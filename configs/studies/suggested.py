@@ -2,13 +2,14 @@
 
     python main.py --config=configs/studies/suggested.py --workdir=runs/one  # or suggested.py:CELL
     STUDY=configs/studies/suggested.py
-    python studies/study.py --study=$STUDY --output=runs/suggested --tables=84
+    python studies/study.py --study=$STUDY --output=runs/suggested --tables=84 \
+        -- --config.data.dir=DIR
     python studies/study.py --study=$STUDY --output=runs/suggested --tables=84 --report
 
-They are started in a folder of photos as `configs/folder.py` has it, all of whose photos in
-images/train have masks; table 84 is for VOC's 663, table 46 for CamVid's 367. A run sees the masks
-of the chosen ones; the others are its unlabelled photos. Before it starts, --mode=suggest writes
-the lists, as docs/study.md says:
+DIR is a folder of photos as `configs/folder.py` has it, all of whose photos in images/train have
+masks; table 84 is for VOC's 663, table 46 for CamVid's 367. A run sees the masks
+of the chosen ones; the others are its unlabelled photos. Before it starts, --mode=suggest makes
+the lists, in DIR or where the commands are given, as docs/study.md says:
 
     lists/suggested84_SEED.txt  84 suggested without a network, with --config.seed=SEED
     lists/asked84_SEED.txt      42 that supervised-random42-SEED suggests, to go with its own 42
@@ -52,7 +53,6 @@ def get_config(cell: str = "rc2l-random84-0") -> ConfigDict:
     config.eval_every_steps = 1_000
     config.unsup_start_step = 250
     config.unsup_ramp_steps = 125
-    config.data.dir = "."
     config.data.unlabeled_split = "train"  # but for those that are labelled
     config.data.labeled_split = labeled(choice, int(seed))
     if method == "supervised":

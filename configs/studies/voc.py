@@ -2,13 +2,13 @@
 
     python main.py --config=configs/studies/voc.py --workdir=runs/one  # or voc.py:CELL
     STUDY=configs/studies/voc.py
-    python studies/study.py --study=$STUDY --output=runs/voc --tables=partitions --jobs=2
+    python studies/study.py --study=$STUDY --output=runs/voc --tables=partitions --jobs=2 \
+        -- --config.data.dir=DIR
     python studies/study.py --study=$STUDY --output=runs/voc --report --figures
 
-They are started in a folder of photos of VOC's 21 classes (images/{train,val,unlabeled},
-labels/{train,val}, classes.txt) that also has lists of labelled images,
-lists/draw{0,1,2}/{42,84,168,336}.txt; the paths of main.py and of the study are then those of this
-repository.
+DIR (of the first command, too) is a folder of photos of VOC's 21 classes:
+images/{train,val,unlabeled}, labels/{train,val}, classes.txt, and lists of labelled images,
+lists/draw{0,1,2}/{42,84,168,336}.txt.
 
 A cell is METHOD-LABELS-SEED. The seed chooses the list of labelled images, the initial parameters
 and the order of the images. Apart from what METHOD changes, a cell is `configs/folder_small.py`.
@@ -130,7 +130,6 @@ def get_config(cell: str = "rc2l-84-0") -> ConfigDict:
     method, labels, seed = cell.split("-")
     config = folder_small.get_config()
     config.seed = int(seed)
-    config.data.dir = "."
     config.data.num_classes = NUM_CLASSES
     config.data.labeled_split = f"lists/draw{seed}/{labels}.txt"
     config.update_from_flattened_dict(METHODS[method])

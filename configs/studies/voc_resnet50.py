@@ -2,13 +2,14 @@
 
     python main.py --config=configs/studies/voc_resnet50.py --workdir=runs/one  # or ...py:CELL
     STUDY=configs/studies/voc_resnet50.py
-    python studies/study.py --study=$STUDY --output=runs/voc_resnet50 --tables=partitions
+    python studies/study.py --study=$STUDY --output=runs/voc_resnet50 --tables=partitions \
+        -- --config.data.dir=DIR
     python studies/study.py --study=$STUDY --output=runs/voc_resnet50 --report
 
-They are started in the folder that `voc.py` describes, with photos of a short edge of 320 pixels or
-more. Cells are those of `voc.py`, tables those that do not compare its small networks. Where a GPU
-is lent for ten minutes, `timeout 590` before the second command stops all cells with a checkpoint
-in time, and the same command continues. This study has not been run yet.
+DIR is a folder as `voc.py` describes it, with photos of a short edge of 320 pixels or more. Cells
+are those of `voc.py`, tables those that do not compare its small networks. Where a GPU is lent for
+ten minutes, `timeout 590` before the second command stops all cells with a checkpoint in time, and
+the same command continues. This study has not been run yet.
 """
 
 from ml_collections import ConfigDict

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-# Two trainings of one config with different seeds differ by 0.01 to 0.05 in mIoU (docs/study.md).
-# A difference below this says little, unless several seeds agree.
-NOISE = 0.03
+# Two trainings of one run differ by up to so much in mIoU (docs/evaluation.md, "How large a
+# difference is chance?"). A smaller difference says little, unless several seeds agree.
+NOISE = 0.05
 # A run whose score has risen by more than this in its last third is not at its end.
 RISING = 0.01
 _STILL_RISING = "is still rising at its end: give it more steps."
