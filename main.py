@@ -58,10 +58,23 @@ EXIT_STATUS = {
     TrainingError: 3,  # 4 is `distributed.PEER_FAILED`: another process had the error
     StorageError: 5,
     Interrupted: 75,  # EX_TEMPFAIL of sysexits.h: start the same command again
+    KeyboardInterrupt: 130,  # 128 + SIGINT, the status that shells give
 }
-_CTRL_C = 130  # 128 + SIGINT, the status that shells give
 OF_RUN = Path(of_run.__file__)
 MODES = ("train", "eval", "predict", "suggest", "export", "compare", "check", "prepare")
+_OF_CHECKPOINTS = ("export", "predict", "suggest")
+# Flags that other modes would ignore.
+FLAGS_OF_MODES = {
+    "step": ("eval", *_OF_CHECKPOINTS),
+    "network": (*_OF_CHECKPOINTS, "compare"),
+    "output": (*_OF_CHECKPOINTS, "compare"),
+    **dict.fromkeys(("format", "size"), ("export",)),
+    "allow_config_change": ("train",),
+    **dict.fromkeys(("input", "annotations"), ("predict", "suggest")),
+    "count": ("suggest",),
+    **dict.fromkeys(("model", "probabilities", "overwrite", "resume"), ("predict",)),
+    **dict.fromkeys(("runs", "images", "differing", "best", "data_dir"), ("compare",)),
+}
 # These modes need no config: --model may name a model without a run, and each compared run has one.
 WITHOUT_CONFIG = ("predict", "compare")
 
@@ -144,6 +157,9 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # TFDS and Orbax log every step
     config, mode, workdir = _CONFIG.value, _MODE.value, _WORKDIR.value
+    for name, modes in FLAGS_OF_MODES.items():
+        if flags.FLAGS[name].present and mode not in modes:
+            fail(f"--{name} is for --mode={' or '.join(modes)}, and not for {mode}")
     if mode in ("train", "eval", "export") and not workdir:
         fail("--workdir is missing: the directory where the run is kept")
     if mode in ("export", "predict", "suggest") and not _OUTPUT.value:
@@ -152,6 +168,10 @@ def main(argv: list[str]) -> None:
         join_others()
         with distributed.shared_fate(exit_status):
             run(config, mode, workdir)
+    except KeyboardInterrupt as error:  # where they can, modes raise Interrupted instead
+        resumable = mode == "predict" and not _OVERWRITE.value
+        hint = ": with --resume the same command goes on" if resumable else ""
+        leave(f"stopped{hint}", exit_status(error))
     except tuple(EXIT_STATUS) as error:
         if isinstance(error, Interrupted):
             leave(f"stopped by {error}: start the same command again", exit_status(error))
@@ -159,9 +179,6 @@ def main(argv: list[str]) -> None:
         if isinstance(error, StorageError):
             leave(f"error: {error}", exit_status(error))
         fail(str(error), exit_status(error))
-    except KeyboardInterrupt:  # where they can, training and evaluation raise Interrupted instead
-        hint = ": with --resume the same command goes on" if mode == "predict" else ""
-        leave(f"stopped{hint}", _CTRL_C)
 
 
 def join_others() -> None:
@@ -331,6 +348,8 @@ def with_config_first(program: str, config: list[str], others: list[str]) -> lis
 
 def exit_status(error: BaseException) -> int:
     """Returns the exit status for an error; 1 if it is none of `EXIT_STATUS`."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
     return next((code for kind, code in EXIT_STATUS.items() if isinstance(error, kind)), 1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import DataError
+from data.whole_files import partial_name
 
 _TIMEOUT = 30.0  # seconds without an answer
 
@@ -40,7 +41,7 @@ def download(archive: Archive, folder: Path) -> Path:
     target = folder / archive.name
     if target.is_file():
         return target
-    partial = folder / f"partial-{os.getpid()}"  # so that half a file is never taken for the whole
+    partial = partial_name(target)  # a folder, so that half a file is never taken for the whole
     errors = []
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)

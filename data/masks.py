@@ -26,6 +26,10 @@ Reader = Callable[[bytes, str], np.ndarray]  # (content, file for messages) -> i
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off: ours, MAX_PIXELS, tells users what to do
 
 
+# In what is said of a mask whose size is not its photo's.
+SIZES_DIFFER = "export both at the same size"
+
+
 class MaskError(ValueError):
     """A mask that cannot be used; the message names the file and the remedy."""
 
@@ -103,10 +107,10 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
     """
     if ids.shape != size:
         rotated = ids.shape == size[::-1]
-        hint = " (the photo may be rotated by its EXIF data: save it upright)" if rotated else ""
+        hint = "; one of them is turned" if rotated else ""
         raise MaskError(
             f"{where}: the mask is {ids.shape[1]}x{ids.shape[0]} and its image {size[1]}x{size[0]} "
-            f"(width x height){hint}; export both at the same size."
+            f"(width x height){hint}; {SIZES_DIFFER}."
         )
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
     wrong = present[(present >= num_classes) & (present != VOID)]

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 UPRIGHT = 1
 SWAPPED = (5, 6, 7, 8)  # these swap height and width
 _OTHERS = range(2, 9)  # any value outside of EXIF's 1 to 8 counts as upright
-_FORMATS = ("JPEG", "PNG", "WEBP")  # what training can decode and EXIF data can be in
+_FORMATS = ("JPEG", "PNG")  # what training decodes itself
 _QUALITY = 95  # of a JPEG that is written again; the loss cannot be seen
 
 

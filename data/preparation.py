@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,7 +70,8 @@ def prepare(
     """
     # The lock file is outside of the folder that it locks, and is never deleted: if a process
     # deleted it while another one waits for it, a third one could make and take a new one.
-    lock = Path(tempfile.gettempdir()) / f"prepare-{digest(str(path))}.lock"
+    # Each user has locks of their own, as nobody can open another's.
+    lock = Path(tempfile.gettempdir()) / f"prepare-{os.getuid()}-{digest(str(path))}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # one process prepares, the others wait
@@ -190,7 +191,8 @@ def _write_shard(
         return _Shard(examples, found["turned"], found.get("shrunk", 0))
     shard = _Shard()
     partial = partial_name(file)
-    writer = ArrayRecordWriter(str(partial), "group_size:1")
+    with _writing():
+        writer = ArrayRecordWriter(str(partial), "group_size:1")
     try:
         for source in sources:
             if stop.is_set():
@@ -200,14 +202,16 @@ def _write_shard(
             except ValueError as error:
                 shard.problems.append(f"{source.where}: {error}")
             else:
-                writer.write(made.record)
+                with _writing():
+                    writer.write(made.record)
                 shard.examples.append(made.example)
                 shard.shrunk += made.shrunk
                 if made.turned != AS_IT_IS:
                     shard.turned[made.example.id] = made.turned
             progress.update()
     finally:
-        writer.close()
+        with _writing():
+            writer.close()
     if shard.problems or stop.is_set():
         partial.unlink()
     else:
@@ -216,6 +220,15 @@ def _write_shard(
         found = {"examples": rows, "turned": shard.turned, "shrunk": shard.shrunk}
         write_text(known, json.dumps(found))
     return shard
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Makes an OSError of the RuntimeError that array_record raises where a disk is full."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _make(source: Source, root: str, short_edge: int) -> _Made:

@@ -15,8 +15,9 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from data.errors import DataError
+from data.errors import DataError, counted, some
 from data.names import by_normal_form
+from data.whole_files import partial_name
 
 
 class Tree(Protocol):
@@ -53,6 +54,20 @@ def is_litter(name: str) -> bool:
     return name.lower() in _LITTER
 
 
+def _check_utf8(names: Sequence[str], root: Path) -> None:
+    """Checks that records can hold the names, which are UTF-8 there."""
+    odd = [ascii(name) for name in names if not _is_utf8(name)]
+    if odd:
+        raise DataError(
+            f"{root}: {counted(len(odd), 'name is', 'names are')} not UTF-8: {some(odd)}; rename "
+            "(such as with convmv -f latin1 -t utf8)."
+        )
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # as Python reads other bytes
+
+
 class FolderTree:
     """The files below a folder, without hidden ones and litter. Symbolic links are followed.
 
@@ -63,7 +78,8 @@ class FolderTree:
         """Lists the files in the given folders below `root`, however deep.
 
         Raises:
-          DataError: there is no such folder, or names differ in their form of Unicode only.
+          DataError: there is no such folder, names differ in their form of Unicode only, or one is
+            not UTF-8.
         """
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; correct config.data.dir.")
@@ -74,6 +90,7 @@ class FolderTree:
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
                 names += [(below / x).as_posix() for x in files if not is_left_out(x)]
+        _check_utf8(names, root)
         self._stored = by_normal_form(names, str(root))
         self.names = tuple(sorted(self._stored))
 
@@ -251,7 +268,7 @@ def repack(archive: Path, target: Path, wanted: Callable[[str], bool]) -> None:
     Raises:
       DataError: the archive is damaged or cut off, or the target cannot be written.
     """
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = partial_name(target)
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from data.errors import counted
-from data.masks import decode_mask, encode_png
+from data.masks import SIZES_DIFFER, decode_mask, encode_png
 from data.orientation import SWAPPED, UPRIGHT, turn
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def upright_label(read: Label, size: Size, orientation: int) -> tuple[bytes, str
         label, other_error = read(stored)
         if not other_error:
             return encode_png(turn(decode_mask(label), orientation)), "", TURNED
+        if SIZES_DIFFER not in other_error:
+            error = other_error  # it has the photo's size as stored, and something else is wrong
     return b"", error, AS_IT_IS
 
 

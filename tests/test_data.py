@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from shared import shared
 
 from configs import base
-from data import DataError, catalog, layout, masks, published, trees
+from data import DataError, catalog, layout, masks, preparation, published, trees
 from data.camvid import camvid_dataset_builder as camvid
 from data.shapes import drawing
 from rc2l_jax.evaluation import evaluate_run, ranking
@@ -305,6 +305,25 @@ def test_config_values_that_name_no_data(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="prepared records cannot be written there"):
         catalog.open_dataset(folder_config(folder, tmp_path / "file" / "p").data).records("train")
+
+
+def test_a_disk_that_is_full_during_preparation_is_said(folder, tmp_path, monkeypatch):
+    class Full(preparation.ArrayRecordWriter):
+        def write(self, record):
+            raise RuntimeError("No space left on device")  # as array_record does
+
+    monkeypatch.setattr(preparation, "ArrayRecordWriter", Full)
+    with pytest.raises(DataError, match=r"cannot be written there \(No space left.*Make room"):
+        catalog.open_dataset(folder_config(folder, tmp_path / "p").data).records("train")
+    monkeypatch.undo()
+    found = catalog.open_dataset(folder_config(folder, tmp_path / "p").data).records("train")
+    assert found.examples, "the same command makes them once there is room"
+
+
+def test_names_that_records_cannot_hold_are_named(tmp_path):
+    (tmp_path / "caf\udce9.jpg").write_bytes(b"")  # Latin-1, as a zip of Windows has it
+    with pytest.raises(DataError, match=r"1 name is not UTF-8: 'caf\\udce9.jpg'; rename"):
+        trees.FolderTree(tmp_path)
 
 
 def test_changed_files_are_prepared_anew(folder, tmp_path):

@@ -235,12 +235,12 @@ def test_a_folder_name_that_cannot_be_a_split_is_named(root, tmp_path):
         catalog.open_dataset(own_config(root, tmp_path / "prepared").data)
 
 
-def test_a_photo_turned_by_its_exif_data_is_explained(root, tmp_path):
+def test_a_mask_that_is_turned_against_its_photo_is_explained(root, tmp_path):
     mask = root / "labels" / "train" / "a" / "1.png"
     mask.write_bytes(replicas.encode(mask_of(0).T))
     config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
     config.unsup_weight = 0.0
-    with pytest.raises(DataError, match=r"is 20x24 and its image 24x20 .*EXIF"):
+    with pytest.raises(DataError, match=r"is 20x24 and its image 24x20 .*; one of them is turned"):
         train_batches.train_batches(config, open_subsets(config), 0, 1)
 
 
@@ -446,6 +446,15 @@ def test_a_mask_is_turned_along_if_it_fits_the_photo_as_it_is_stored_only(
     (image,), (label,) = dataset.fetch([("train", 0)], labels=True)
     np.testing.assert_array_equal(decode(image), pixels)
     np.testing.assert_array_equal(masks.decode_mask(label), expected)
+
+
+def test_what_is_wrong_with_a_mask_that_fits_the_stored_photo_is_said(root, tmp_path):
+    mask = mask_of(1)
+    mask[3, 7] = 77
+    turned_photo(root, 6, mask)
+    config = own_config(root, tmp_path / "prepared", labeled_split="train", unlabeled_split="")
+    (error,) = catalog.open_dataset(config.data).errors([("train", 0)])
+    assert "ids [77] are neither classes" in error
 
 
 def test_masks_of_few_bits_and_capital_suffixes(root, tmp_path):

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
 
+import main
 from configs import shapes
 from rc2l_jax import __version__
 from rc2l_jax.run.stored_config import write_run_config
@@ -104,6 +106,18 @@ MISTAKES = {
         ["--mode=predict", "--input=.", "--output={tmp}/o", "--model={tmp}", "--step=3"],
         "--step and --network choose among a run's",
     ),
+    "flag_of_another_mode": (
+        ["--mode=compare", "--output={tmp}/o", "--runs=a=runs/a", "--step=best"],
+        "--step is for --mode=eval or export or predict or suggest, and not for compare",
+    ),
+    "resume_of_training": (
+        [SHAPES, "--workdir={tmp}", "--resume"],
+        "--resume is for --mode=predict",
+    ),
+    "exported_folder_as_run": (
+        ["--mode=predict", "--input=docs", "--output={tmp}/o", "--workdir={tmp}/exported"],
+        "/exported/config.json is not a run's config, so it is no run directory",
+    ),
     "unknown_labelling_tool": (
         ["--mode=predict", "--input=.", "--output={tmp}/o", "--model={tmp}", "--annotations=voc"],
         "<coco|labelme|yolo|cvat|labelstudio>",
@@ -147,14 +161,24 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_clear_line(command_line, capsys, name):
+def test_a_mistake_is_one_clear_line(command_line, capsys, tmp_path, name):
     arguments, words = MISTAKES[name]
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "config.json").write_text('{"model_type": "maskformer"}')
     with pytest.raises(SystemExit) as error:
         command_line(arguments)
     assert error.value.code == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+def test_each_flag_is_of_some_mode_or_of_all():
+    of_all = {"config", "workdir", "version", "mode", "distributed", "coordinator"}
+    of_all |= {"num_processes", "process_id"}
+    own = {flag.name for flag in flags.FLAGS.flags_by_module_dict()["main"]}
+    assert own == of_all | main.FLAGS_OF_MODES.keys()
+    assert {mode for modes in main.FLAGS_OF_MODES.values() for mode in modes} <= {*main.MODES}
 
 
 def test_a_mistake_leaves_no_traceback():

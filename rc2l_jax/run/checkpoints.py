@@ -292,7 +292,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {self.path / str(step)} cannot be read "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-                "delete its folder to go on from the one before"
+                "try again, and if it stays so, move its folder away to go on from the one before"
             ) from error
 
 

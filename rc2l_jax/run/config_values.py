@@ -117,6 +117,7 @@ POSITIVE = (
     "unsup.rfc_temperature",
     "cutmix.min_area",
     "data.min_scale",
+    "data.max_scale",
 )
 
 NOT_EMPTY = ("data.name", "data.labeled_split", "data.eval_split")

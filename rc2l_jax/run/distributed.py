@@ -213,6 +213,10 @@ def _end_all(client: Any, error: BaseException, status: int) -> None:
     """Tells the other processes which error this one had, and ends it without waiting for them."""
     me = f"process {jax.process_index()} on {socket.gethostname()}"
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, SystemExit):
+        text = "its last line says why"  # printed already
+    elif isinstance(error, KeyboardInterrupt):
+        text = "stopped by Ctrl-C"
     if isinstance(error, jax.errors.JaxRuntimeError):
         text += " (another process of the run may be gone: see the last lines of each)"
     try:
@@ -221,14 +225,15 @@ def _end_all(client: Any, error: BaseException, status: int) -> None:
         with contextlib.suppress(Exception):
             first = client.blocking_key_value_get(_FAILURE_KEY, _POLL_MILLISECONDS)
             _leave(f"error: {first}\n(then {me}: {text})", PEER_FAILED)
-    if not isinstance(error, (ValueError, SystemExit)):
+    if not isinstance(error, (ValueError, SystemExit, KeyboardInterrupt)):
         traceback.print_exception(error)
-    _leave(f"error: {text}", status)
+    _leave("" if isinstance(error, SystemExit) else f"error: {text}", status)
 
 
 def _leave(message: str, status: int) -> None:
     """Ends the process at once: a normal exit would wait for processes that never come."""
-    print(message, file=sys.stderr, flush=True)
+    if message:
+        print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if jax.process_index() == 0:
         time.sleep(_GRACE_SECONDS)

@@ -32,18 +32,22 @@ def run_config(workdir: epath.Path) -> ConfigDict:
     """
     path, config = workdir / "config.json", base.get_config()
     known = dotted(config)
+    remedy = (
+        "so it is no run directory: train first, or give the run's --config (an exported folder or "
+        "other weights go with --model)"
+    )
     try:
-        stored = dotted(json.loads(path.read_text()))
-        config.update_from_flattened_dict({k: v for k, v in stored.items() if k in known})
+        stored = json.loads(path.read_text())
+        found = {k: v for k, v in dotted(stored).items() if k in known}
+        config.update_from_flattened_dict(found)
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{workdir} has no config.json, so it is no run directory: train first, or give the "
-            "run's --config (an exported folder or other weights go with --model)"
-        ) from error
+        raise CheckpointError(f"{workdir} has no config.json, {remedy}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is not a run's config ({error}): give the run's --config"
         ) from error
+    if "data" not in stored:  # it is another program's, such as transformers'
+        raise CheckpointError(f"{path} is not a run's config, {remedy}")
     return config
 
 

@@ -55,5 +55,5 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path):
     assert sum("not as it was saved, so the disk has changed it" in text for text in errors) > 5
     assert len(errors) < len(found)  # such as in files that nothing is read from
     for text in errors:
-        assert "checkpoints/5 cannot be read" in text and "delete its folder to go on" in text
+        assert "checkpoints/5 cannot be read" in text and "move its folder away to go on" in text
         assert "\n" not in text
