@@ -113,7 +113,7 @@ def _joined(arranged: Arranged, splits: Sequence[str]) -> Photos:
 
 
 def _labelled(photos: Photos, labels: Labels) -> list[str]:
-    return [id for id, place in photos.items() if place in labels.of]
+    return [id for id, place in photos.items() if labels.has(place)]
 
 
 def _move(arranged: Arranged, photos: Photos, to: str) -> None:
@@ -157,7 +157,7 @@ def _use_unlisted(
         if listed := {id: place for id, place in others if place not in found.unlisted}:
             arranged.photos[UNLABELED] = listed
     note = f"{root}: {counted(len(found.unlisted), 'photo')} that no list names {used}"
-    if labelled := sum(place in labels.of for place in found.unlisted):
+    if labelled := sum(map(labels.has, found.unlisted)):
         mask = "has a mask, which counts" if labelled == 1 else "have masks, which count"
         note += f"; {labelled} of them {mask} once a list names the photo"
     arranged.notes.append(note)
@@ -172,7 +172,7 @@ def _part_unlabeled(
     """
     photos = _joined(arranged, splits)
     labelled = _labelled(photos, labels)
-    rest = {id: place for id, place in photos.items() if place not in labels.of}
+    rest = {id: place for id, place in photos.items() if not labels.has(place)}
     others = arranged.photos.get(UNLABELED, {})
     if not labelled or not rest or (others and not found.lists) or rest.keys() & others.keys():
         return

@@ -74,6 +74,10 @@ class Labels:
     astray: dict[tuple[str, ...], dict[str, list[str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
 
+    def has(self, place: Place) -> bool:
+        """Whether a photo has a label; a file of a kind that is not read is none."""
+        return place in self.of and not self.of[place].unread
+
     def keep(self, name: str, read: Annotations) -> None:
         """Keeps what the file `name` holds, and counts the shapes that are not drawn."""
         self.read[name] = read
