@@ -59,8 +59,13 @@ class FolderTree:
     A link to a folder above itself is not followed: that would never end.
     """
 
-    def __init__(self, root: Path, folders: Sequence[str] = ("",)):
-        """Lists the files in the given folders below `root`, however deep.
+    def __init__(self, root: Path, folders: Sequence[str] = ("",), files: Sequence[str] = ()):
+        """Lists the files in the given folders below `root`, however deep, and those in `root`.
+
+        Args:
+          root: the folder.
+          folders: names in it of those to search; "" is `root` itself.
+          files: names of files in it to list as well.
 
         Raises:
           DataError: there is no such folder, or names differ in their form of Unicode only.
@@ -68,7 +73,7 @@ class FolderTree:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; correct config.data.dir.")
         self._root = root
-        names = []
+        names = [name for name in files if not is_left_out(name)]
         for start in folders:
             for folder, inner, files in os.walk(root / start, True, _warn_of, followlinks=True):
                 inner[:] = [name for name in inner if _is_searched(folder, name)]

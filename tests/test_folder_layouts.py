@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 import labelled_scenes as scenes
@@ -187,6 +188,23 @@ def test_a_hint_to_hold_back_is_about_all_that_is_named(tmp_path):
 
 
 # Names of folders.
+
+
+@pytest.mark.parametrize("usual", [False, True])
+@pytest.mark.parametrize("tool", ["Labelme", "COCO"])
+def test_names_as_a_mac_stores_them_are_of_one_photo_each(tmp_path, tool, usual):
+    root = tmp_path / "data"
+    names = {unicodedata.normalize("NFD", name): seed for name, seed in ALL.items()}
+    for name, seed in names.items():
+        scenes.photo(root / ("images" if usual else ".") / name, seed)
+        if tool == "Labelme":
+            write(root / f"{name[:-4]}.json", scenes.labelme(name, seed))
+    if tool == "COCO":
+        write(root / unicodedata.normalize("NFD", "é.json"), scenes.coco(names))
+    data = open_subsets(config_of(root, tmp_path / "prepared"))
+    assert len(data.subsets.labeled) + len(data.subsets.evaluation) == 5
+    for example, mask in masks_of(data.dataset).items():
+        np.testing.assert_array_equal(mask, scenes.mask(int(example.split()[-2])), err_msg=example)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ If there is a folder `images`, only it, folders of labels beside it, and files b
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -74,7 +75,6 @@ class Found:
       tree: the data set's folder.
       photos: split -> example id -> the photo's name.
       labels: files that may hold labels.
-      names: of all files that were looked at, sorted.
       lists: split -> the list that names its photos, also if it names none; where there are lists.
       unlisted: photos that lie beside lists and are in none.
       notes: what was made of lists.
@@ -83,10 +83,14 @@ class Found:
     tree: Tree
     photos: dict[str, dict[str, str]]
     labels: tuple[File, ...]
-    names: tuple[str, ...]
     lists: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unlisted: frozenset[Place] = frozenset()
     notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all files that were looked at, sorted."""
+        return self.tree.names
 
 
 def find(root: Path) -> Found:
@@ -96,16 +100,9 @@ def find(root: Path) -> Found:
       DataError: there are no photos, a split's name is not allowed, or two photos have one id.
     """
     usual = (root / IMAGES).is_dir()
-    directly = [p.name for p in root.iterdir() if p.is_file() and not p.name.startswith(".")]
-    if usual:
-        wanted = (IMAGES, *_OF_LABELS)
-        folders = [p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in wanted]
-        tree = FolderTree(root, sorted(folders))
-    else:
-        tree = FolderTree(root)
-    names = tuple(sorted({*directly, *tree.names}))
-    folders = _folders(names)
-    placed = (_place(name, folders) for name in names)
+    tree = _usual_tree(root) if usual else FolderTree(root)
+    folders = _folders(tree.names)
+    placed = (_place(name, folders) for name in tree.names)
     files = _with_val([file for file in placed if file is not None])
     if usual:  # photos beside it belong to nothing
         files = [f for f in files if f.among or f.suffix in _LABEL_SUFFIXES]
@@ -114,7 +111,16 @@ def find(root: Path) -> Found:
     labels = [f for f in files if f in masks or _may_hold_labels(f)]
     if not photos:
         raise DataError(f"{root / IMAGES if usual else root}: holds no images; {LAYOUT}.")
-    return Found(tree, by_split(tree, photos), tuple(labels), names)
+    return Found(tree, by_split(tree, photos), tuple(labels))
+
+
+def _usual_tree(root: Path) -> FolderTree:
+    """The files of a folder that holds `images`, without those in folders that nobody reads."""
+    wanted = (IMAGES, *_OF_LABELS)
+    here = sorted(path.name for path in root.iterdir())
+    # Unlike Path's, these say no where a link leads to what may not be read.
+    folders = [x for x in here if x.lower() in wanted and os.path.isdir(root / x)]
+    return FolderTree(root, folders, [name for name in here if os.path.isfile(root / name)])
 
 
 def _folders(names: Sequence[str]) -> dict[str, tuple[str, str]]:
