@@ -43,6 +43,7 @@ _NOT_READ = (
 )  # fmt: skip
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".mat")
 _MASK_ENDING = "_mask"
+USUAL_SPLITS = ("train", "val", "test", UNLABELED)
 VALIDATION = ("valid", "validation")  # become "val" unless there is one
 
 
