@@ -187,6 +187,61 @@ def test_a_hint_to_hold_back_is_about_all_that_is_named(tmp_path):
     assert {*splits.bases(values["eval_split"])} == {"ds1", "ds2"}
 
 
+# Splits of other spellings.
+
+
+@pytest.mark.parametrize("inner", ["", "images/"])
+@pytest.mark.parametrize("year", ["", "2017"])
+def test_upper_and_lower_case_of_splits_do_not_matter(tmp_path, inner, year):
+    root = tmp_path / "data"
+    beside(root, f"{inner}Train{year}", f"{inner}Val")
+    scenes.photo(root / inner / "TEST" / "x.png", 9)
+    scenes.photo(root / inner / "Unlabeled" / "y.png", 10)
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    sizes = {split: len(ids) for split, ids in dataset.ids.splits.items()}
+    assert sizes == {"train": 3, "val": 2, "test": 1, "unlabeled": 1}
+    asked = config_of(root, tmp_path / "prepared", eval_split="Val")  # by its name
+    assert {*catalog.open_dataset(asked.data).ids.splits} == {"train", "Val", "test", "unlabeled"}
+
+
+def test_labels_may_spell_a_split_otherwise_than_photos(tmp_path):
+    root = tmp_path / "data"
+    painted(root, **{"images/Train": "labels/train", "images/val": "labels/VAL"})
+    made = masks_of(catalog.open_dataset(config_of(root, tmp_path / "prepared").data))
+    assert {example.split("/")[0] for example in made} == {"train", "val"}
+
+
+@pytest.mark.parametrize("other", ["valid", "validation", "Val", "Testing", "val2017"])
+def test_a_second_set_to_evaluate_on_is_never_trained_on(tmp_path, other):
+    root = tmp_path / "data"
+    beside(root, "day", "val")
+    scenes.photo(root / other / "x.png", 9)
+    write(root / other / "x.json", scenes.labelme("x.png", 1))
+    found = catalog.open_dataset(config_of(root, tmp_path / "prepared").data).ids.splits
+    assert {split: len(ids) for split, ids in found.items()} == {"train": 3, "val": 2, other: 1}
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("Train", "Valid"), ("a", "test2017")])
+@pytest.mark.parametrize("above", ["set", "images/set"])
+def test_splits_in_a_folder_are_not_trained_on_together(tmp_path, above, splits):
+    root = tmp_path / "data"
+    beside(root, *(f"{above}/{split}" for split in splits))
+    config = config_of(root, tmp_path / "prepared")
+    with pytest.raises(DataError) as caught:
+        catalog.open_dataset(config.data)
+    inner = ", ".join(split for split in splits if split != "a")
+    assert str(caught.value).startswith(f"{root / above}: has splits of its own ({inner}), and ")
+    config.data.labeled_split = "set"  # if they are none
+    assert open_subsets(config).evaluation
+
+
+def test_the_folder_that_an_archive_was_unpacked_to_is_named(tmp_path):
+    root = tmp_path / "data"
+    painted(root / "set", **{"images/train": "labels/train", "images/val": "labels/val"})
+    with pytest.raises(DataError, match=re.escape(f"set config.data.dir to {root / 'set'}")):
+        catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+
+
 # Names of folders.
 
 
@@ -214,7 +269,7 @@ def test_names_as_a_mac_stores_them_are_of_one_photo_each(tmp_path, tool, usual)
         {"train": "train_masks", "valid": "valid_masks"},
         {"train": "train_labels", "val": "val_labels"},
         {"train_images": "train_gt", "val_images": "val_gt"},
-        {"set/train": "set/train_mask", "set/val": "set/val_mask"},
+        {"set/a": "set/a_mask", "set/b": "set/b_mask"},
         {"images/train": "mask/train", "images/val": "mask/val"},
     ],
     ids=str,
@@ -226,7 +281,7 @@ def test_folders_of_other_names_are_read(tmp_path, folders):
     assert len(made) == 5
     for example, mask in made.items():
         np.testing.assert_array_equal(mask, scenes.mask(int(example.split()[-2])), err_msg=example)
-    if len(folders) == 2 and "set/train" not in folders:
+    if len(folders) == 2 and "set/a" not in folders:
         assert dataset.ids.splits["val"] == [Path(name).stem for name in VAL]
 
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from data import layout, photos
 from data.errors import DataError, some
 from data.folder import class_files, classes, image_sets, labels, places, png_masks
-from data.folder.arrangement import HELD_BACK, arrange, place_of, why_absent
+from data.folder.arrangement import HELD_BACK, arrange, check_none_within, place_of, why_absent
 from data.folder.classes import CLASSES
 from data.folder.examples import split_of, stray_notes, what_was_found
 from data.folder.labels import Labels
@@ -44,11 +44,13 @@ def listing(data: ConfigDict) -> Listing:
         raise DataError(f"{root}: no such folder; correct config.data.dir.")
     file = root / CLASSES
     listed = classes.read(file) if file.exists() else None
-    found = image_sets.by_lists(places.find(root))
+    asked = bases(data.labeled_split, data.unlabeled_split, data.eval_split)
+    found = image_sets.by_lists(places.find(root, asked), asked)
     if problems := photos.missing_package([n for s in found.photos.values() for n in s.values()]):
         raise DataError([f"{root}: {problem}" for problem in problems])
     tools = class_files.read(found)
     found_labels = labels.find(found, tools.numbered or (listed.names if listed else ()))
+    check_none_within(root, found, found_labels, data)  # before what depends on the folder
     stray = tuple(stray_notes(found, found_labels))
     names = listed or class_files.names_from_tools(tools, found_labels, root)
     if names is None:

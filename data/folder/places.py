@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ _NOT_READ = (
 )  # fmt: skip
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".mat")
 _MASK_ENDING = "_mask"
-USUAL_SPLITS = ("train", "val", "test", UNLABELED)
+USUAL_SPLITS = ("train", "val", "test", UNLABELED)  # with capitals or a year, too
 VALIDATION = ("valid", "validation")  # become "val" unless there is one
 
 
@@ -94,8 +94,12 @@ class Found:
         return self.tree.names
 
 
-def find(root: Path) -> Found:
+def find(root: Path, keep: Collection[str] = ()) -> Found:
     """Finds the files of a data set.
+
+    Args:
+      root: its folder.
+      keep: splits that remain what they are called, as a run asks for them.
 
     Raises:
       DataError: there are no photos, a split's name is not allowed, or two photos have one id.
@@ -104,7 +108,7 @@ def find(root: Path) -> Found:
     tree = _usual_tree(root) if usual else FolderTree(root)
     folders = _folders(tree.names)
     placed = (_place(name, folders) for name in tree.names)
-    files = _with_val([file for file in placed if file is not None])
+    files = _with_usual_splits([file for file in placed if file is not None], keep)
     if usual:  # photos beside it belong to nothing
         files = [f for f in files if f.among or f.suffix in _LABEL_SUFFIXES]
     masks = _masks(files)
@@ -165,13 +169,29 @@ def _place(name: str, of_kind: Mapping[str, tuple[str, str]]) -> File | None:
     return File(name, split, "/".join([*inner, stem]), among)
 
 
-def _with_val(files: Sequence[File]) -> list[File]:
-    """Calls the split "val" that tools call otherwise."""
-    splits = {file.split for file in files if _is_photo(file)}
-    other = next((name for name in VALIDATION if name in splits), "")
-    if not other or "val" in splits:
-        return list(files)
-    return [f._replace(split="val") if f.split == other else f for f in files]
+def plain(split: str) -> str:
+    """A split's name without what makes no difference: val for Val and val2017."""
+    return split.lower().rstrip("0123456789")
+
+
+def usual_names(splits: Iterable[str], keep: Collection[str]) -> dict[str, str]:
+    """Plain names of splits -> what they are called here: val for Val, val2017 or validation.
+
+    Of several that would become one, none does, and those to keep remain what they are.
+    """
+    splits = {*splits}
+    counts = Counter(map(plain, splits))
+    kept = {plain(split) for split in splits if split in keep and split not in USUAL_SPLITS}
+    names = {x: x for x in (*USUAL_SPLITS, *VALIDATION) if counts[x] == 1 and x not in kept}
+    other = next((names[name] for name in VALIDATION if name in names), "")
+    names = {name: name for name in names if name in USUAL_SPLITS}
+    return names | {other: "val"} if other and not counts["val"] else names
+
+
+def _with_usual_splits(files: Sequence[File], keep: Collection[str]) -> list[File]:
+    """Gives splits the names that they have here, as photos spell them; labels may do otherwise."""
+    names = usual_names((file.split for file in files if _is_photo(file)), keep)
+    return [f._replace(split=names.get(plain(f.split), f.split)) for f in files]
 
 
 def _is_photo(file: File) -> bool:
