@@ -93,24 +93,41 @@ def test_equal_names_in_two_folders_are_two_photos(tmp_path):
 
 def test_records_know_photos_by_the_names_that_they_have_now(tmp_path):
     """With a second folder the names of the first one's photos begin with its name."""
-    root, held = tmp_path / "data", []
-
-    def add(folder, name):
-        scenes.photo(root / folder / f"{name}.png", int(name))
-        write(root / folder / f"{name}.json", scenes.labelme(f"{name}.png", 1))
-
-    def drawn(id):
-        return splits.draw_of(id, 0)[0] < 256 // 5
-
-    names = [str(number) for number in range(300)]
-    add("a", next(name for name in names if drawn(name) and drawn(f"a/{name}")))
-    add("a", next(name for name in names if not drawn(name) and not drawn(f"a/{name}")))
-    for folder in ("a", "b"):
-        add(folder, next(name for name in names if not drawn(name) and not drawn(f"b/{name}")))
+    root = tmp_path / "data"
+    for folders in (["a"], ["a", "b"]):
+        beside(root, *folders)
         dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
-        held.append([example.id for example in dataset.records("val").examples])
-        assert held[-1] == list(dataset.ids.splits["val"])
-    assert held[1] == [f"a/{id}" for id in held[0]]
+        for split, ids in dataset.ids.splits.items():
+            assert [example.id for example in dataset.records(split).examples] == list(ids)
+            assert all(id.startswith(("a/", "b/")) == (len(folders) == 2) for id in ids)
+
+
+@pytest.mark.parametrize("first", ["day1", "images/day1", "train", ""])
+def test_a_photo_stays_held_back_or_not_when_folders_are_added(tmp_path, first):
+    root = tmp_path / "data"
+
+    def held(folder, seeds):
+        for seed in seeds:
+            scenes.photo(root / folder / f"{seed}.png", seed)
+            write(root / folder / f"{seed}.json", scenes.labelme(f"{seed}.png", 1))
+        data = config_of(root, tmp_path / "prepared", labeled_split=of_train).data
+        ids = catalog.open_dataset(data).ids.splits
+        return {id.removeprefix(f"{Path(first).name}/") for id in ids["val"]}
+
+    of_train = "train"
+    before = held(first, range(30))
+    of_train = "train+day2" if first == "train" else "train"
+    after = held(Path(first).with_name("day2") if first else "day2", range(30, 60))
+    assert before and {id for id in after if not id.startswith("day2/")} == before < after
+
+
+def test_about_a_fifth_is_held_back_where_each_photo_has_a_folder_of_its_own(tmp_path):
+    for number in range(40):
+        folder = tmp_path / "data" / f"scene{number}"
+        scenes.photo(folder / "image.png", number)
+        write(folder / "image.json", scenes.labelme("image.png", 1))
+    ids = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data).ids.splits
+    assert 3 <= len(ids["val"]) <= 13 and len(ids["train"]) == 40 - len(ids["val"])
 
 
 def test_photos_without_labels_in_several_folders_are_unlabelled(tmp_path):

@@ -4,7 +4,8 @@
    ids then begin with the split's name.
  - Photos without labels among labelled ones, where labels lie beside photos, are "unlabeled".
  - Without "val", about one in five labelled photos is held back for it. Whether a photo is depends
-   on its name alone: when others come later, none moves from training to evaluation.
+   on its folder and name alone: when others come later, none moves from training to evaluation.
+   (Of a handful one may, since at least one photo is held back, and at least one is not.)
 
 Each of these is said in a line, and none happens if a run names its splits otherwise. Where VOC's
 lists name the splits (`data/folder/image_sets.py`), photos that are in a list and have no labels
@@ -224,7 +225,10 @@ def _hold_back(
 ) -> None:
     """Makes a split "val" of about one in five labelled photos."""
     photos = _joined(arranged, splits)
-    draws = {id: draw_of(id, _SEED)[0] for id in _labelled(photos, labels)}
+    draws = {
+        id: draw_of(_name_to_draw_by(photos[id], found), _SEED)[0]
+        for id in _labelled(photos, labels)
+    }
     if len(draws) < 2:
         return
     limit = max(256 // HELD_BACK, min(draws.values()) + 1)  # one at least is held back
@@ -238,6 +242,15 @@ def _hold_back(
         f"of {_quoted(splits)}, drawn with seed {_SEED} by their names, are held back as 'val', to "
         "measure with (a run lists them in lists/evaluation.txt)"
     )
+
+
+def _name_to_draw_by(place: Place, found: Found) -> str:
+    """A photo's name with its folder's, whether or not there are other folders.
+
+    Without folders, photos that are all called alike (scene1/image.jpg) would all draw alike.
+    """
+    split, id = place
+    return id if split in (TRAIN, ONE_SPLIT, *found.lists) else f"{split}/{id}"
 
 
 def _quoted(splits: Sequence[str]) -> str:
