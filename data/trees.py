@@ -113,6 +113,27 @@ class FolderTree:
         return str(self.path(name))
 
 
+def check_folder(folder: Path, remedy: str) -> None:
+    """Checks that a folder may be read.
+
+    Args:
+      folder: its path.
+      remedy: what to do if there is no such folder, for messages.
+
+    Raises:
+      DataError: there is no such folder, or it may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+        os.stat(os.path.join(folder, "."))  # names may be listed where no file may be opened
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{folder}: no such folder; {remedy}.") from error
+    except OSError as error:
+        why = f"cannot be opened ({error.strerror})"
+        raise DataError(f"{folder}: {why}; allow reading it, or {remedy}.") from error
+
+
 def _warn_of(error: OSError) -> None:
     """Warns of a folder that cannot be listed; whether a missing one matters, others decide."""
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
