@@ -57,9 +57,8 @@ def _places_by_text(found: Found, splits: Sequence[str]) -> Index:
     for split in splits:
         for example, photo in found.photos[split].items():
             place, id = (split, example), normal_form(example)
-            parts = (
-                normal_form(photo).rpartition(".")[0].split("/")
-            )  # it may call the split "valid"
+            # The split's folder may be called otherwise: valid, for val.
+            parts = normal_form(photo).rpartition(".")[0].split("/")
             ends = ("/".join(parts[i:]) for i in range(len(parts) - id.count("/") - 1))
             for text in dict.fromkeys((id, f"{normal_form(split)}/{id}", *ends)):
                 exact.setdefault(text, []).append(place)

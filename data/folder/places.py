@@ -182,10 +182,11 @@ def usual_names(splits: Iterable[str], keep: Collection[str]) -> dict[str, str]:
     splits = {*splits}
     counts = Counter(map(plain, splits))
     kept = {plain(split) for split in splits if split in keep and split not in USUAL_SPLITS}
-    names = {x: x for x in (*USUAL_SPLITS, *VALIDATION) if counts[x] == 1 and x not in kept}
-    other = next((names[name] for name in VALIDATION if name in names), "")
-    names = {name: name for name in names if name in USUAL_SPLITS}
-    return names | {other: "val"} if other and not counts["val"] else names
+    alone = [x for x in (*USUAL_SPLITS, *VALIDATION) if counts[x] == 1 and x not in kept]
+    names = {name: name for name in alone if name in USUAL_SPLITS}
+    if not counts["val"]:
+        names |= dict.fromkeys([name for name in alone if name in VALIDATION][:1], "val")
+    return names
 
 
 def _with_usual_splits(files: Sequence[File], keep: Collection[str]) -> list[File]:
