@@ -10,7 +10,7 @@ from data.errors import DataError, counted
 from data.photo_suffixes import PHOTO_SUFFIXES
 from data.photos import missing_package
 from data.sources import Split, fingerprint_of, tree_source
-from data.trees import FolderTree, Tree
+from data.trees import FolderTree, Tree, check_folder
 
 ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
 SPLIT_NAME = re.compile(r"[\w-]+")
@@ -29,11 +29,10 @@ def read_splits(root: Path, num_classes: int) -> dict[str, Split]:
       num_classes: K.
 
     Raises:
-      DataError: a folder is missing or empty, or its name cannot be a split's; or two images would
-        have one id.
+      DataError: a folder is missing or empty or may not be read, or its name cannot be a split's;
+        or two images would have one id.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; set config.data.dir to the data set's folder.")
+    check_folder(root, "set config.data.dir to the data set's folder")
     wanted = [root / kind for kind in ("images", "labels")]
     if problems := [f"{f}: no such folder; {LAYOUT}." for f in wanted if not f.is_dir()]:
         raise DataError(problems)
@@ -60,11 +59,10 @@ def read_unlabeled(root: Path) -> Split:
     """Lists every image below a folder; none has a mask.
 
     Raises:
-      DataError: the folder is missing or holds no image, an image has a format that needs a
-        package, or two images would have one id.
+      DataError: the folder is missing, may not be read or holds no image, an image has a format
+        that needs a package, or two images would have one id.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; correct config.data.unlabeled_dir.")
+    check_folder(root, "correct config.data.unlabeled_dir")
     images = FolderTree(root)
     names = _images(images)
     if not names:

@@ -74,8 +74,13 @@ class FolderTree:
     A link to a folder above itself is not followed: that would never end.
     """
 
-    def __init__(self, root: Path, folders: Sequence[str] = ("",)):
-        """Lists the files in the given folders below `root`, however deep.
+    def __init__(self, root: Path, folders: Sequence[str] = ("",), files: Sequence[str] = ()):
+        """Lists the files in the given folders below `root`, however deep, and those in `root`.
+
+        Args:
+          root: the folder.
+          folders: names in it of those to search; "" is `root` itself.
+          files: names of files in it to list as well.
 
         Raises:
           DataError: there is no such folder, names differ in their form of Unicode only, or one is
@@ -84,7 +89,7 @@ class FolderTree:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; correct config.data.dir.")
         self._root = root
-        names = []
+        names = [name for name in files if not is_left_out(name)]
         for start in folders:
             for folder, inner, files in os.walk(root / start, True, _warn_of, followlinks=True):
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
@@ -123,6 +128,27 @@ class FolderTree:
     def where(self, name: str) -> str:
         """The file's path."""
         return str(self.path(name))
+
+
+def check_folder(folder: Path, remedy: str) -> None:
+    """Checks that a folder may be read.
+
+    Args:
+      folder: its path.
+      remedy: what to do if there is no such folder, for messages.
+
+    Raises:
+      DataError: there is no such folder, or it may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+        os.stat(os.path.join(folder, "."))  # names may be listed where no file may be opened
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{folder}: no such folder; {remedy}.") from error
+    except OSError as error:
+        why = f"cannot be opened ({error.strerror})"
+        raise DataError(f"{folder}: {why}; allow reading it, or {remedy}.") from error
 
 
 def _warn_of(error: OSError) -> None:

@@ -103,6 +103,18 @@ def test_published_lines_name_the_images(tmp_path):
     assert subsets.labeled == tuple(("train", i) for i in range(4))
 
 
+def test_of_unknown_names_train_extra_is_blamed_only_where_it_is_missing(tmp_path):
+    root = folders(tmp_path / "city")
+    (tmp_path / "labeled.txt").write_text("nowhere_000000_000000")
+    config = city_config(root, tmp_path / "prepared", labeled_split=f"{tmp_path}/labeled.txt")
+    for there in (True, False):
+        if not there:
+            (root / "leftImg8bit" / "train_extra").rename(tmp_path / "elsewhere")
+        with pytest.raises(DataError, match="1 of 1 entries are not in the data set") as caught:
+            open_subsets(config)
+        assert ("holds no leftImg8bit/train_extra" in str(caught.value)) == (not there)
+
+
 # Bad input.
 
 

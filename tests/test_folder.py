@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import os
 import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -476,6 +479,34 @@ def test_a_link_that_leads_nowhere_is_named(root, tmp_path):
     (root / "images" / "train" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(DataError, match=r"gone\.jpg: cannot be opened .*remove the link"):
         open_subsets(own_config(root, tmp_path / "prepared"))
+
+
+@pytest.mark.parametrize("what", ["data set", "data set above", "CamVid", "unlabelled photos"])
+def test_a_folder_that_may_not_be_read_is_named(root, tmp_path, monkeypatch, what):
+    """Its names may not be listed, or those above it may not even be searched."""
+    folder, config = root, own_config(root, tmp_path / "prepared")
+    if what == "CamVid":
+        config.data.name = "camvid"
+    if what == "unlabelled photos":
+        folder = tmp_path / "photos"
+        write_image(folder / "a.jpg", 9)
+        config.data.unlabeled_dir = str(folder)
+    refused = {"listdir", "scandir"} | ({"stat"} if what == "data set above" else set())
+
+    def refuse(does, path=".", *args, **kwargs):
+        if isinstance(path, (str, os.PathLike)) and Path(path).is_relative_to(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return does(path, *args, **kwargs)
+
+    for name in refused:
+        monkeypatch.setattr(os, name, functools.partial(refuse, getattr(os, name)))
+    with pytest.raises(DataError) as caught:
+        open_subsets(config)
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        f"{folder}: cannot be opened (Permission denied); allow reading it, or "
+    )
+    assert ("config.data.unlabeled_dir" in problem) == (what == "unlabelled photos")
 
 
 def test_a_pipe_is_named_and_never_waited_for(root, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 import labelled_scenes as scenes
@@ -92,24 +93,41 @@ def test_equal_names_in_two_folders_are_two_photos(tmp_path):
 
 def test_records_know_photos_by_the_names_that_they_have_now(tmp_path):
     """With a second folder the names of the first one's photos begin with its name."""
-    root, held = tmp_path / "data", []
-
-    def add(folder, name):
-        scenes.photo(root / folder / f"{name}.png", int(name))
-        write(root / folder / f"{name}.json", scenes.labelme(f"{name}.png", 1))
-
-    def drawn(id):
-        return splits.draw_of(id, 0)[0] < 256 // 5
-
-    names = [str(number) for number in range(300)]
-    add("a", next(name for name in names if drawn(name) and drawn(f"a/{name}")))
-    add("a", next(name for name in names if not drawn(name) and not drawn(f"a/{name}")))
-    for folder in ("a", "b"):
-        add(folder, next(name for name in names if not drawn(name) and not drawn(f"b/{name}")))
+    root = tmp_path / "data"
+    for folders in (["a"], ["a", "b"]):
+        beside(root, *folders)
         dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
-        held.append([example.id for example in dataset.records("val").examples])
-        assert held[-1] == list(dataset.ids.splits["val"])
-    assert held[1] == [f"a/{id}" for id in held[0]]
+        for split, ids in dataset.ids.splits.items():
+            assert [example.id for example in dataset.records(split).examples] == list(ids)
+            assert all(id.startswith(("a/", "b/")) == (len(folders) == 2) for id in ids)
+
+
+@pytest.mark.parametrize("first", ["day1", "images/day1", "train", ""])
+def test_a_photo_stays_held_back_or_not_when_folders_are_added(tmp_path, first):
+    root = tmp_path / "data"
+
+    def held(folder, seeds):
+        for seed in seeds:
+            scenes.photo(root / folder / f"{seed}.png", seed)
+            write(root / folder / f"{seed}.json", scenes.labelme(f"{seed}.png", 1))
+        data = config_of(root, tmp_path / "prepared", labeled_split=of_train).data
+        ids = catalog.open_dataset(data).ids.splits
+        return {id.removeprefix(f"{Path(first).name}/") for id in ids["val"]}
+
+    of_train = "train"
+    before = held(first, range(30))
+    of_train = "train+day2" if first == "train" else "train"
+    after = held(Path(first).with_name("day2") if first else "day2", range(30, 60))
+    assert before and {id for id in after if not id.startswith("day2/")} == before < after
+
+
+def test_about_a_fifth_is_held_back_where_each_photo_has_a_folder_of_its_own(tmp_path):
+    for number in range(40):
+        folder = tmp_path / "data" / f"scene{number}"
+        scenes.photo(folder / "image.png", number)
+        write(folder / "image.json", scenes.labelme("image.png", 1))
+    ids = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data).ids.splits
+    assert 3 <= len(ids["val"]) <= 13 and len(ids["train"]) == 40 - len(ids["val"])
 
 
 def test_photos_without_labels_in_several_folders_are_unlabelled(tmp_path):
@@ -186,7 +204,79 @@ def test_a_hint_to_hold_back_is_about_all_that_is_named(tmp_path):
     assert {*splits.bases(values["eval_split"])} == {"ds1", "ds2"}
 
 
+# Splits of other spellings.
+
+
+@pytest.mark.parametrize("inner", ["", "images/"])
+@pytest.mark.parametrize("year", ["", "2017"])
+def test_upper_and_lower_case_of_splits_do_not_matter(tmp_path, inner, year):
+    root = tmp_path / "data"
+    beside(root, f"{inner}Train{year}", f"{inner}Val")
+    scenes.photo(root / inner / "TEST" / "x.png", 9)
+    scenes.photo(root / inner / "Unlabeled" / "y.png", 10)
+    dataset = catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+    sizes = {split: len(ids) for split, ids in dataset.ids.splits.items()}
+    assert sizes == {"train": 3, "val": 2, "test": 1, "unlabeled": 1}
+    asked = config_of(root, tmp_path / "prepared", eval_split="Val")  # by its name
+    assert {*catalog.open_dataset(asked.data).ids.splits} == {"train", "Val", "test", "unlabeled"}
+
+
+def test_labels_may_spell_a_split_otherwise_than_photos(tmp_path):
+    root = tmp_path / "data"
+    painted(root, **{"images/Train": "labels/train", "images/val": "labels/VAL"})
+    made = masks_of(catalog.open_dataset(config_of(root, tmp_path / "prepared").data))
+    assert {example.split("/")[0] for example in made} == {"train", "val"}
+
+
+@pytest.mark.parametrize("other", ["valid", "validation", "Val", "Testing", "val2017"])
+def test_a_second_set_to_evaluate_on_is_never_trained_on(tmp_path, other):
+    root = tmp_path / "data"
+    beside(root, "day", "val")
+    scenes.photo(root / other / "x.png", 9)
+    write(root / other / "x.json", scenes.labelme("x.png", 1))
+    found = catalog.open_dataset(config_of(root, tmp_path / "prepared").data).ids.splits
+    assert {split: len(ids) for split, ids in found.items()} == {"train": 3, "val": 2, other: 1}
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("Train", "Valid"), ("a", "test2017")])
+@pytest.mark.parametrize("above", ["set", "images/set"])
+def test_splits_in_a_folder_are_not_trained_on_together(tmp_path, above, splits):
+    root = tmp_path / "data"
+    beside(root, *(f"{above}/{split}" for split in splits))
+    config = config_of(root, tmp_path / "prepared")
+    with pytest.raises(DataError) as caught:
+        catalog.open_dataset(config.data)
+    inner = ", ".join(split for split in splits if split != "a")
+    assert str(caught.value).startswith(f"{root / above}: has splits of its own ({inner}), and ")
+    config.data.labeled_split = "set"  # if they are none
+    assert open_subsets(config).evaluation
+
+
+def test_the_folder_that_an_archive_was_unpacked_to_is_named(tmp_path):
+    root = tmp_path / "data"
+    painted(root / "set", **{"images/train": "labels/train", "images/val": "labels/val"})
+    with pytest.raises(DataError, match=re.escape(f"set config.data.dir to {root / 'set'}")):
+        catalog.open_dataset(config_of(root, tmp_path / "prepared").data)
+
+
 # Names of folders.
+
+
+@pytest.mark.parametrize("usual", [False, True])
+@pytest.mark.parametrize("tool", ["Labelme", "COCO"])
+def test_names_as_a_mac_stores_them_are_of_one_photo_each(tmp_path, tool, usual):
+    root = tmp_path / "data"
+    names = {unicodedata.normalize("NFD", name): seed for name, seed in ALL.items()}
+    for name, seed in names.items():
+        scenes.photo(root / ("images" if usual else ".") / name, seed)
+        if tool == "Labelme":
+            write(root / f"{name[:-4]}.json", scenes.labelme(name, seed))
+    if tool == "COCO":
+        write(root / unicodedata.normalize("NFD", "é.json"), scenes.coco(names))
+    data = open_subsets(config_of(root, tmp_path / "prepared"))
+    assert len(data.subsets.labeled) + len(data.subsets.evaluation) == 5
+    for example, mask in masks_of(data.dataset).items():
+        np.testing.assert_array_equal(mask, scenes.mask(int(example.split()[-2])), err_msg=example)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +286,7 @@ def test_a_hint_to_hold_back_is_about_all_that_is_named(tmp_path):
         {"train": "train_masks", "valid": "valid_masks"},
         {"train": "train_labels", "val": "val_labels"},
         {"train_images": "train_gt", "val_images": "val_gt"},
-        {"set/train": "set/train_mask", "set/val": "set/val_mask"},
+        {"set/a": "set/a_mask", "set/b": "set/b_mask"},
         {"images/train": "mask/train", "images/val": "mask/val"},
     ],
     ids=str,
@@ -208,7 +298,7 @@ def test_folders_of_other_names_are_read(tmp_path, folders):
     assert len(made) == 5
     for example, mask in made.items():
         np.testing.assert_array_equal(mask, scenes.mask(int(example.split()[-2])), err_msg=example)
-    if len(folders) == 2 and "set/train" not in folders:
+    if len(folders) == 2 and "set/a" not in folders:
         assert dataset.ids.splits["val"] == [Path(name).stem for name in VAL]
 
 

@@ -97,6 +97,18 @@ def test_what_tools_call_otherwise(tmp_path):
     assert "1 photo of 'train' without labels joins the split" in note_of(dataset, "without labels")
 
 
+def test_boxes_in_xml_are_no_masks(tmp_path):
+    """VOC, and datumaro's exports, have a file of boxes for each photo."""
+    root = voc(tmp_path / "data", {"train": "abcx", "val": "d"}, unlabelled="xy")
+    for name in "abcdefxy":
+        write(root / "Annotations" / f"{name}.xml", "<annotation><object/></annotation>")
+    dataset = opened(root)
+    assert splits_of(dataset) == {"train": "abc", "val": "d", "unlabeled": "xefy"}
+    assert "1 photo of 'train' without labels joins the split" in note_of(dataset, "without labels")
+    assert "; 2 of them have masks, which count once" in note_of(dataset, "no list names")
+    assert not errors(dataset, "train")
+
+
 def test_pictures_of_labelme2voc_are_no_photos(tmp_path):
     """It writes no lists, and draws masks over the photos, into folders beside them."""
     root = voc(tmp_path / "data", {})

@@ -13,6 +13,7 @@ from test_data import folder_config
 
 from data import DataError, catalog, masks
 from data.errors import counted
+from data.folder import labels, places
 from data.folder.named_photos import names_in
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.subsets import listed, open_subsets
@@ -125,6 +126,55 @@ def test_a_changed_annotation_or_list_of_classes_is_prepared_anew(tmp_path):
 )
 def test_a_photo_is_known_by_the_end_of_its_path_or_address(name, expected):
     assert expected in list(names_in(name))
+
+
+def meant(root, listed, there):
+    """The photos that are there -> the name by which COCO's file means it."""
+    for name in there:
+        scenes.photo(root / name, 0)
+    write(root / "export.json", scenes.coco(dict.fromkeys(listed, 0)))
+    found = places.find(root)
+    of_it = labels.find(found, ()).of
+    return {found.photos[s][id]: label.annotated.photo for (s, id), label in of_it.items()}
+
+
+CAMERAS = [f"cam{camera}/000{number}.png" for camera in (1, 2) for number in (1, 2)]
+
+
+@pytest.mark.parametrize("folder", ["", "images/train/"])
+@pytest.mark.parametrize("unlisted", ["cam1/0003.png", "cam1/0001.png"])
+def test_a_photo_that_was_deleted_is_not_that_of_another_folder(tmp_path, folder, unlisted):
+    there = {*CAMERAS, unlisted, "cam3/0001.png"} - {"cam2/0001.png"}
+    listed = {*CAMERAS} - {unlisted}
+    expected = {folder + name: name for name in listed & there}
+    assert meant(tmp_path, listed, [folder + name for name in there]) == expected
+
+
+def test_folders_of_another_machine_do_not_matter(tmp_path):
+    there = [f"images/train/{name}" for name in CAMERAS[:2]]
+    assert len(meant(tmp_path, ["C:\\mine\\0001.png", "C:\\mine\\0002.png"], there)) == 2
+
+
+def test_photos_that_were_moved_to_another_split_keep_their_masks(tmp_path):
+    listed = ["images/train/a.png", "images/train/b.png"]
+    there = ["images/train/a.png", "images/val/b.png"]
+    assert meant(tmp_path, listed, there) == dict(zip(there, listed))
+
+
+def test_of_two_names_that_may_mean_a_photo_that_with_its_folder_counts(tmp_path):
+    listed = ["train/a.png", "val/a.png"]
+    assert meant(tmp_path, listed, ["images/train/a.png"]) == {"images/train/a.png": "train/a.png"}
+
+
+def test_names_with_the_folders_as_they_are_called_mean_one_photo(tmp_path):
+    there = ["train/images/a.png", "valid/images/a.png"]
+    assert meant(tmp_path, there, there) == dict(zip(there, there))
+
+
+@pytest.mark.parametrize("name", ["50%20off", "a%2Fb", "100%", "%41"])
+def test_a_name_may_hold_what_addresses_quote(tmp_path, name):
+    there = [f"{name}.png", f"cam%201/the {name}.png"]
+    assert meant(tmp_path, there, there) == dict(zip(there, there))
 
 
 def test_masks_are_drawn_anew_when_annotations_are_understood_otherwise(tmp_path, monkeypatch):

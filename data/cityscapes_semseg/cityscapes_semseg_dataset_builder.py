@@ -68,10 +68,9 @@ def listing(data: ConfigDict) -> Listing:
         for split, count in COUNTS.items()
         if len(by_split.get(split, ())) != count
     }
-    absent |= {
-        _EXTRA: f"{root} holds no leftImg8bit/{_EXTRA}; it is in "
-        f"{_ARCHIVES['leftImg8bit'][1]}: {_SOURCE}."
-    }
+    if _EXTRA not in by_split:
+        archive = _ARCHIVES["leftImg8bit"][1]
+        absent[_EXTRA] = f"{root} holds no leftImg8bit/{_EXTRA}; it is in {archive}: {_SOURCE}."
     splits = {
         s: _split(root, s, by_split[s], labels[0]) for s in (*COUNTS, _EXTRA) if s in by_split
     }

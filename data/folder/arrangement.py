@@ -4,7 +4,8 @@
    ids then begin with the split's name.
  - Photos without labels among labelled ones, where labels lie beside photos, are "unlabeled".
  - Without "val", about one in five labelled photos is held back for it. Whether a photo is depends
-   on its name alone: when others come later, none moves from training to evaluation.
+   on its folder and name alone: when others come later, none moves from training to evaluation.
+   (Of a handful one may, since at least one photo is held back, and at least one is not.)
 
 Each of these is said in a line, and none happens if a run names its splits otherwise. Where VOC's
 lists name the splits (`data/folder/image_sets.py`), photos that are in a list and have no labels
@@ -21,12 +22,12 @@ from ml_collections import ConfigDict
 
 from data.errors import DataError, counted, some
 from data.folder.labels import Labels
-from data.folder.places import IMAGES, Found, Place
+from data.folder.places import IMAGES, VALIDATION, Found, Place, plain
 from data.layout import ONE_SPLIT, SPLIT_NAME
 from data.splits import UNLABELED, bases, draw_of
 
 TRAIN, VAL = "train", "val"
-_NOT_TRAIN = (UNLABELED, VAL, "test", "testing", "eval", "evaluation")
+_NOT_TRAIN = (UNLABELED, VAL, *VALIDATION, "test", "testing", "eval", "evaluation")
 HELD_BACK = 5  # one in this many labelled photos is held back for evaluation
 _SEED = 0
 Photos = dict[str, Place]  # example id -> the photo's place in the folder
@@ -76,9 +77,8 @@ def arrange(root: Path, found: Found, labels: Labels, data: ConfigDict) -> Arran
     """
     arranged = Arranged({s: {id: (s, id) for id in ids} for s, ids in found.photos.items()})
     named = dict.fromkeys(bases(data.labeled_split))
-    if TRAIN in named and TRAIN not in found.photos:
-        others = bases(data.unlabeled_split, data.eval_split)
-        _name_train(root, arranged, found, labels, keep=(*named, *others))
+    if splits := _for_train(found, labels, data):
+        _name_train(root, arranged, found, splits)
     if found.unlisted:
         _use_unlisted(root, arranged, found, labels, data)
     labeled = [split for split in named if split in arranged.photos]
@@ -113,7 +113,7 @@ def _joined(arranged: Arranged, splits: Sequence[str]) -> Photos:
 
 
 def _labelled(photos: Photos, labels: Labels) -> list[str]:
-    return [id for id, place in photos.items() if place in labels.of]
+    return [id for id, place in photos.items() if labels.has(place)]
 
 
 def _move(arranged: Arranged, photos: Photos, to: str) -> None:
@@ -124,14 +124,46 @@ def _move(arranged: Arranged, photos: Photos, to: str) -> None:
     arranged.photos[to] = photos
 
 
-def _name_train(
-    root: Path, arranged: Arranged, found: Found, labels: Labels, keep: Sequence[str]
-) -> None:
-    """Calls the splits with labels "train", unless they are among those to keep."""
-    others = [split for split in arranged.photos if split not in (*_NOT_TRAIN, *keep)]
-    splits = [split for split in others if _labelled(arranged.photos[split], labels)]
-    if not splits:
-        return
+def _for_train(found: Found, labels: Labels, data: ConfigDict) -> list[str]:
+    """The splits with labels that are to be "train", where a run asks for it and there is none."""
+    named = bases(data.labeled_split)
+    if TRAIN not in named or TRAIN in found.photos:
+        return []
+    keep = (*named, *bases(data.unlabeled_split, data.eval_split))
+    return [
+        split
+        for split, ids in found.photos.items()
+        if plain(split) not in _NOT_TRAIN and split not in keep
+        if any(labels.has((split, id)) for id in ids)
+    ]
+
+
+def check_none_within(root: Path, found: Found, labels: Labels, data: ConfigDict) -> None:
+    """Refuses to make "train" of a folder that holds splits of its own, and photos to test with.
+
+    Raises:
+      DataError: there is such a folder, as where `data.dir` is the folder above the data set.
+    """
+    problems = []
+    for split in _for_train(found, labels, data):
+        inner = {id.partition("/")[0] for id in found.photos[split] if "/" in id}
+        if {*map(plain, inner)}.isdisjoint(_NOT_TRAIN):
+            continue
+        own = some(sorted(name for name in inner if plain(name) in (TRAIN, *_NOT_TRAIN)))
+        do = "move these, and the folders of their labels, up"
+        if (root / split).is_dir():
+            do = f"set config.data.dir to {root / split}"
+        problems.append(
+            f"{place_of(root, found, split)}: has splits of its own ({own}), and all of it would "
+            f"be trained on; {do}, or say that they are none with "
+            f"--config.data.labeled_split={split}"
+        )
+    if problems:
+        raise DataError(problems)
+
+
+def _name_train(root: Path, arranged: Arranged, found: Found, splits: Sequence[str]) -> None:
+    """Calls splits "train"."""
     train = {TRAIN: _joined(arranged, splits)}
     rest = {split: of_it for split, of_it in arranged.photos.items() if split not in splits}
     arranged.photos = train | rest
@@ -157,7 +189,7 @@ def _use_unlisted(
         if listed := {id: place for id, place in others if place not in found.unlisted}:
             arranged.photos[UNLABELED] = listed
     note = f"{root}: {counted(len(found.unlisted), 'photo')} that no list names {used}"
-    if labelled := sum(place in labels.of for place in found.unlisted):
+    if labelled := sum(map(labels.has, found.unlisted)):
         mask = "has a mask, which counts" if labelled == 1 else "have masks, which count"
         note += f"; {labelled} of them {mask} once a list names the photo"
     arranged.notes.append(note)
@@ -172,7 +204,7 @@ def _part_unlabeled(
     """
     photos = _joined(arranged, splits)
     labelled = _labelled(photos, labels)
-    rest = {id: place for id, place in photos.items() if place not in labels.of}
+    rest = {id: place for id, place in photos.items() if not labels.has(place)}
     others = arranged.photos.get(UNLABELED, {})
     if not labelled or not rest or (others and not found.lists) or rest.keys() & others.keys():
         return
@@ -193,7 +225,10 @@ def _hold_back(
 ) -> None:
     """Makes a split "val" of about one in five labelled photos."""
     photos = _joined(arranged, splits)
-    draws = {id: draw_of(id, _SEED)[0] for id in _labelled(photos, labels)}
+    draws = {
+        id: draw_of(_name_to_draw_by(photos[id], found), _SEED)[0]
+        for id in _labelled(photos, labels)
+    }
     if len(draws) < 2:
         return
     limit = max(256 // HELD_BACK, min(draws.values()) + 1)  # one at least is held back
@@ -207,6 +242,15 @@ def _hold_back(
         f"of {_quoted(splits)}, drawn with seed {_SEED} by their names, are held back as 'val', to "
         "measure with (a run lists them in lists/evaluation.txt)"
     )
+
+
+def _name_to_draw_by(place: Place, found: Found) -> str:
+    """A photo's name with its folder's, whether or not there are other folders.
+
+    Without folders, photos that are all called alike (scene1/image.jpg) would all draw alike.
+    """
+    split, id = place
+    return id if split in (TRAIN, ONE_SPLIT, *found.lists) else f"{split}/{id}"
 
 
 def _quoted(splits: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ def split_of(
         label = labels.of.get(place)
         stamped[image] = None
         if label is None:
-            masked = _mask_like(mask_in.get(place[0]), place[1], _folder(found, place[0]))
+            masked = _mask_like(mask_in.get(place[0]), place[1], _folder(place[0]))
             missing = none or _no_mask(found, place, labels, masked, empty)
             sources.append(tree_source(example, image, None, 0, missing=missing))
             continue
@@ -120,7 +120,7 @@ def _drawn_source(
     return Source(example, tree.where(photo), lambda: (tree.read(photo), make))
 
 
-def _folder(found: Found, split: str) -> str:
+def _folder(split: str) -> str:
     """The folder of a split's masks, by its name in the tree."""
     return LABELS if split == layout.ONE_SPLIT else f"{LABELS}/{split}"
 
@@ -144,7 +144,7 @@ def _no_mask_at_all(found: Found, split: str, examples: Mapping[str, Place], lab
         )
     photos = IMAGES if split == layout.ONE_SPLIT else f"{IMAGES}/{split}"
     return (
-        f"{found.tree.where(_folder(found, split))}: holds no mask for the {images} of {photos}; "
+        f"{found.tree.where(_folder(split))}: holds no mask for the {images} of {photos}; "
         "put NAME.png there for NAME.jpg, or name a split that has masks."
     )
 
@@ -175,7 +175,7 @@ def stray_notes(found: Found, labels: Labels) -> Iterator[str]:
     """Notes on files of labels that belong to no photo."""
     for split, files in labels.stray.items():
         names = [file.name for file in files if file.among == LABELS]
-        folder = _folder(found, split)
+        folder = _folder(split)
         if names and not names[0].startswith(f"{folder}/"):
             folder = str(PurePosixPath(names[0]).parent)
         yield from layout.stray_note(found.tree, names, folder)

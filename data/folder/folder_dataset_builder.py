@@ -11,6 +11,7 @@ read, and docs/masks.md which formats. Nothing in the folder is written or chang
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from ml_collections import ConfigDict
 from data import layout, photos
 from data.errors import DataError, some
 from data.folder import class_files, classes, image_sets, labels, places, png_masks
-from data.folder.arrangement import HELD_BACK, arrange, place_of, why_absent
+from data.folder.arrangement import HELD_BACK, arrange, check_none_within, place_of, why_absent
 from data.folder.classes import CLASSES
 from data.folder.examples import split_of, stray_notes, what_was_found
 from data.folder.labels import Labels
 from data.folder.places import Found
 from data.sources import Listing, Split
 from data.splits import UNLABELED, bases
-from data.trees import is_left_out
+from data.trees import check_folder, is_left_out
 
 
 def listing(data: ConfigDict) -> Listing:
@@ -40,15 +41,16 @@ def listing(data: ConfigDict) -> Listing:
             "config.data.dir is not set; set it to the folder that holds your images and labels."
         )
     root = Path(data.dir).expanduser().absolute()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; correct config.data.dir.")
+    check_folder(root, "correct config.data.dir")
     file = root / CLASSES
     listed = classes.read(file) if file.exists() else None
-    found = image_sets.by_lists(places.find(root))
+    asked = bases(data.labeled_split, data.unlabeled_split, data.eval_split)
+    found = image_sets.by_lists(places.find(root, asked), asked)
     if problems := photos.missing_package([n for s in found.photos.values() for n in s.values()]):
         raise DataError([f"{root}: {problem}" for problem in problems])
     tools = class_files.read(found)
     found_labels = labels.find(found, tools.numbered or (listed.names if listed else ()))
+    check_none_within(root, found, found_labels, data)  # before what depends on the folder
     stray = tuple(stray_notes(found, found_labels))
     names = listed or class_files.names_from_tools(tools, found_labels, root)
     if names is None:
@@ -90,7 +92,7 @@ def _no_names(file: Path, labels: Labels, stray: Sequence[str]) -> list[str]:
 
 def _no_labels(root: Path) -> str:
     """What to say of a folder without any labels."""
-    folders = [path.name for path in sorted(root.iterdir()) if path.is_dir()]
+    folders = [path.name for path in sorted(root.iterdir()) if os.path.isdir(path)]
     folders = [name for name in folders if not is_left_out(name) and name != places.IMAGES]
     what = f"{root / places.LABELS}: no such folder; {layout.LAYOUT}."
     if len(folders) > 1 or (folders and (root / places.IMAGES).is_dir()):

@@ -12,11 +12,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from data import lists
 from data.errors import DataError, counted, some
-from data.folder.places import IMAGES, VALIDATION, File, Found, Place, by_split, own_photo
+from data.folder.places import IMAGES, File, Found, Place, by_split, own_photo, plain, usual_names
 from data.layout import ONE_SPLIT
 from data.splits import UNLABELED
 from data.trees import Tree
@@ -28,8 +28,12 @@ _APART = ("train", "val", "test")
 Ids = Mapping[str, Sequence[str]]  # split -> ids of its photos
 
 
-def by_lists(found: Found) -> Found:
+def by_lists(found: Found, keep: Collection[str] = ()) -> Found:
     """Makes the splits that lists name; without lists the folder stays as it is.
+
+    Args:
+      found: the folder's files.
+      keep: splits that remain what they are called, as a run asks for them.
 
     Raises:
       DataError: a list cannot be read or names no photo that is there, or two lists share photos
@@ -39,7 +43,7 @@ def by_lists(found: Found) -> Found:
     of_splits: dict[str, str] = {}
     unlisted: set[Place] = set()
     notes: list[str] = []
-    for beside, files in _lists(found.names).items():
+    for beside, files in _lists(found.names, keep).items():
         where = found.tree.where(beside + FOLDER)
         photos = _photos(found, f"{beside}{_PHOTOS}/")
         named = {s: _named(found.tree, file, photos, notes) for s, file in files.items()}
@@ -67,16 +71,15 @@ def mask_of(photo: str) -> str:
     return f"{beside}{_MASKS}/{name.rpartition('.')[0]}.png"
 
 
-def _lists(names: Iterable[str]) -> dict[str, dict[str, str]]:
+def _lists(names: Iterable[str], keep: Collection[str]) -> dict[str, dict[str, str]]:
     """The folder that holds ImageSets -> split -> its list, those first that take photos first."""
     found: dict[str, dict[str, str]] = {}
     for name in names:
         if match := _LIST.fullmatch(name):
             found.setdefault(match["beside"], {})[match["name"]] = name
     for beside, files in found.items():
-        other = next((name for name in VALIDATION if name in files), "")
-        if other and "val" not in files:
-            files["val"] = files.pop(other)
+        names = usual_names(files, keep)
+        files = {names.get(plain(name), name): file for name, file in files.items()}
         order = (*_APART, *sorted({*files} - {*_APART, "trainval"}), "trainval")
         found[beside] = {split: files[split] for split in order if split in files}
     return found

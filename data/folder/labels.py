@@ -9,7 +9,7 @@ from data import masks
 from data.annotations import matlab, recognition, yolo
 from data.annotations.regions import Annotated, AnnotationError, Annotations
 from data.errors import DataError, and_more, counted, some
-from data.folder.named_photos import names_in, places_by_name, scope
+from data.folder.named_photos import places_named, scope
 from data.folder.places import LABELS, File, Found, Place, own_photo
 
 PNG, MATLAB = "PNG", "MATLAB"
@@ -73,6 +73,10 @@ class Labels:
     twice: dict[tuple[str, str], list[str]] = dataclasses.field(default_factory=dict)
     astray: dict[tuple[str, ...], dict[str, list[str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
+
+    def has(self, place: Place) -> bool:
+        """Whether a photo has a label; a file of a kind that is not read is none."""
+        return place in self.of and not self.of[place].unread
 
     def keep(self, name: str, read: Annotations) -> None:
         """Keeps what the file `name` holds, and counts the shapes that are not drawn."""
@@ -172,11 +176,10 @@ def _add_annotations(labels: Labels, found: Found, place: Place | None, file: Fi
 def _add_named(labels: Labels, found: Found, read: Annotations, file: File) -> None:
     """Adds what a file says of photos that it names."""
     splits = scope(file, list(found.photos))
-    exact, loose = places_by_name(found, splits)
+    names = [annotated.photo or file.stem for annotated in read.photos]
     where, absent = found.tree.where(file.name), []
-    for annotated in read.photos:
-        name = annotated.photo or file.stem
-        places = next((p for n in names_in(name) if (p := exact.get(n) or loose.get(n))), [])
+    meant = places_named(found, splits, names)
+    for annotated, name, places in zip(read.photos, names, meant):
         if len(places) > 1:
             several = " or ".join(found.photos[split][id] for split, id in places)
             labels.problems.append(

@@ -19,8 +19,9 @@ If there is a folder `images`, only it, folders of labels beside it, and files b
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ _NOT_READ = (
 )  # fmt: skip
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".mat")
 _MASK_ENDING = "_mask"
+USUAL_SPLITS = ("train", "val", "test", UNLABELED)  # with capitals or a year, too
 VALIDATION = ("valid", "validation")  # become "val" unless there is one
 
 
@@ -74,7 +76,6 @@ class Found:
       tree: the data set's folder.
       photos: split -> example id -> the photo's name.
       labels: files that may hold labels.
-      names: of all files that were looked at, sorted.
       lists: split -> the list that names its photos, also if it names none; where there are lists.
       unlisted: photos that lie beside lists and are in none.
       notes: what was made of lists.
@@ -83,30 +84,31 @@ class Found:
     tree: Tree
     photos: dict[str, dict[str, str]]
     labels: tuple[File, ...]
-    names: tuple[str, ...]
     lists: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unlisted: frozenset[Place] = frozenset()
     notes: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all files that were looked at, sorted."""
+        return self.tree.names
 
-def find(root: Path) -> Found:
+
+def find(root: Path, keep: Collection[str] = ()) -> Found:
     """Finds the files of a data set.
+
+    Args:
+      root: its folder.
+      keep: splits that remain what they are called, as a run asks for them.
 
     Raises:
       DataError: there are no photos, a split's name is not allowed, or two photos have one id.
     """
     usual = (root / IMAGES).is_dir()
-    directly = [p.name for p in root.iterdir() if p.is_file() and not p.name.startswith(".")]
-    if usual:
-        wanted = (IMAGES, *_OF_LABELS)
-        folders = [p.name for p in root.iterdir() if p.is_dir() and p.name.lower() in wanted]
-        tree = FolderTree(root, sorted(folders))
-    else:
-        tree = FolderTree(root)
-    names = tuple(sorted({*directly, *tree.names}))
-    folders = _folders(names)
-    placed = (_place(name, folders) for name in names)
-    files = _with_val([file for file in placed if file is not None])
+    tree = _usual_tree(root) if usual else FolderTree(root)
+    folders = _folders(tree.names)
+    placed = (_place(name, folders) for name in tree.names)
+    files = _with_usual_splits([file for file in placed if file is not None], keep)
     if usual:  # photos beside it belong to nothing
         files = [f for f in files if f.among or f.suffix in _LABEL_SUFFIXES]
     masks = _masks(files)
@@ -114,7 +116,16 @@ def find(root: Path) -> Found:
     labels = [f for f in files if f in masks or _may_hold_labels(f)]
     if not photos:
         raise DataError(f"{root / IMAGES if usual else root}: holds no images; {LAYOUT}.")
-    return Found(tree, by_split(tree, photos), tuple(labels), names)
+    return Found(tree, by_split(tree, photos), tuple(labels))
+
+
+def _usual_tree(root: Path) -> FolderTree:
+    """The files of a folder that holds `images`, without those in folders that nobody reads."""
+    wanted = (IMAGES, *_OF_LABELS)
+    here = sorted(path.name for path in root.iterdir())
+    # Unlike Path's, these say no where a link leads to what may not be read.
+    folders = [x for x in here if x.lower() in wanted and os.path.isdir(root / x)]
+    return FolderTree(root, folders, [name for name in here if os.path.isfile(root / name)])
 
 
 def _folders(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -158,13 +169,30 @@ def _place(name: str, of_kind: Mapping[str, tuple[str, str]]) -> File | None:
     return File(name, split, "/".join([*inner, stem]), among)
 
 
-def _with_val(files: Sequence[File]) -> list[File]:
-    """Calls the split "val" that tools call otherwise."""
-    splits = {file.split for file in files if _is_photo(file)}
-    other = next((name for name in VALIDATION if name in splits), "")
-    if not other or "val" in splits:
-        return list(files)
-    return [f._replace(split="val") if f.split == other else f for f in files]
+def plain(split: str) -> str:
+    """A split's name without what makes no difference: val for Val and val2017."""
+    return split.lower().rstrip("0123456789")
+
+
+def usual_names(splits: Iterable[str], keep: Collection[str]) -> dict[str, str]:
+    """Plain names of splits -> what they are called here: val for Val, val2017 or validation.
+
+    Of several that would become one, none does, and those to keep remain what they are.
+    """
+    splits = {*splits}
+    counts = Counter(map(plain, splits))
+    kept = {plain(split) for split in splits if split in keep and split not in USUAL_SPLITS}
+    alone = [x for x in (*USUAL_SPLITS, *VALIDATION) if counts[x] == 1 and x not in kept]
+    names = {name: name for name in alone if name in USUAL_SPLITS}
+    if not counts["val"]:
+        names |= dict.fromkeys([name for name in alone if name in VALIDATION][:1], "val")
+    return names
+
+
+def _with_usual_splits(files: Sequence[File], keep: Collection[str]) -> list[File]:
+    """Gives splits the names that they have here, as photos spell them; labels may do otherwise."""
+    names = usual_names((file.split for file in files if _is_photo(file)), keep)
+    return [f._replace(split=names.get(plain(f.split), f.split)) for f in files]
 
 
 def _is_photo(file: File) -> bool:
