@@ -228,6 +228,37 @@ def test_roboflows_category_of_categories_is_no_class():
     assert coco.read(document).class_names == ("tree", "road")
 
 
+@pytest.mark.parametrize(
+    ("key", "other", "message"),
+    [
+        ("images", {"file_name": "b.jpg"}, "'a.jpg' and 'b.jpg' both have the id 7 in its images"),
+        ("categories", {"name": "car"}, "'tree' and 'car' both have the id 3 in its categories"),
+    ],
+)
+def test_coco_with_one_id_for_two_is_refused_and_an_entry_that_is_there_twice_counts_once(
+    key, other, message
+):
+    document = coco_document({"category_id": 3, "segmentation": [flat(TRIANGLE)]})
+    once = coco.read(document)
+    document[key].append(dict(document[key][0]))
+    twice = coco.read(document)
+    assert len(twice.photos) == 1 and {*twice.class_names} == {*once.class_names}
+    np.testing.assert_array_equal(drawn(twice), drawn(once))
+    document[key].append(document[key][0] | other)
+    with pytest.raises(AnnotationError, match=message):
+        coco.read(document)
+
+
+def test_annotations_of_no_image_of_coco_are_counted_and_if_all_are_it_is_an_error():
+    road = {"category_id": 1, "segmentation": [flat(TRIANGLE)]}
+    read = coco.read(coco_document(road, road | {"image_id": 8}, road | {"image_id": "7"}))
+    assert read.left_out == {"annotation of an image that the file does not list": 2}
+    np.testing.assert_array_equal(drawn(read), drawn(coco.read(coco_document(road))))
+    assert not coco.read(coco_document(road)).left_out
+    with pytest.raises(AnnotationError, match="an image_id is '7', an image's id 7"):
+        coco.read(coco_document(road | {"image_id": "7"}))
+
+
 # YOLO.
 
 

@@ -273,12 +273,14 @@ def test_photos_that_are_not_there_are_counted_and_shapes_left_out_too(tmp_path,
     SCENES["COCO, one file"][0](root)
     document = scenes.coco({**scenes.ALL, "gone.jpg": 1})
     document["annotations"][0]["segmentation"].append([1, 1, 5, 5])
+    document["annotations"].append(document["annotations"][0] | {"image_id": "deleted"})
     write(root / "annotations.json", document)
     check.check(config_of(root, tmp_path / "prepared"))
     printed = capsys.readouterr().out
     assert "annotations.json annotates 1 photo that is not there, such as gone.jpg" in printed
-    left_out = "1 polygon of fewer than three corners (in annotations.json, photo photo 0 é.png)\n"
-    assert f"left out: {left_out}" in printed
+    dangling = "1 annotation of an image that the file does not list (in annotations.json)"
+    polygon = "1 polygon of fewer than three corners (in annotations.json, photo photo 0 é.png)\n"
+    assert f"left out: {dangling}, {polygon}" in printed
 
 
 @pytest.mark.parametrize("outside", [False, True])

@@ -91,11 +91,13 @@ class Annotations:
       kind: the format's name for people, such as "Labelme".
       photos: what it says of each photo.
       class_names: the classes that it lists, in its own order; () if it has no such list.
+      left_out: what was not read, and is of none of its photos -> how often.
     """
 
     kind: str
     photos: tuple[Annotated, ...]
     class_names: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def labels(self) -> set[str]:
         """The names of the classes that regions have."""

@@ -77,6 +77,8 @@ class Labels:
     def keep(self, name: str, read: Annotations) -> None:
         """Keeps what the file `name` holds, and counts the shapes that are not drawn."""
         self.read[name] = read
+        for what, count in read.left_out.items():
+            self.left_out.setdefault(what, LeftOut(name)).count += count
         for annotated in read.photos:
             of_photo = f", photo {annotated.photo}" if len(read.photos) > 1 else ""
             for what, count in annotated.not_drawn().items():
