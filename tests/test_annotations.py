@@ -150,6 +150,40 @@ def test_what_is_no_region_is_counted():
     assert not drawn(read).any()
 
 
+def test_a_rectangle_has_two_corners_or_all_four_and_any_other_number_is_refused():
+    left_top, right_top, right_bottom, left_bottom = [[3, 4], [20, 4], [20, 15], [3, 15]]
+    expected = np.zeros(SIZE, np.uint8)
+    expected[4:15, 3:20] = 1
+    for points in (
+        [left_top, right_bottom],
+        [right_top, left_bottom],
+        [left_top, right_top, right_bottom, left_bottom],
+        [right_bottom, left_bottom, left_top, right_top],
+    ):
+        read = labelme.read(labelme_document(shape("road", points, "rectangle")))
+        np.testing.assert_array_equal(drawn(read), expected)
+    for points in ([left_top], [left_top, right_top, right_bottom], []):
+        read = labelme.read(labelme_document(shape("road", points, "rectangle")))
+        message = rf"a rectangle \(road\) has {len(points)} corners?, not 2 or 4; draw it again"
+        with pytest.raises(AnnotationError, match=message):
+            drawn(read)
+
+
+def test_polygons_without_an_area_are_counted():
+    on_lines = ([[3, 3], [9, 9], [5, 5], [30.1, 30.1]], [[7, 2], [7, 9], [7, 5]], [[4, 4]] * 3)
+    read = labelme.read(labelme_document(*(shape("road", points) for points in on_lines)))
+    assert read.photos[0].left_out == {"polygon without an area": 3}
+    assert not drawn(read).any()
+    crossed = [[3, 3], [20, 3], [3, 20], [20, 20]]  # its halves' areas cancel out
+    read = labelme.read(labelme_document(shape("road", crossed)))
+    assert not read.photos[0].left_out and drawn(read).any()
+
+
+def test_spaces_around_a_label_of_labelme_are_no_part_of_it():
+    read = labelme.read(labelme_document(shape(" road ", TRIANGLE)))
+    assert read.labels() == {"road"} and drawn(read).any()
+
+
 def test_a_class_that_is_not_listed_is_named():
     read = labelme.read(labelme_document(shape("bush", TRIANGLE)))
     with pytest.raises(AnnotationError, match=r"'bush' is not in classes\.txt; add the name there"):

@@ -11,7 +11,7 @@ from data.annotations.regions import IGNORED, Annotated, AnnotationError, Region
 from data.errors import some
 from data.label_values import VOID
 
-VERSION = "2"  # of what annotations mean: when it changes, records are drawn anew
+VERSION = "3"  # of what annotations mean: when it changes, records are drawn anew
 
 
 def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) -> np.ndarray:

@@ -60,7 +60,7 @@ class Annotated:
       size: height and width of the photo that was annotated; None if the file does not tell them.
       regions: in the order of drawing: later ones lie over earlier ones.
       shares: whether coordinates are shares of the photo's width and height, not pixels.
-      left_out: what was not read -> how often: lines, points, polygons of two corners.
+      left_out: what was not read -> how often: lines, points, polygons without an area.
     """
 
     photo: str
@@ -121,7 +121,7 @@ class Collector:
         self._left_out[what] += 1
 
     def polygons(self, label: str, rings: Iterable[Any], holes: Iterable[Any] = ()) -> None:
-        """Adds a region of polygons [[x, y], ...]; those of fewer than three corners are counted.
+        """Adds a region of polygons [[x, y], ...]; those without an area are counted.
 
         Raises:
           AnnotationError: a corner is not two finite numbers.
@@ -143,7 +143,19 @@ class Collector:
     def _is_area(self, ring: Ring) -> bool:
         if len(ring) < 3:
             self.skip("polygon of fewer than three corners")
-        return len(ring) > 2
+            return False
+        if _on_a_line(ring):
+            self.skip("polygon without an area")
+            return False
+        return True
+
+
+def _on_a_line(ring: np.ndarray) -> bool:
+    """Whether corners [N, 2] are one point, or lie on one line, but for rounding."""
+    places = ring - ring[0]
+    squares = (places**2).sum(1)
+    x, y = places[squares.argmax()]
+    return bool((np.abs(places[:, 0] * y - places[:, 1] * x) <= 1e-9 * squares.max()).all())
 
 
 def corners(ring: Any) -> Ring:
