@@ -593,6 +593,19 @@ def test_black_and_white_are_colours_and_ids_stay_ids():
     assert read(png(np.array([[0, 1, 255]], np.uint8)), "a").tolist() == [[0, 1, 255]]
 
 
+def test_a_stray_colour_in_a_palette_of_classes_does_not_make_ids_of_its_indices():
+    read = colours.ColourReader({(0, 0, 0): 0, (255, 0, 0): 1, (0, 255, 0): 2})
+    indexed = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8), "P")
+    indexed.putpalette([0, 0, 0, 0, 255, 0, 255, 0, 0, 1, 2, 3])
+    with pytest.raises(MaskError, match=r"a: 1 colour of no class, such as #010203 \(25\.0% of"):
+        read(saved(indexed), "a")
+    indexed.putpalette([0, 0, 0, 0, 0, 200, 200, 0, 200, 1, 2, 3])  # colours that mean nothing
+    assert read(saved(indexed), "a").tolist() == [[0, 1, 2, 3]]
+    of_grey = colours.ColourReader({(2, 2, 2): 0, (1, 1, 1): 1})
+    with pytest.raises(MaskError, match="a: 1 colour of no class, such as #030303"):
+        of_grey(png(np.array([[1, 2, 3]], np.uint8)), "a")
+
+
 def test_a_colour_of_no_class_is_named():
     read = colours.ColourReader({(0, 0, 0): 0, (255, 0, 0): 1})
     pixels = np.zeros((10, 10, 3), np.uint8)
@@ -613,6 +626,9 @@ def test_lists_of_colours_that_cannot_be_read():
         colours.read_labelmap("road:1,2::")
     with pytest.raises(AnnotationError, match="line 2 is not name:red,green,blue"):
         colours.read_labelmap("road:::\ntree\n")
+    for colour in ("0,256,0", "-1,0,0"):
+        with pytest.raises(AnnotationError, match="line 2 has a colour outside of 0 to 255"):
+            colours.read_labelmap(f"road:1,2,3::\ntree:{colour}::\n")
     assert colours.read_labelmap("road:::\ntree: 0,128,0 ::") == {
         "road": None,
         "tree": (0, 128, 0),
