@@ -25,6 +25,7 @@ from data.annotations import (
     label_studio,
     labelme,
     matlab,
+    outlines,
     recognition,
     supervisely,
     yolo,
@@ -100,6 +101,38 @@ def test_a_polygon_is_cut_off_at_the_photos_edges():
     expected = np.zeros(SIZE, np.uint8)
     expected[:, :10] = 1
     np.testing.assert_array_equal(got, expected)
+
+
+def test_a_corner_far_outside_of_the_photo_does_not_move_the_edges_inside():
+    far = np.array([[5, 2], [5 + 100 * WIDTH, 2 + 50 * HEIGHT], [5, 25]])
+    got = drawn(labelme.read(labelme_document(shape("road", far.tolist())))) == 1
+    agree_but_for_edges(got, centres_inside(far))
+    beside = labelme_document(shape("road", [[-900, 3], [-800, 3], [-800, 9]]))
+    around = labelme_document(shape("road", [[-1e9, -1e9], [1e9, -1e9], [1e9, 1e9], [-1e9, 1e9]]))
+    assert not drawn(labelme.read(beside)).any() and drawn(labelme.read(around)).all()
+
+
+def test_a_window_shows_of_a_polygon_what_lies_in_it():
+    """Corners all around the window, as they come; matplotlib says what lies inside of each."""
+    generator = np.random.default_rng(0)
+    low, high = np.array([0.0, 0.0]), np.array([WIDTH, HEIGHT])
+    rows, columns = np.indices(SIZE) + 0.5
+    points = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    for count in (3, 4, 5):
+        for _ in range(20):
+            around = np.sort(generator.uniform(0, 2 * np.pi, count))
+            away = generator.uniform(5, 90, (count, 1))
+            ring = [WIDTH / 2, HEIGHT / 2] + away * np.stack([np.cos(around), np.sin(around)], 1)
+            cut = outlines.clipped(ring, low, high)
+            assert (cut >= low - 1e-9).all() and (cut <= high + 1e-9).all()
+            seen = Outline(cut).contains_points(points) if len(cut) else np.zeros(len(points))
+            np.testing.assert_array_equal(seen, Outline(ring).contains_points(points))
+
+
+def test_a_size_that_is_not_the_photos_is_said_before_a_mask_of_it_is_made():
+    read = labelme.read(labelme_document(shape("road", TRIANGLE), imageHeight=10**9))
+    with pytest.raises(AnnotationError, match="the mask is 40x1000000000 and its image 40x30"):
+        drawn(read)
 
 
 def test_a_circle_is_round():
@@ -371,7 +404,7 @@ def test_a_brush_of_label_studio_is_decoded_as_its_converter_encodes_it():
     expected[1:4, 2:5] = expected[0, 0] = 2
     value = {"format": "rle", "rle": packed}
     read = label_studio.read([task(("brushlabels", ["tree"], value), size=(5, 6))])
-    np.testing.assert_array_equal(drawn(read), expected)
+    np.testing.assert_array_equal(drawn(read, (5, 6)), expected)
     with pytest.raises(AnnotationError, match="cut off"):
         label_studio.decode(packed[:-4], (5, 6))
     with pytest.raises(AnnotationError, match="not those of 5x5"):
@@ -653,6 +686,11 @@ def test_lists_of_colours_that_cannot_be_read():
         (b'[{"data": {"image": "a"}, "annotations": [{}]}]', False, "is no whole annotation"),
         (b'<annotations><image name="a"/></annotations>', True, "is no whole annotation"),
         (b'{"shapes": [{"label": "a", "points": [[0, 0], [1, NaN], [2, 2]]}]}', False, "no finite"),
+        (
+            b'{"shapes": [{"label": "a", "points": [[0, 0], [1, 1e300], [2, 2]]}]}',
+            False,
+            "beyond 1e",
+        ),
         (b'{"shapes": [{"label": "a", "points": "x"}]}', False, "not pairs of numbers"),
     ],
 )

@@ -15,6 +15,7 @@ Size = tuple[int, int]  # height and width
 # Names of classes that tools give to what nobody has annotated, and to what nobody shall learn.
 BACKGROUNDS = ("background", "_background_", "__background__")
 IGNORED = "__ignore__"
+_FARTHEST = 1e12  # no photo's corner; with numbers near the largest float one cannot calculate
 _OUTSIDE = "polygon outside of its photo"
 
 
@@ -124,7 +125,7 @@ class Collector:
         """Adds a region of polygons [[x, y], ...]; those without an area are counted.
 
         Raises:
-          AnnotationError: a corner is not two finite numbers.
+          AnnotationError: a corner is not two finite numbers, or is farther off than any photo's.
         """
         kept = tuple(ring for ring in map(corners, rings) if self._is_area(ring))
         if kept:
@@ -162,12 +163,14 @@ def corners(ring: Any) -> Ring:
     """Corners [[x, y], ...] as an array [N, 2].
 
     Raises:
-      AnnotationError: a corner is not two finite numbers.
+      AnnotationError: a corner is not two finite numbers, or is farther off than any photo's.
     """
     try:
         array = np.asarray(ring, np.float64).reshape(-1, 2) if len(ring) else np.zeros((0, 2))
     except (TypeError, ValueError) as error:
         raise AnnotationError(f"a polygon's corners are not pairs of numbers ({error})") from error
-    if not np.isfinite(array).all():
-        raise AnnotationError("a polygon has a corner that is no finite number")
+    if not (np.abs(array) < _FARTHEST).all():  # nor is NaN
+        raise AnnotationError(
+            f"a polygon has a corner that is no finite number, or is beyond {_FARTHEST:.0e}"
+        )
     return array
