@@ -62,6 +62,13 @@ def unknown_class(root):
     return rf"{file.name}: 'bush' is not in classes\.txt; add the name there"
 
 
+def unknown_class_of_another_list(root):
+    file = spoiled_labelme(root)
+    write(root / "class_names.txt", "\n".join(NAMES))
+    file.write_text(file.read_text().replace('"tree"', '"bush"'))
+    return rf"{file.name}: 'bush' is not in class_names\.txt; add the name there"
+
+
 def class_missing_in_several_files(root):
     unknown_class(root)
     file = root / "labels" / "train" / "photo 2 é.json"
@@ -219,7 +226,8 @@ def assert_one_line(tmp_path, capsys, spoil):
     "spoil",
     [
         two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
-        unknown_class, class_missing_in_several_files, other_size, other_json, ambiguous,
+        unknown_class, unknown_class_of_another_list, class_missing_in_several_files, other_size,
+        other_json, ambiguous,
         no_names, predictions_only, unread_xml, cvat_of_another_data_set,
         labelme_of_another_data_set, several_files_of_another_data_set, yolo_without_names,
         yolo_photo_without_a_file, *UNREAD_SCENES,

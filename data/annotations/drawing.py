@@ -14,6 +14,7 @@ from data.label_values import VOID
 from data.masks import other_size
 
 VERSION = "3"  # of what annotations mean: when it changes, records are drawn anew
+_LIST = "classes.txt"  # where classes are named, unless one says otherwise
 
 
 def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) -> np.ndarray:
@@ -49,18 +50,23 @@ def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) ->
     return mask
 
 
-def unlisted(annotated: Annotated, ids: Mapping[str, int]) -> str:
+def unlisted(annotated: Annotated, ids: Mapping[str, int], listed_in: str = _LIST) -> str:
     """What to say of classes that are not in `ids`; "" if all are. `IGNORED` needs no id."""
     unknown = sorted({x.label for x in annotated.regions} - ids.keys() - {IGNORED})
-    return not_listed([repr(name) for name in unknown])
+    return not_listed([repr(name) for name in unknown], listed_in)
 
 
-def not_listed(names: Sequence[str]) -> str:
-    """What to say of names that are not in classes.txt; "" if there are none."""
+def not_listed(names: Sequence[str], listed_in: str = _LIST) -> str:
+    """What to say of names that are not in a list; "" if there are none.
+
+    Args:
+      names: as people should see them.
+      listed_in: which list names the classes.
+    """
     if not names:
         return ""
     verb, what = ("is", "the name") if len(names) == 1 else ("are", "the names")
-    return f"{some(names)} {verb} not in classes.txt; add {what} there, as written here"
+    return f"{some(names)} {verb} not in {listed_in}; add {what} there, as written here"
 
 
 def _inside(region: Region, size: Size, scale: np.ndarray) -> np.ndarray:
