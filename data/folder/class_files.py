@@ -11,7 +11,7 @@ from data.annotations import colours, yolo
 from data.annotations.colours import Colour
 from data.annotations.regions import AnnotationError
 from data.errors import DataError
-from data.folder.classes import Classes, from_annotations
+from data.folder.classes import Classes, from_annotations, misplaced_ignored
 from data.folder.labels import MATLAB, PNG, Labels
 from data.folder.places import Found
 
@@ -64,7 +64,10 @@ def read(found: Found) -> ClassFiles:
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if problem := misplaced_ignored(names):
+        raise AnnotationError(problem)
+    return names
 
 
 def _parsed(found: Found, name: str, parse: Callable[[str], Value]) -> Value:
