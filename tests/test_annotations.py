@@ -345,6 +345,9 @@ def test_yolo_draws_shares_of_the_photo():
         ("0 0 0 1 0 1", "line 1 has an odd number of coordinates"),
         ("0 .5 .5 .1 .1", "line 1 is a box, not a polygon; export the segmentation"),
         ("0 0 0 1 x 1 1", "line 1 is not a class and coordinates"),
+        ("0 0 0 1 0 1 1\n\n-1 0 0 1 0 1 1", "line 3 begins with -1, which is no class"),
+        ("1.5 0 0 1 0 1 1", r"line 1 begins with 1\.5, which is no class"),
+        ("0 0 0 1 0 1 1\n0 0 0", "line 2 ends after 3 numbers; export it again"),
     ],
 )
 def test_yolo_that_cannot_be_drawn_says_why(text, message):

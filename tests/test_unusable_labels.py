@@ -203,6 +203,24 @@ def yolo_without_names(root):
     return r"classes\.txt: missing; .* Or copy YOLO's data\.yaml, which names them, to .*data\."
 
 
+def yolo_with(line, said):
+    """A scene with one line that is odd in a file of YOLO."""
+
+    def spoil(root):
+        SCENES["YOLO"][0](root)
+        file = root / "labels" / "train" / "photo 1 é.txt"
+        file.write_text(f"{file.read_text()}\n{line}")
+        return rf"labels/train/photo 1 é\.txt: line 3 {said}"
+
+    return spoil
+
+
+def yolo_of_one_odd_line(root):
+    SCENES["YOLO"][0](root)
+    write(root / "labels" / "train" / "photo 1 é.txt", "-1 0.1 0.1 0.5 0.1 0.5 0.5")
+    return r"labels/train/photo 1 é\.txt: line 1 begins with -1, which is no class"
+
+
 def yolo_photo_without_a_file(root):
     SCENES["YOLO"][0](root)
     (root / "labels" / "train" / "photo 1 é.txt").unlink()
@@ -230,7 +248,10 @@ def assert_one_line(tmp_path, capsys, spoil):
         other_json, ambiguous,
         no_names, predictions_only, unread_xml, cvat_of_another_data_set,
         labelme_of_another_data_set, several_files_of_another_data_set, yolo_without_names,
-        yolo_photo_without_a_file, *UNREAD_SCENES,
+        yolo_photo_without_a_file, yolo_of_one_odd_line,
+        yolo_with("1 0.5 0.5", "ends after 3 numbers; export it again"),
+        yolo_with("tree 0.1 0.1 0.5 0.1 0.5 0.5", "begins with tree, which is no class"),
+        *UNREAD_SCENES,
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, spoil):
@@ -261,6 +282,15 @@ def test_an_empty_file_of_yolo_is_a_photo_of_background(tmp_path):
     write(tmp_path / "data" / "labels" / "train" / "photo 1 é.txt", "")
     dataset = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data)
     assert not masks_of(dataset)["train/photo 1 é"].any()
+
+
+def test_texts_beside_photos_that_are_not_yolos_are_nobodys_labels(tmp_path):
+    SCENES["Labelme's files beside the photos"][0](tmp_path / "data")
+    for name in scenes.TRAIN:
+        file = (tmp_path / "data" / "images" / "train" / name).with_suffix(".txt")
+        write(file, "a photo of a road\n2 trees\n1 0 0 0.5\n")
+    dataset = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data)
+    assert len(masks_of(dataset)) == 5
 
 
 def test_xml_beside_masks_is_said_and_no_error(tmp_path):

@@ -229,7 +229,7 @@ def _add_yolo(
     except (OSError, UnicodeDecodeError) as error:
         labels.problems.append(f"{where}: cannot be read as a text file ({error}).")
         return
-    if not yolo.is_yolo(text):
+    if not yolo.is_yolo(text, of_photo=place is not None):
         return
     if place is None:
         labels.stray.setdefault(file.split, []).append(file)
