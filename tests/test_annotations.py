@@ -359,10 +359,30 @@ def test_names_of_yolo_are_a_list_or_numbered():
     assert yolo.read_names("names: [tree, road]\nnc: 2") == ("tree", "road")
     assert yolo.read_names("names:\n  1: road\n  0: tree") == ("tree", "road")
     assert yolo.read_names("train: images") == ()
-    with pytest.raises(AnnotationError, match="not numbered 0, 1, 2"):
-        yolo.read_names("names: {1: tree}")
-    with pytest.raises(AnnotationError, match="is not YAML"):
-        yolo.read_names("names: [")
+    assert yolo.read_names("names: [3, 4.5, ' no ']") == ("3", "4.5", "no")
+    assert yolo.read_names("names: []") == yolo.read_names("names:") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: {1: tree}", "not numbered 0, 1, 2"),
+        ("names: {0: tree, '1': road}", "not numbered 0, 1, 2"),
+        ("names: tree", r"its names are no list, but 'tree'; write names: \[road, tree\]"),
+        ("names: 5", "its names are no list, but 5"),
+        ("names: 0", "its names are no list, but 0"),
+        ("names: [yes, no]", "one of its names is True, which is no text; put it in quotes"),
+        ("names: [tree, [road]]", r"one of its names is \['road'\]"),
+        ("names: [", "is not YAML"),
+        ("names: [a]\n---\nnames: [b]", "is not YAML with one document"),
+        ("names: !mine [a]", "is not YAML"),
+        ("made: 2026-99-99\nnames: [a]", "is not YAML"),
+    ],
+)
+def test_names_of_yolo_that_are_no_names_are_refused(text, message):
+    with pytest.raises(AnnotationError, match=message) as caught:
+        yolo.read_names(text)
+    assert "\n" not in str(caught.value)
 
 
 # Label Studio.

@@ -42,3 +42,39 @@ def test_what_is_ignored_may_stand_before_or_behind_the_classes_but_not_among_th
     for example, mask in masks_of(dataset).items():
         expected = scenes.mask(int(example.split()[1]), road=255, tree=1)
         np.testing.assert_array_equal(mask, expected)
+
+
+UNREAD = "a: 1\n---\nb: !mine 2\n"  # two documents, and a tag of somebody's program
+
+
+def test_yaml_that_is_not_read_matters_only_where_it_may_name_yolos_classes(tmp_path):
+    masks, shapes = tmp_path / "masks", tmp_path / "shapes"
+    SCENES["MATLAB"][0](masks)
+    write(masks / "services.yaml", UNREAD)
+    write(masks / "other.yml", b"\xff\xfe\xff")
+    assert len(masks_of(opened(masks))) == 5
+    write(masks / "dataset.yaml", UNREAD)
+    assert problem_of(masks).startswith(f"{masks / 'dataset.yaml'}: is not YAML with one document")
+    SCENES["YOLO"][0](shapes)
+    write(shapes / "args.yaml", UNREAD)
+    assert opened(shapes).class_names == ("background", "road", "tree")
+    (shapes / "data.yaml").unlink()
+    assert problem_of(shapes).startswith(f"{shapes / 'args.yaml'}: is not YAML")
+
+
+def test_two_files_of_yaml_may_say_the_same_and_are_named_if_they_do_not(tmp_path):
+    root = tmp_path / "data"
+    SCENES["YOLO"][0](root)
+    write(root / "mine.yaml", "names: [road, tree]")
+    assert opened(root).class_names == ("background", "road", "tree")
+    write(root / "mine.yaml", "names: [tree, road]")
+    problem = problem_of(root)
+    assert f"{root / 'data.yaml'} and {root / 'mine.yaml'}: number classes otherwise" in problem
+    assert "(road, tree; tree, road); remove the one that is not of these labels" in problem
+
+
+def test_the_file_that_names_the_classes_is_said_as_it_is_called(tmp_path):
+    root = tmp_path / "data"
+    SCENES["YOLO"][0](root)
+    (root / "data.yaml").rename(root / "coco8.yml")
+    assert any("classes from coco8.yml: background, road" in note for note in opened(root).notes)

@@ -75,13 +75,23 @@ def read_names(text: str) -> tuple[str, ...]:
     """
     try:
         document: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise AnnotationError(f"is not YAML ({' '.join(str(error).split())})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date may be no date
+        reason = " ".join(str(error).split())
+        raise AnnotationError(f"is not YAML with one document ({reason}); correct it") from error
     names = document.get("names") if isinstance(document, Mapping) else None
-    if not names:
+    if names is None or names == [] or names == {}:
         return ()
     if isinstance(names, Mapping):
-        if sorted(names) != list(range(len(names))):
+        if {*names} != {*range(len(names))}:
             raise AnnotationError("its names are not numbered 0, 1, 2, ...; number them so")
         names = [names[index] for index in range(len(names))]
-    return tuple(str(name).strip() for name in names)
+    if not isinstance(names, list):
+        raise AnnotationError(f"its names are no list, but {names!r}; write names: [road, tree]")
+    return tuple(map(_name, names))
+
+
+def _name(name: Any) -> str:
+    """A class's name as text. YAML takes a plain no or yes as false or true, and ~ as nothing."""
+    if isinstance(name, (str, int, float)) and not isinstance(name, bool):
+        return str(name).strip()
+    raise AnnotationError(f"one of its names is {name!r}, which is no text; put it in quotes")
