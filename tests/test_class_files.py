@@ -78,3 +78,36 @@ def test_the_file_that_names_the_classes_is_said_as_it_is_called(tmp_path):
     SCENES["YOLO"][0](root)
     (root / "data.yaml").rename(root / "coco8.yml")
     assert any("classes from coco8.yml: background, road" in note for note in opened(root).notes)
+
+
+@pytest.mark.parametrize("name", ["background", "_Background_", "__ignore__"])
+def test_a_name_that_yolos_files_do_not_number_stands_last_in_classes_txt(tmp_path, name):
+    root = tmp_path / "data"
+    SCENES["YOLO"][0](root)
+    (root / "data.yaml").unlink()
+    write(root / "classes.txt", f"{name}\nroad\ntree\n")
+    problem = problem_of(root)
+    assert problem.startswith(f"{root / 'classes.txt'}: {name} stands before other classes, whose")
+    assert "put it last (or, if YOLO's files number it, too, add data.yaml with names: [" in problem
+    write(root / "classes.txt", f"road\ntree\n{name}\n")
+    dataset = opened(root)
+    assert f"{root}: YOLO's files have the numbers of the lines in classes.txt, from 0" in (
+        dataset.notes
+    )
+    rest = 255 if name == "__ignore__" else 2
+    for example, mask in masks_of(dataset).items():
+        expected = scenes.mask(int(example.split()[1]), road=0, tree=1, rest=rest)
+        np.testing.assert_array_equal(mask, expected)
+    write(root / "classes.txt", f"{name}\nroad\ntree\n")
+    write(root / "data.yaml", "names: [road, tree]")
+    assert f"{root}: YOLO's files have the numbers of data.yaml, not of classes.txt" in (
+        opened(root).notes
+    )
+
+
+def test_background_and_what_is_ignored_may_both_stand_last_where_classes_txt_numbers(tmp_path):
+    root = tmp_path / "data"
+    SCENES["YOLO"][0](root)
+    (root / "data.yaml").unlink()
+    write(root / "classes.txt", "road\ntree\nbackground\n__ignore__\n")
+    assert opened(root).class_names == ("road", "tree", "background")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from data.annotations import colours, yolo
 from data.annotations.colours import Colour
-from data.annotations.regions import AnnotationError
+from data.annotations.regions import BACKGROUNDS, IGNORED, AnnotationError
 from data.errors import DataError, some
-from data.folder.classes import Classes, from_annotations, misplaced_ignored
+from data.folder.classes import CLASSES, Classes, from_annotations, misplaced_ignored
 from data.folder.labels import MATLAB, PNG, Labels
 from data.folder.places import Found, own_photo
 
@@ -129,6 +129,31 @@ def _merged(
                     f"{together[key]}; correct whichever is wrong."
                 )
     return together
+
+
+def note_of_numbers(
+    files: ClassFiles, listed: Classes | None, labels: Labels, root: Path
+) -> Iterator[str]:
+    """At most one note: which of two lists numbers the classes of YOLO's files.
+
+    Raises:
+      DataError: it is classes.txt, and a name that YOLO's files do not number stands before others.
+        It was probably added, since without background the rest of a photo is void.
+    """
+    if listed is None or all(label.kind != yolo.KIND for label in labels.of.values()):
+        return
+    if files.numbered:
+        yield f"{root}: YOLO's files have the numbers of {files.numbered_in}, not of {CLASSES}"
+        return
+    unnumbered = [name.lower() in BACKGROUNDS or name == IGNORED for name in listed.lines]
+    if sorted(unnumbered) != unnumbered:
+        name = listed.lines[unnumbered.index(True)]
+        raise DataError(
+            f"{root / CLASSES}: {name} stands before other classes, whose lines number the classes "
+            "in YOLO's files; put it last (or, if YOLO's files number it, too, add data.yaml with "
+            f"names: [{', '.join(listed.lines[:3])}, ...])."
+        )
+    yield f"{root}: YOLO's files have the numbers of the lines in {CLASSES}, from 0"
 
 
 def names_from_tools(files: ClassFiles, labels: Labels, root: Path) -> Classes | None:

@@ -25,11 +25,13 @@ class Classes:
       names: K names; the id of a class is its position.
       origin: where the names are from, for people.
       colours: name -> the colour that stands behind it in classes.txt.
+      lines: the names in classes.txt as they stand there, with `IGNORED`.
     """
 
     names: tuple[str, ...]
     origin: str
     colours: Mapping[str, Colour] = dataclasses.field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
     @property
     def rest(self) -> int:
@@ -78,7 +80,7 @@ def read(file: Path) -> Classes:
     if problem := misplaced_ignored(names):
         raise DataError(f"{file}: {problem}.")
     colours = {name: colour for name, colour in split if colour is not None}
-    classes = Classes(_checked(names, str(file)), CLASSES, colours)
+    classes = Classes(_checked(names, str(file)), CLASSES, colours, tuple(names))
     numbered = [_NUMBERED.fullmatch(name) for name in classes.names]
     if all(match and int(match["number"]) in (i, i + 1) for i, match in enumerate(numbered)):
         raise DataError(
