@@ -105,13 +105,8 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
     Raises:
       MaskError: the mask's size is not the image's, or an id is not allowed.
     """
-    if ids.shape != size:
-        rotated = ids.shape == size[::-1]
-        hint = "; one of them is turned" if rotated else ""
-        raise MaskError(
-            f"{where}: the mask is {ids.shape[1]}x{ids.shape[0]} and its image {size[1]}x{size[0]} "
-            f"(width x height){hint}; {SIZES_DIFFER}."
-        )
+    if problem := other_size(ids.shape, size):
+        raise MaskError(f"{where}: {problem}.")
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
     wrong = present[(present >= num_classes) & (present != VOID)]
     if not wrong.size:
@@ -128,6 +123,17 @@ def check_ids(ids: np.ndarray, where: str, size: tuple[int, int], num_classes: i
     raise MaskError(
         f"{where}: ids {wrong.tolist()} are neither classes 0..{num_classes - 1} nor {VOID} "
         "(void); remap them (or, in a folder of your own, add their names to classes.txt)."
+    )
+
+
+def other_size(shape: tuple[int, ...], size: tuple[int, int]) -> str:
+    """What to say of a mask [H, W] whose size is not that of its image; "" if it is."""
+    if shape == size:
+        return ""
+    hint = "; one of them is turned" if shape == size[::-1] else ""
+    return (
+        f"the mask is {shape[1]}x{shape[0]} and its image {size[1]}x{size[0]} "
+        f"(width x height){hint}; {SIZES_DIFFER}"
     )
 
 

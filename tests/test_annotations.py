@@ -25,6 +25,7 @@ from data.annotations import (
     label_studio,
     labelme,
     matlab,
+    outlines,
     recognition,
     supervisely,
     yolo,
@@ -102,6 +103,38 @@ def test_a_polygon_is_cut_off_at_the_photos_edges():
     np.testing.assert_array_equal(got, expected)
 
 
+def test_a_corner_far_outside_of_the_photo_does_not_move_the_edges_inside():
+    far = np.array([[5, 2], [5 + 100 * WIDTH, 2 + 50 * HEIGHT], [5, 25]])
+    got = drawn(labelme.read(labelme_document(shape("road", far.tolist())))) == 1
+    agree_but_for_edges(got, centres_inside(far))
+    beside = labelme_document(shape("road", [[-900, 3], [-800, 3], [-800, 9]]))
+    around = labelme_document(shape("road", [[-1e9, -1e9], [1e9, -1e9], [1e9, 1e9], [-1e9, 1e9]]))
+    assert not drawn(labelme.read(beside)).any() and drawn(labelme.read(around)).all()
+
+
+def test_a_window_shows_of_a_polygon_what_lies_in_it():
+    """Corners all around the window, as they come; matplotlib says what lies inside of each."""
+    generator = np.random.default_rng(0)
+    low, high = np.array([0.0, 0.0]), np.array([WIDTH, HEIGHT])
+    rows, columns = np.indices(SIZE) + 0.5
+    points = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    for count in (3, 4, 5):
+        for _ in range(20):
+            around = np.sort(generator.uniform(0, 2 * np.pi, count))
+            away = generator.uniform(5, 90, (count, 1))
+            ring = [WIDTH / 2, HEIGHT / 2] + away * np.stack([np.cos(around), np.sin(around)], 1)
+            cut = outlines.clipped(ring, low, high)
+            assert (cut >= low - 1e-9).all() and (cut <= high + 1e-9).all()
+            seen = Outline(cut).contains_points(points) if len(cut) else np.zeros(len(points))
+            np.testing.assert_array_equal(seen, Outline(ring).contains_points(points))
+
+
+def test_a_size_that_is_not_the_photos_is_said_before_a_mask_of_it_is_made():
+    read = labelme.read(labelme_document(shape("road", TRIANGLE), imageHeight=10**9))
+    with pytest.raises(AnnotationError, match="the mask is 40x1000000000 and its image 40x30"):
+        drawn(read)
+
+
 def test_a_circle_is_round():
     got = drawn(labelme.read(labelme_document(shape("tree", [[20, 15], [20, 5.5]], "circle"))))
     rows, columns = np.indices(SIZE) + 0.5
@@ -148,6 +181,40 @@ def test_what_is_no_region_is_counted():
         "polygon of fewer than three corners": 1,
     }
     assert not drawn(read).any()
+
+
+def test_a_rectangle_has_two_corners_or_all_four_and_any_other_number_is_refused():
+    left_top, right_top, right_bottom, left_bottom = [[3, 4], [20, 4], [20, 15], [3, 15]]
+    expected = np.zeros(SIZE, np.uint8)
+    expected[4:15, 3:20] = 1
+    for points in (
+        [left_top, right_bottom],
+        [right_top, left_bottom],
+        [left_top, right_top, right_bottom, left_bottom],
+        [right_bottom, left_bottom, left_top, right_top],
+    ):
+        read = labelme.read(labelme_document(shape("road", points, "rectangle")))
+        np.testing.assert_array_equal(drawn(read), expected)
+    for points in ([left_top], [left_top, right_top, right_bottom], []):
+        read = labelme.read(labelme_document(shape("road", points, "rectangle")))
+        message = rf"a rectangle \(road\) has {len(points)} corners?, not 2 or 4; draw it again"
+        with pytest.raises(AnnotationError, match=message):
+            drawn(read)
+
+
+def test_polygons_without_an_area_are_counted():
+    on_lines = ([[3, 3], [9, 9], [5, 5], [30.1, 30.1]], [[7, 2], [7, 9], [7, 5]], [[4, 4]] * 3)
+    read = labelme.read(labelme_document(*(shape("road", points) for points in on_lines)))
+    assert read.photos[0].left_out == {"polygon without an area": 3}
+    assert not drawn(read).any()
+    crossed = [[3, 3], [20, 3], [3, 20], [20, 20]]  # its halves' areas cancel out
+    read = labelme.read(labelme_document(shape("road", crossed)))
+    assert not read.photos[0].left_out and drawn(read).any()
+
+
+def test_spaces_around_a_label_of_labelme_are_no_part_of_it():
+    read = labelme.read(labelme_document(shape(" road ", TRIANGLE)))
+    assert read.labels() == {"road"} and drawn(read).any()
 
 
 def test_a_class_that_is_not_listed_is_named():
@@ -228,6 +295,37 @@ def test_roboflows_category_of_categories_is_no_class():
     assert coco.read(document).class_names == ("tree", "road")
 
 
+@pytest.mark.parametrize(
+    ("key", "other", "message"),
+    [
+        ("images", {"file_name": "b.jpg"}, "'a.jpg' and 'b.jpg' both have the id 7 in its images"),
+        ("categories", {"name": "car"}, "'tree' and 'car' both have the id 3 in its categories"),
+    ],
+)
+def test_coco_with_one_id_for_two_is_refused_and_an_entry_that_is_there_twice_counts_once(
+    key, other, message
+):
+    document = coco_document({"category_id": 3, "segmentation": [flat(TRIANGLE)]})
+    once = coco.read(document)
+    document[key].append(dict(document[key][0]))
+    twice = coco.read(document)
+    assert len(twice.photos) == 1 and {*twice.class_names} == {*once.class_names}
+    np.testing.assert_array_equal(drawn(twice), drawn(once))
+    document[key].append(document[key][0] | other)
+    with pytest.raises(AnnotationError, match=message):
+        coco.read(document)
+
+
+def test_annotations_of_no_image_of_coco_are_counted_and_if_all_are_it_is_an_error():
+    road = {"category_id": 1, "segmentation": [flat(TRIANGLE)]}
+    read = coco.read(coco_document(road, road | {"image_id": 8}, road | {"image_id": "7"}))
+    assert read.left_out == {"annotation of an image that the file does not list": 2}
+    np.testing.assert_array_equal(drawn(read), drawn(coco.read(coco_document(road))))
+    assert not coco.read(coco_document(road)).left_out
+    with pytest.raises(AnnotationError, match="an image_id is '7', an image's id 7"):
+        coco.read(coco_document(road | {"image_id": "7"}))
+
+
 # YOLO.
 
 
@@ -247,6 +345,9 @@ def test_yolo_draws_shares_of_the_photo():
         ("0 0 0 1 0 1", "line 1 has an odd number of coordinates"),
         ("0 .5 .5 .1 .1", "line 1 is a box, not a polygon; export the segmentation"),
         ("0 0 0 1 x 1 1", "line 1 is not a class and coordinates"),
+        ("0 0 0 1 0 1 1\n\n-1 0 0 1 0 1 1", "line 3 begins with -1, which is no class"),
+        ("1.5 0 0 1 0 1 1", r"line 1 begins with 1\.5, which is no class"),
+        ("0 0 0 1 0 1 1\n0 0 0", "line 2 ends after 3 numbers; export it again"),
     ],
 )
 def test_yolo_that_cannot_be_drawn_says_why(text, message):
@@ -258,10 +359,30 @@ def test_names_of_yolo_are_a_list_or_numbered():
     assert yolo.read_names("names: [tree, road]\nnc: 2") == ("tree", "road")
     assert yolo.read_names("names:\n  1: road\n  0: tree") == ("tree", "road")
     assert yolo.read_names("train: images") == ()
-    with pytest.raises(AnnotationError, match="not numbered 0, 1, 2"):
-        yolo.read_names("names: {1: tree}")
-    with pytest.raises(AnnotationError, match="is not YAML"):
-        yolo.read_names("names: [")
+    assert yolo.read_names("names: [3, 4.5, ' no ']") == ("3", "4.5", "no")
+    assert yolo.read_names("names: []") == yolo.read_names("names:") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: {1: tree}", "not numbered 0, 1, 2"),
+        ("names: {0: tree, '1': road}", "not numbered 0, 1, 2"),
+        ("names: tree", r"its names are no list, but 'tree'; write names: \[road, tree\]"),
+        ("names: 5", "its names are no list, but 5"),
+        ("names: 0", "its names are no list, but 0"),
+        ("names: [yes, no]", "one of its names is True, which is no text; put it in quotes"),
+        ("names: [tree, [road]]", r"one of its names is \['road'\]"),
+        ("names: [", "is not YAML"),
+        ("names: [a]\n---\nnames: [b]", "is not YAML with one document"),
+        ("names: !mine [a]", "is not YAML"),
+        ("made: 2026-99-99\nnames: [a]", "is not YAML"),
+    ],
+)
+def test_names_of_yolo_that_are_no_names_are_refused(text, message):
+    with pytest.raises(AnnotationError, match=message) as caught:
+        yolo.read_names(text)
+    assert "\n" not in str(caught.value)
 
 
 # Label Studio.
@@ -306,7 +427,7 @@ def test_a_brush_of_label_studio_is_decoded_as_its_converter_encodes_it():
     expected[1:4, 2:5] = expected[0, 0] = 2
     value = {"format": "rle", "rle": packed}
     read = label_studio.read([task(("brushlabels", ["tree"], value), size=(5, 6))])
-    np.testing.assert_array_equal(drawn(read), expected)
+    np.testing.assert_array_equal(drawn(read, (5, 6)), expected)
     with pytest.raises(AnnotationError, match="cut off"):
         label_studio.decode(packed[:-4], (5, 6))
     with pytest.raises(AnnotationError, match="not those of 5x5"):
@@ -528,6 +649,19 @@ def test_black_and_white_are_colours_and_ids_stay_ids():
     assert read(png(np.array([[0, 1, 255]], np.uint8)), "a").tolist() == [[0, 1, 255]]
 
 
+def test_a_stray_colour_in_a_palette_of_classes_does_not_make_ids_of_its_indices():
+    read = colours.ColourReader({(0, 0, 0): 0, (255, 0, 0): 1, (0, 255, 0): 2})
+    indexed = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8), "P")
+    indexed.putpalette([0, 0, 0, 0, 255, 0, 255, 0, 0, 1, 2, 3])
+    with pytest.raises(MaskError, match=r"a: 1 colour of no class, such as #010203 \(25\.0% of"):
+        read(saved(indexed), "a")
+    indexed.putpalette([0, 0, 0, 0, 0, 200, 200, 0, 200, 1, 2, 3])  # colours that mean nothing
+    assert read(saved(indexed), "a").tolist() == [[0, 1, 2, 3]]
+    of_grey = colours.ColourReader({(2, 2, 2): 0, (1, 1, 1): 1})
+    with pytest.raises(MaskError, match="a: 1 colour of no class, such as #030303"):
+        of_grey(png(np.array([[1, 2, 3]], np.uint8)), "a")
+
+
 def test_a_colour_of_no_class_is_named():
     read = colours.ColourReader({(0, 0, 0): 0, (255, 0, 0): 1})
     pixels = np.zeros((10, 10, 3), np.uint8)
@@ -548,6 +682,9 @@ def test_lists_of_colours_that_cannot_be_read():
         colours.read_labelmap("road:1,2::")
     with pytest.raises(AnnotationError, match="line 2 is not name:red,green,blue"):
         colours.read_labelmap("road:::\ntree\n")
+    for colour in ("0,256,0", "-1,0,0"):
+        with pytest.raises(AnnotationError, match="line 2 has a colour outside of 0 to 255"):
+            colours.read_labelmap(f"road:1,2,3::\ntree:{colour}::\n")
     assert colours.read_labelmap("road:::\ntree: 0,128,0 ::") == {
         "road": None,
         "tree": (0, 128, 0),
@@ -572,6 +709,11 @@ def test_lists_of_colours_that_cannot_be_read():
         (b'[{"data": {"image": "a"}, "annotations": [{}]}]', False, "is no whole annotation"),
         (b'<annotations><image name="a"/></annotations>', True, "is no whole annotation"),
         (b'{"shapes": [{"label": "a", "points": [[0, 0], [1, NaN], [2, 2]]}]}', False, "no finite"),
+        (
+            b'{"shapes": [{"label": "a", "points": [[0, 0], [1, 1e300], [2, 2]]}]}',
+            False,
+            "beyond 1e",
+        ),
         (b'{"shapes": [{"label": "a", "points": "x"}]}', False, "not pairs of numbers"),
     ],
 )

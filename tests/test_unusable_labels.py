@@ -62,6 +62,13 @@ def unknown_class(root):
     return rf"{file.name}: 'bush' is not in classes\.txt; add the name there"
 
 
+def unknown_class_of_another_list(root):
+    file = spoiled_labelme(root)
+    write(root / "class_names.txt", "\n".join(NAMES))
+    file.write_text(file.read_text().replace('"tree"', '"bush"'))
+    return rf"{file.name}: 'bush' is not in class_names\.txt; add the name there"
+
+
 def class_missing_in_several_files(root):
     unknown_class(root)
     file = root / "labels" / "train" / "photo 2 é.json"
@@ -196,6 +203,24 @@ def yolo_without_names(root):
     return r"classes\.txt: missing; .* Or copy YOLO's data\.yaml, which names them, to .*data\."
 
 
+def yolo_with(line, said):
+    """A scene with one line that is odd in a file of YOLO."""
+
+    def spoil(root):
+        SCENES["YOLO"][0](root)
+        file = root / "labels" / "train" / "photo 1 é.txt"
+        file.write_text(f"{file.read_text()}\n{line}")
+        return rf"labels/train/photo 1 é\.txt: line 3 {said}"
+
+    return spoil
+
+
+def yolo_of_one_odd_line(root):
+    SCENES["YOLO"][0](root)
+    write(root / "labels" / "train" / "photo 1 é.txt", "-1 0.1 0.1 0.5 0.1 0.5 0.5")
+    return r"labels/train/photo 1 é\.txt: line 1 begins with -1, which is no class"
+
+
 def yolo_photo_without_a_file(root):
     SCENES["YOLO"][0](root)
     (root / "labels" / "train" / "photo 1 é.txt").unlink()
@@ -219,10 +244,14 @@ def assert_one_line(tmp_path, capsys, spoil):
     "spoil",
     [
         two_formats, listed_twice, two_files_for_all, cut_off, of_another_data_set,
-        unknown_class, class_missing_in_several_files, other_size, other_json, ambiguous,
+        unknown_class, unknown_class_of_another_list, class_missing_in_several_files, other_size,
+        other_json, ambiguous,
         no_names, predictions_only, unread_xml, cvat_of_another_data_set,
         labelme_of_another_data_set, several_files_of_another_data_set, yolo_without_names,
-        yolo_photo_without_a_file, *UNREAD_SCENES,
+        yolo_photo_without_a_file, yolo_of_one_odd_line,
+        yolo_with("1 0.5 0.5", "ends after 3 numbers; export it again"),
+        yolo_with("tree 0.1 0.1 0.5 0.1 0.5 0.5", "begins with tree, which is no class"),
+        *UNREAD_SCENES,
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_line_that_names_the_file(tmp_path, capsys, spoil):
@@ -255,6 +284,15 @@ def test_an_empty_file_of_yolo_is_a_photo_of_background(tmp_path):
     assert not masks_of(dataset)["train/photo 1 é"].any()
 
 
+def test_texts_beside_photos_that_are_not_yolos_are_nobodys_labels(tmp_path):
+    SCENES["Labelme's files beside the photos"][0](tmp_path / "data")
+    for name in scenes.TRAIN:
+        file = (tmp_path / "data" / "images" / "train" / name).with_suffix(".txt")
+        write(file, "a photo of a road\n2 trees\n1 0 0 0.5\n")
+    dataset = catalog.open_dataset(config_of(tmp_path / "data", tmp_path / "prepared").data)
+    assert len(masks_of(dataset)) == 5
+
+
 def test_xml_beside_masks_is_said_and_no_error(tmp_path):
     """VOC has boxes for its photos as well as masks."""
     root = tmp_path / "data"
@@ -273,12 +311,14 @@ def test_photos_that_are_not_there_are_counted_and_shapes_left_out_too(tmp_path,
     SCENES["COCO, one file"][0](root)
     document = scenes.coco({**scenes.ALL, "gone.jpg": 1})
     document["annotations"][0]["segmentation"].append([1, 1, 5, 5])
+    document["annotations"].append(document["annotations"][0] | {"image_id": "deleted"})
     write(root / "annotations.json", document)
     check.check(config_of(root, tmp_path / "prepared"))
     printed = capsys.readouterr().out
     assert "annotations.json annotates 1 photo that is not there, such as gone.jpg" in printed
-    left_out = "1 polygon of fewer than three corners (in annotations.json, photo photo 0 é.png)\n"
-    assert f"left out: {left_out}" in printed
+    dangling = "1 annotation of an image that the file does not list (in annotations.json)"
+    polygon = "1 polygon of fewer than three corners (in annotations.json, photo photo 0 é.png)\n"
+    assert f"left out: {dangling}, {polygon}" in printed
 
 
 @pytest.mark.parametrize("outside", [False, True])

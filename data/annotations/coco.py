@@ -14,6 +14,7 @@ from data.annotations.regions import AnnotationError, Annotations, Collector
 
 KIND = "COCO"
 _KEYS = ("images", "annotations", "categories")
+_DANGLING = "annotation of an image that the file does not list"
 
 
 def is_coco(document: Any) -> bool:
@@ -46,21 +47,48 @@ def read(document: Mapping[str, Any]) -> Annotations:
     """Reads a document. A photo without annotations shows nothing but background.
 
     Raises:
-      KeyError, TypeError, ValueError, AnnotationError: an entry lacks what it must have.
+      KeyError, TypeError, ValueError, AnnotationError: an entry lacks what it must have, two
+        entries have one id, or no annotation is of any image.
     """
-    names = {entry["id"]: str(entry["name"]).strip() for entry in document["categories"]}
+    names = {id: str(x["name"]).strip() for id, x in _by_id(document, "categories", "name").items()}
+    images = _by_id(document, "images", "file_name")
     by_photo = defaultdict(list)
     for entry in document["annotations"]:
         by_photo[entry["image_id"]].append(entry)
+    dangling = [entry for id, entries in by_photo.items() if id not in images for entry in entries]
+    if images and dangling and len(dangling) == len(document["annotations"]):
+        raise AnnotationError(
+            f"none of its annotations is of one of its images (an image_id is "
+            f"{dangling[0]['image_id']!r}, an image's id {next(iter(images))!r}); export it again"
+        )
     photos = []
-    for image in document["images"]:
+    for id, image in images.items():
         size = _size(image)
         found = Collector()
-        for entry in by_photo[image["id"]]:
+        for entry in by_photo[id]:
             _add(found, names[entry["category_id"]], entry, size)
         photos.append(found.annotated(str(image["file_name"]), size))
     used = {entry["category_id"] for entry in document["annotations"]}
-    return Annotations(KIND, tuple(photos), _classes(document["categories"], used))
+    classes = _classes(document["categories"], used)
+    left_out = {_DANGLING: len(dangling)} if dangling else {}
+    return Annotations(KIND, tuple(photos), classes, left_out)
+
+
+def _by_id(document: Mapping[str, Any], key: str, name: str) -> dict[Any, Mapping[str, Any]]:
+    """The entries of a list by their ids. One that is there twice counts once.
+
+    Raises:
+      AnnotationError: entries of two names have one id, as in files that were merged.
+    """
+    found: dict[Any, Mapping[str, Any]] = {}
+    for entry in document[key]:
+        other = found.setdefault(entry["id"], entry)
+        if other[name] != entry[name]:
+            raise AnnotationError(
+                f"{other[name]!r} and {entry[name]!r} both have the id {entry['id']!r} in its "
+                f"{key}; if it was merged of several files, put these here instead, as exported"
+            )
+    return found
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -55,7 +55,7 @@ def read_labelmap(text: str) -> dict[str, Colour | None]:
     """The colours of a labelmap.txt: name -> colour, or None where it says none.
 
     Raises:
-      AnnotationError: a line is not of this form.
+      AnnotationError: a line is not of this form, or its colour is none.
     """
     colours: dict[str, Colour | None] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -72,6 +72,8 @@ def read_labelmap(text: str) -> dict[str, Colour | None]:
             raise AnnotationError(
                 f"line {number} is not name:red,green,blue:parts:actions"
             ) from error
+        if not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise AnnotationError(f"line {number} has a colour outside of 0 to 255; correct it")
         colours[name.strip()] = (red, green, blue)
     return colours
 
@@ -104,7 +106,7 @@ class ColourReader:
             self._table[_packed(*colour)] = index
 
     def __call__(self, content: bytes, where: str) -> np.ndarray:
-        """Reads a PNG: uint8 [H, W]. One of ids, without colours, is read as such.
+        """Reads a PNG: uint8 [H, W]. It may be one of ids, if no class has any of its colours.
 
         Raises:
           MaskError: the file is no PNG, or has a colour of no class.
@@ -122,7 +124,7 @@ class ColourReader:
             return ids.astype(np.uint8)
         if problem := next((self._lacking[x] for x in unknown if x in self._lacking), ""):
             raise MaskError(problem)
-        if mode in ("L", "P"):
+        if mode in ("L", "P") and not self._shows_classes(packed[ids != _UNKNOWN], mode):
             return read_ids(content, where)
         share = (ids == _UNKNOWN).mean()
         do = f"write it behind a class's name in classes.txt or labelmap.txt (or {IGNORED}'s: void)"
@@ -132,3 +134,13 @@ class ColourReader:
             f"{where}: {counted(unknown.size, 'colour')} of no class, such as #{unknown[0]:06x} "
             f"({share:.1%} of the pixels): {do}."
         )
+
+    def _shows_classes(self, known: np.ndarray, mode: str) -> bool:
+        """Whether a mask with some stray colours is one of colours, and not one of ids.
+
+        Ids have any palette, or are shades of grey. Their 0 looks black, and their 255 is white, or
+        what VOC's palette has for void; so these colours say nothing.
+        """
+        plain = {_packed(0, 0, 0), _packed(*of_voc(VOID))}
+        plain |= {_packed(255, 255, 255)} if mode == "L" else set()
+        return not {*np.unique(known).tolist()} <= plain

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pycocotools import mask as run_lengths
 
+from data.annotations.outlines import clipped
 from data.annotations.regions import IGNORED, Annotated, AnnotationError, Region, Ring, Size
 from data.errors import some
 from data.label_values import VOID
+from data.masks import other_size
 
-VERSION = "2"  # of what annotations mean: when it changes, records are drawn anew
+VERSION = "3"  # of what annotations mean: when it changes, records are drawn anew
+_LIST = "classes.txt"  # where classes are named, unless one says otherwise
 
 
 def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) -> np.ndarray:
@@ -19,7 +22,7 @@ def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) ->
 
     Args:
       annotated: the regions.
-      size: height and width of the mask, unless the annotations tell their own.
+      size: height and width of the photo.
       ids: a class's name -> its id.
       rest: the id of pixels in no region.
 
@@ -27,14 +30,16 @@ def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) ->
       uint8 [H, W].
 
     Raises:
-      AnnotationError: a region cannot be drawn, or its class is not in `ids`.
+      AnnotationError: the photo that was annotated has another size, a region cannot be drawn, or
+        its class is not in `ids`.
     """
-    size = annotated.size or size
     ids = {IGNORED: VOID, **ids}
     if problem := next((x.problem for x in annotated.regions if x.problem), ""):
         raise AnnotationError(problem)
     if problem := unlisted(annotated, ids):
         raise AnnotationError(problem)
+    if annotated.size and (problem := other_size(annotated.size, size)):
+        raise AnnotationError(problem)  # a size that is a slip might not fit into memory
     scale = np.array([size[1], size[0]]) if annotated.shares else np.ones(2)
     mask = np.full(size, rest, np.uint8)
     for region in annotated.regions:
@@ -45,18 +50,23 @@ def draw(annotated: Annotated, size: Size, ids: Mapping[str, int], rest: int) ->
     return mask
 
 
-def unlisted(annotated: Annotated, ids: Mapping[str, int]) -> str:
+def unlisted(annotated: Annotated, ids: Mapping[str, int], listed_in: str = _LIST) -> str:
     """What to say of classes that are not in `ids`; "" if all are. `IGNORED` needs no id."""
     unknown = sorted({x.label for x in annotated.regions} - ids.keys() - {IGNORED})
-    return not_listed([repr(name) for name in unknown])
+    return not_listed([repr(name) for name in unknown], listed_in)
 
 
-def not_listed(names: Sequence[str]) -> str:
-    """What to say of names that are not in classes.txt; "" if there are none."""
+def not_listed(names: Sequence[str], listed_in: str = _LIST) -> str:
+    """What to say of names that are not in a list; "" if there are none.
+
+    Args:
+      names: as people should see them.
+      listed_in: which list names the classes.
+    """
     if not names:
         return ""
     verb, what = ("is", "the name") if len(names) == 1 else ("are", "the names")
-    return f"{some(names)} {verb} not in classes.txt; add {what} there, as written here"
+    return f"{some(names)} {verb} not in {listed_in}; add {what} there, as written here"
 
 
 def _inside(region: Region, size: Size, scale: np.ndarray) -> np.ndarray:
@@ -68,9 +78,12 @@ def _inside(region: Region, size: Size, scale: np.ndarray) -> np.ndarray:
 def _filled(rings: tuple[Ring, ...], size: Size, scale: np.ndarray) -> np.ndarray:
     """Which pixels lie in one of the polygons, by COCO's rule: bool [H, W]."""
     height, width = size
-    # Far outside of the photo a corner's exact place does not matter, but pycocotools walks there.
-    far = 2.0 * np.array([width, height])
-    flat = [np.clip(ring * scale, -far, 2 * far).ravel().tolist() for ring in rings]
+    # pycocotools walks along all edges, also where they are far outside of the photo.
+    low, high = np.array([[-2.0], [4.0]]) * [width, height]
+    cut = [clipped(ring * scale, low, high) for ring in rings]
+    flat = [ring.ravel().tolist() for ring in cut if len(ring) > 2]
+    if not flat:
+        return np.zeros(size, bool)
     return run_lengths.decode(run_lengths.merge(run_lengths.frPyObjects(flat, *size))).astype(bool)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from data.annotations.outlines import box, ellipse
-from data.annotations.regions import AnnotationError, Annotations, Collector
+from data.annotations.regions import AnnotationError, Annotations, Collector, Ring, corners
+from data.errors import counted
 
 KIND = "Labelme"
 _NO_REGIONS = {"point": "point", "points": "point", "line": "line", "linestrip": "line"}
@@ -40,14 +41,14 @@ def read(document: Mapping[str, Any]) -> Annotations:
 
 
 def _add(found: Collector, shape: Mapping[str, Any]) -> None:
-    label, points = str(shape["label"]), shape["points"]
+    label, points = str(shape["label"]).strip(), shape["points"]
     kind = shape.get("shape_type") or "polygon"  # version 3 has polygons only
     if kind in _NO_REGIONS:
         found.skip(_NO_REGIONS[kind])
     elif kind in ("polygon", "oriented_rectangle"):
         found.polygons(label, [points])
     elif kind == "rectangle":
-        found.polygons(label, [box(*points[0], *points[1])])
+        _add_rectangle(found, label, corners(points))
     elif kind == "circle":
         radius = math.dist(*points)
         found.polygons(label, [ellipse(points[0], radius, radius)])
@@ -55,6 +56,15 @@ def _add(found: Collector, shape: Mapping[str, Any]) -> None:
         found.bitmap(label, functools.partial(_bitmap, shape["mask"]), points[0])
     else:
         raise AnnotationError(f"a shape of the unknown kind {kind!r}")
+
+
+def _add_rectangle(found: Collector, label: str, points: Ring) -> None:
+    """Adds a rectangle of two opposite corners, or of all four, as X-AnyLabeling saves it."""
+    if len(points) in (2, 4):
+        found.polygons(label, [box(*points.min(0), *points.max(0))])
+    else:
+        number = counted(len(points), "corner")
+        found.refuse(label, f"a rectangle ({label}) has {number}, not 2 or 4; draw it again")
 
 
 def _bitmap(encoded: str) -> np.ndarray:

@@ -15,6 +15,7 @@ Size = tuple[int, int]  # height and width
 # Names of classes that tools give to what nobody has annotated, and to what nobody shall learn.
 BACKGROUNDS = ("background", "_background_", "__background__")
 IGNORED = "__ignore__"
+_FARTHEST = 1e12  # no photo's corner; with numbers near the largest float one cannot calculate
 _OUTSIDE = "polygon outside of its photo"
 
 
@@ -60,7 +61,7 @@ class Annotated:
       size: height and width of the photo that was annotated; None if the file does not tell them.
       regions: in the order of drawing: later ones lie over earlier ones.
       shares: whether coordinates are shares of the photo's width and height, not pixels.
-      left_out: what was not read -> how often: lines, points, polygons of two corners.
+      left_out: what was not read -> how often: lines, points, polygons without an area.
     """
 
     photo: str
@@ -91,11 +92,13 @@ class Annotations:
       kind: the format's name for people, such as "Labelme".
       photos: what it says of each photo.
       class_names: the classes that it lists, in its own order; () if it has no such list.
+      left_out: what was not read, and is of none of its photos -> how often.
     """
 
     kind: str
     photos: tuple[Annotated, ...]
     class_names: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def labels(self) -> set[str]:
         """The names of the classes that regions have."""
@@ -119,10 +122,10 @@ class Collector:
         self._left_out[what] += 1
 
     def polygons(self, label: str, rings: Iterable[Any], holes: Iterable[Any] = ()) -> None:
-        """Adds a region of polygons [[x, y], ...]; those of fewer than three corners are counted.
+        """Adds a region of polygons [[x, y], ...]; those without an area are counted.
 
         Raises:
-          AnnotationError: a corner is not two finite numbers.
+          AnnotationError: a corner is not two finite numbers, or is farther off than any photo's.
         """
         kept = tuple(ring for ring in map(corners, rings) if self._is_area(ring))
         if kept:
@@ -141,19 +144,33 @@ class Collector:
     def _is_area(self, ring: Ring) -> bool:
         if len(ring) < 3:
             self.skip("polygon of fewer than three corners")
-        return len(ring) > 2
+            return False
+        if _on_a_line(ring):
+            self.skip("polygon without an area")
+            return False
+        return True
+
+
+def _on_a_line(ring: np.ndarray) -> bool:
+    """Whether corners [N, 2] are one point, or lie on one line, but for rounding."""
+    places = ring - ring[0]
+    squares = (places**2).sum(1)
+    x, y = places[squares.argmax()]
+    return bool((np.abs(places[:, 0] * y - places[:, 1] * x) <= 1e-9 * squares.max()).all())
 
 
 def corners(ring: Any) -> Ring:
     """Corners [[x, y], ...] as an array [N, 2].
 
     Raises:
-      AnnotationError: a corner is not two finite numbers.
+      AnnotationError: a corner is not two finite numbers, or is farther off than any photo's.
     """
     try:
         array = np.asarray(ring, np.float64).reshape(-1, 2) if len(ring) else np.zeros((0, 2))
     except (TypeError, ValueError) as error:
         raise AnnotationError(f"a polygon's corners are not pairs of numbers ({error})") from error
-    if not np.isfinite(array).all():
-        raise AnnotationError("a polygon has a corner that is no finite number")
+    if not (np.abs(array) < _FARTHEST).all():  # nor is NaN
+        raise AnnotationError(
+            f"a polygon has a corner that is no finite number, or is beyond {_FARTHEST:.0e}"
+        )
     return array

@@ -12,6 +12,7 @@ from data.annotations.regions import AnnotationError, Annotations, Collector
 
 KIND = "YOLO"
 _CLASS = re.compile(r"\d+(\.0*)?")  # some programs write all numbers as floats
+_SHAPE = re.compile(r"\s*-?\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*")  # -1 is nobody's class, but YOLO's
 _BOX = 5  # numbers on a line that holds a box: class, x, y, width, height
 
 
@@ -30,9 +31,14 @@ def read(text: str, class_names: Sequence[str]) -> Annotations:
 
 def _add(found: Collector, words: Sequence[str], where: str, class_names: Sequence[str]) -> None:
     try:
-        index, values = int(words[0].partition(".")[0]), [float(word) for word in words[1:]]
+        values = [float(word) for word in words[1:]]
     except ValueError as error:
         raise AnnotationError(f"{where} is not a class and coordinates ({error})") from error
+    if not _CLASS.fullmatch(words[0]):
+        raise AnnotationError(f"{where} begins with {words[0]}, which is no class; export it again")
+    if len(words) < _BOX:
+        raise AnnotationError(f"{where} ends after {len(words)} numbers; export it again")
+    index = int(words[0].partition(".")[0])
     if not 0 <= index < len(class_names):
         raise AnnotationError(
             f"{where} has class {index}, and only {len(class_names)} are named; correct data.yaml "
@@ -47,8 +53,16 @@ def _add(found: Collector, words: Sequence[str], where: str, class_names: Sequen
         found.polygons(label, [[values[i : i + 2] for i in range(0, len(values), 2)]])
 
 
-def is_yolo(text: str) -> bool:
-    """Whether a text may be one of YOLO's files: a number begins each line."""
+def is_yolo(text: str, *, of_photo: bool = False) -> bool:
+    """Whether a text may be one of YOLO's files: a number begins each line.
+
+    Args:
+      text: the file's.
+      of_photo: whether the file has a photo's name. Then one of YOLO's lines is enough, and `read`
+        says which line is none.
+    """
+    if of_photo and any(map(_SHAPE.fullmatch, text.splitlines())):
+        return True
     lines = [line.split() for line in text.splitlines() if line.strip()]
     return all(_CLASS.fullmatch(words[0]) and len(words) >= _BOX for words in lines)
 
@@ -61,13 +75,23 @@ def read_names(text: str) -> tuple[str, ...]:
     """
     try:
         document: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise AnnotationError(f"is not YAML ({' '.join(str(error).split())})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date may be no date
+        reason = " ".join(str(error).split())
+        raise AnnotationError(f"is not YAML with one document ({reason}); correct it") from error
     names = document.get("names") if isinstance(document, Mapping) else None
-    if not names:
+    if names is None or names == [] or names == {}:
         return ()
     if isinstance(names, Mapping):
-        if sorted(names) != list(range(len(names))):
+        if {*names} != {*range(len(names))}:
             raise AnnotationError("its names are not numbered 0, 1, 2, ...; number them so")
         names = [names[index] for index in range(len(names))]
-    return tuple(str(name).strip() for name in names)
+    if not isinstance(names, list):
+        raise AnnotationError(f"its names are no list, but {names!r}; write names: [road, tree]")
+    return tuple(map(_name, names))
+
+
+def _name(name: Any) -> str:
+    """A class's name as text. YAML takes a plain no or yes as false or true, and ~ as nothing."""
+    if isinstance(name, (str, int, float)) and not isinstance(name, bool):
+        return str(name).strip()
+    raise AnnotationError(f"one of its names is {name!r}, which is no text; put it in quotes")

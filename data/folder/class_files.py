@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from data.annotations import colours, yolo
 from data.annotations.colours import Colour
-from data.annotations.regions import AnnotationError
-from data.errors import DataError
-from data.folder.classes import Classes, from_annotations
+from data.annotations.regions import BACKGROUNDS, IGNORED, AnnotationError
+from data.errors import DataError, some
+from data.folder.classes import CLASSES, Classes, from_annotations, misplaced_ignored
 from data.folder.labels import MATLAB, PNG, Labels
-from data.folder.places import Found
+from data.folder.places import Found, own_photo
 
 LABELMAP, VALUES, NAMES = "labelmap.txt", "_classes.csv", "class_names.txt"
 _YAML = (".yaml", ".yml")
+_OF_YOLO = ("data", "dataset")  # what YOLO's files of names are called
 Value = TypeVar("Value")
 
 
@@ -28,12 +29,14 @@ class ClassFiles:
       labelmap: labelmap.txt: name -> colour, or None.
       values: _classes.csv: name -> value of its pixels.
       numbered: data.yaml: names in the order of their numbers.
+      numbered_in: that file's name, as it may be called otherwise; "" if there is none.
       listed: class_names.txt, which labelme2voc writes: names in the order of their ids.
     """
 
     labelmap: Mapping[str, Colour | None]
     values: Mapping[str, int]
     numbered: tuple[str, ...]
+    numbered_in: str
     listed: tuple[str, ...]
 
     @property
@@ -53,18 +56,52 @@ def read(found: Found) -> ClassFiles:
     Raises:
       DataError: one cannot be read, or two contradict each other.
     """
-    yaml_files = [n for n in found.names if "/" not in n and n.lower().endswith(_YAML)]
-    named = [names for n in yaml_files if (names := _parsed(found, n, yolo.read_names))]
+    numbered_in, numbered = _numbered(found)
     return ClassFiles(
         _merged(found, LABELMAP, colours.read_labelmap),
         _merged(found, VALUES, colours.read_values),
-        named[0] if named else (),
+        numbered,
+        numbered_in,
         _parsed(found, NAMES, _lines) if NAMES in found.names else (),
     )
 
 
+def _numbered(found: Found) -> tuple[str, tuple[str, ...]]:
+    """The YAML file that numbers the classes, and its names; "" and () if there is none.
+
+    Any YAML may lie in a data set. So one that cannot be read is an error only if it is called as
+    YOLO's are, or if there are YOLO's labels and nothing else numbers their classes.
+    """
+    named: dict[str, tuple[str, ...]] = {}
+    unread = []
+    for name in (n for n in found.names if "/" not in n and n.lower().endswith(_YAML)):
+        try:
+            names = _parsed(found, name, yolo.read_names)
+        except DataError as error:
+            if PurePosixPath(name).stem.lower() in _OF_YOLO:
+                raise
+            unread.append(error)
+            continue
+        if names:
+            named[name] = names
+    texts = (file for file in found.labels if file.suffix == ".txt")
+    if unread and not named and any(own_photo(file, found.photos) for file in texts):
+        raise unread[0]
+    first = next(iter(named), "")
+    if other := next((name for name, names in named.items() if names != named[first]), ""):
+        raise DataError(
+            f"{found.tree.where(first)} and {found.tree.where(other)}: number classes otherwise "
+            f"({some(named[first])}; {some(named[other])}); remove the one that is not of these "
+            "labels."
+        )
+    return first, named.get(first, ())
+
+
 def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if problem := misplaced_ignored(names):
+        raise AnnotationError(problem)
+    return names
 
 
 def _parsed(found: Found, name: str, parse: Callable[[str], Value]) -> Value:
@@ -94,6 +131,31 @@ def _merged(
     return together
 
 
+def note_of_numbers(
+    files: ClassFiles, listed: Classes | None, labels: Labels, root: Path
+) -> Iterator[str]:
+    """At most one note: which of two lists numbers the classes of YOLO's files.
+
+    Raises:
+      DataError: it is classes.txt, and a name that YOLO's files do not number stands before others.
+        It was probably added, since without background the rest of a photo is void.
+    """
+    if listed is None or all(label.kind != yolo.KIND for label in labels.of.values()):
+        return
+    if files.numbered:
+        yield f"{root}: YOLO's files have the numbers of {files.numbered_in}, not of {CLASSES}"
+        return
+    unnumbered = [name.lower() in BACKGROUNDS or name == IGNORED for name in listed.lines]
+    if sorted(unnumbered) != unnumbered:
+        name = listed.lines[unnumbered.index(True)]
+        raise DataError(
+            f"{root / CLASSES}: {name} stands before other classes, whose lines number the classes "
+            "in YOLO's files; put it last (or, if YOLO's files number it, too, add data.yaml with "
+            f"names: [{', '.join(listed.lines[:3])}, ...])."
+        )
+    yield f"{root}: YOLO's files have the numbers of the lines in {CLASSES}, from 0"
+
+
 def names_from_tools(files: ClassFiles, labels: Labels, root: Path) -> Classes | None:
     """The classes where there is no classes.txt; None if no file names any."""
     kinds = {label.kind for label in labels.of.values()}
@@ -102,7 +164,7 @@ def names_from_tools(files: ClassFiles, labels: Labels, root: Path) -> Classes |
     of_tools = sorted({read.kind for read in labels.read.values() if read.class_names})
     used = sorted({label for read in labels.read.values() for label in read.labels()})
     for names, origin in (
-        (files.numbered, "data.yaml"),
+        (files.numbered, files.numbered_in),
         (files.listed, NAMES),
         (tuple(listed), f"the list in {' and '.join(of_tools)}'s files"),
         (tuple(files.labelmap), LABELMAP),

@@ -25,11 +25,13 @@ class Classes:
       names: K names; the id of a class is its position.
       origin: where the names are from, for people.
       colours: name -> the colour that stands behind it in classes.txt.
+      lines: the names in classes.txt as they stand there, with `IGNORED`.
     """
 
     names: tuple[str, ...]
     origin: str
     colours: Mapping[str, Colour] = dataclasses.field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
     @property
     def rest(self) -> int:
@@ -60,7 +62,8 @@ def read(file: Path) -> Classes:
     """Reads classes.txt: a name a line, with #rrggbb behind it or without.
 
     Raises:
-      DataError: the file is missing, or names fewer than 2 classes, too many, or one twice.
+      DataError: the file is missing, names fewer than 2 classes, too many, or one twice, or has
+        `IGNORED` among them.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
@@ -74,8 +77,10 @@ def read(file: Path) -> Classes:
             f"{file}: line {names.index('') + 1} is empty, but every line is a class id; name it "
             "(such as unused_3), or take it out."
         )
+    if problem := misplaced_ignored(names):
+        raise DataError(f"{file}: {problem}.")
     colours = {name: colour for name, colour in split if colour is not None}
-    classes = Classes(_checked(names, str(file)), CLASSES, colours)
+    classes = Classes(_checked(names, str(file)), CLASSES, colours, tuple(names))
     numbered = [_NUMBERED.fullmatch(name) for name in classes.names]
     if all(match and int(match["number"]) in (i, i + 1) for i, match in enumerate(numbered)):
         raise DataError(
@@ -84,6 +89,22 @@ def read(file: Path) -> Classes:
             f"{classes.names[0]!r}."
         )
     return classes
+
+
+def misplaced_ignored(names: Sequence[str]) -> str:
+    """What to say where `IGNORED`, which is no class, stands among the classes that masks number.
+
+    Without it the classes below have ids one less than their lines. labelme2voc has it first, as
+    -1; there, and at the end, it changes no id.
+    """
+    if IGNORED not in names[1:-1]:
+        return ""
+    return (
+        f"line {names.index(IGNORED, 1) + 1} is {IGNORED}, which is no class and has no id, so "
+        "that those below it would not have their lines' ids; make it the last line (or, if masks "
+        "have an id for it, call it ignored here and set "
+        f'--config.data.merge_classes="{IGNORED}=ignored")'
+    )
 
 
 def missing(file: Path) -> str:

@@ -90,7 +90,8 @@ def _shared_problems(
     for place in places:
         if not (label := labels.of.get(place)):
             continue
-        not_listed = unlisted(label.annotated, classes.ids) if label.annotated else ""
+        read, ids = label.annotated, classes.ids
+        not_listed = unlisted(read, ids, classes.origin) if read else ""
         if problem := label.unread or not_listed:
             of_problem.setdefault(problem, []).append(place)
     said = {}

@@ -67,6 +67,7 @@ def listing(data: ConfigDict) -> Listing:
     notes = (
         *(classes.notes(file, names.names) if listed else ()),
         *what_was_found(root, arranged, found_labels, names, tools),
+        *class_files.note_of_numbers(tools, listed, found_labels, root),
         *found_labels.notes,
         *stray,
         *found.notes,

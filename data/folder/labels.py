@@ -81,6 +81,8 @@ class Labels:
     def keep(self, name: str, read: Annotations) -> None:
         """Keeps what the file `name` holds, and counts the shapes that are not drawn."""
         self.read[name] = read
+        for what, count in read.left_out.items():
+            self.left_out.setdefault(what, LeftOut(name)).count += count
         for annotated in read.photos:
             of_photo = f", photo {annotated.photo}" if len(read.photos) > 1 else ""
             for what, count in annotated.not_drawn().items():
@@ -230,7 +232,7 @@ def _add_yolo(
     except (OSError, UnicodeDecodeError) as error:
         labels.problems.append(f"{where}: cannot be read as a text file ({error}).")
         return
-    if not yolo.is_yolo(text):
+    if not yolo.is_yolo(text, of_photo=place is not None):
         return
     if place is None:
         labels.stray.setdefault(file.split, []).append(file)

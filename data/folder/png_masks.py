@@ -65,7 +65,7 @@ def reader(
         _check_apart(named, classes, merging.parse(merge_classes))
     ids = {x.pixel: classes.ids[x.name] for x in named if x.name in classes.ids}
     lacking = {
-        x.pixel: f"{x.where}: {not_listed([f'{x.name!r} ({x.shown})'])}."
+        x.pixel: f"{x.where}: {not_listed([f'{x.name!r} ({x.shown})'], classes.origin)}."
         for x in named
         if x.pixel not in ids
     }
