@@ -91,10 +91,10 @@ class FolderTree:
         self._root = root
         names = [name for name in files if not is_left_out(name)]
         for start in folders:
-            for folder, inner, files in os.walk(root / start, True, _warn_of, followlinks=True):
+            for folder, inner, found in os.walk(root / start, True, _warn_of, followlinks=True):
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
-                names += [(below / x).as_posix() for x in files if not is_left_out(x)]
+                names += [(below / x).as_posix() for x in found if not is_left_out(x)]
         _check_utf8(names, root)
         self._stored = by_normal_form(names, str(root))
         self.names = tuple(sorted(self._stored))
