@@ -33,6 +33,7 @@ from rc2l_jax.weights import (
     InitReport,
     WeightsError,
     files,
+    load,
     load_pretrained,
     names,
     stablehlo,
@@ -493,6 +494,62 @@ def test_an_array_outside_of_its_network_is_missing(peer, tmp_path):
     config = tiny_config(path)
     with pytest.raises(WeightsError, match=r"1 arrays do not match:\n  mask_head/.* has no mask_"):
         load_pretrained(random_variables(config), config)
+
+
+OTHERS = {name: array + 1 for name, array in BARE.items()}
+# Networks in dictionaries beside each other, and what is said of those that are not taken.
+BESIDE = {
+    "UniMatch V2, DeiT": (
+        {"model": OTHERS, "model_ema": BARE, "optimizer": {"state": {0: {}}}},
+        "taken from model_ema; model left out",
+    ),
+    "timm": (
+        {"epoch": 2, "state_dict": OTHERS, "state_dict_ema": before("module."), "args": {"lr": 1}},
+        "taken from state_dict_ema; state_dict left out",
+    ),
+    "mmengine, whose state_dict is the average": (
+        {"state_dict": BARE, "ema_state_dict": OTHERS},
+        "taken from state_dict; ema_state_dict left out",
+    ),
+    "DINO": (
+        {"student": OTHERS, "teacher": BARE, "dino_loss": {"center": torch.ones(2)}},
+        "taken from teacher; student, dino_loss left out",
+    ),
+    "deeper": (
+        {"model": {"net": OTHERS, "ema": {"state_dict": before("model.")}}, "loss": 0.5},
+        "taken from model.ema.state_dict; net left out",
+    ),
+    "an average without names": (
+        {"model": BARE, "ema": {"decay": 0.99, "shadow_params": [torch.ones(2)]}},
+        "",
+    ),
+    "a network's name": ({"model": "resnet50", "state_dict": BARE}, ""),
+    "a network's options": ({"model": {"type": "resnet"}, "state_dict": BARE, "net": {}}, ""),
+    "prefixes inside": (
+        {"model": OTHERS, "ema": before("teacher.", **before("student."))},
+        "taken from ema; model left out; taken from teacher.*; 2 arrays of student left out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_of_networks_beside_each_other_the_average_is_taken(tmp_path, name):
+    content, said = BESIDE[name]
+    torch.save(content, tmp_path / "weights.pth")
+    config = tiny_config(tmp_path / "weights.pth")
+    with pytest.MonkeyPatch.context() as patch:  # to see what would be loaded
+        patch.setattr(load, "fit", lambda variables, arrays, *_: arrays)
+        found, report = load_pretrained({}, config)
+    assert report.left_out == said
+    assert found.keys() == BARE.keys()
+    for key, array in BARE.items():
+        np.testing.assert_array_equal(found[key], array.numpy())
+
+
+def test_of_two_averages_beside_each_other_none_is_taken(tmp_path):
+    torch.save({"teacher": BARE, "ema": OTHERS}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"weights\.pth: holds 2 networks \(teacher, ema\)"):
+        files.read_arrays(tmp_path / "weights.pth")
 
 
 def test_a_backbone_in_a_teacher_goes_before_that_of_the_student():

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from data import git_lfs
-from rc2l_jax.weights import shards
+from rc2l_jax.weights import shards, wrappers
 from rc2l_jax.weights.efficientnet import packaged_weights
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.numpy_pickles import PickledArray, load_pickle
@@ -29,10 +29,6 @@ _IN_FOLDER = tuple(name + suffix for name in _WHOLE for suffix in ("", shards.IN
 _PROCESSOR = "preprocessor_config.json"
 _TORCH_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt", ".pth.tar")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Keys under which other programs save the dictionary of weights inside another one, and how deep.
-# Of several the first is taken.
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "net", "network")
-_MOST_WRAPPERS = 3
 # What programs save among the weights, such as the step. (Scalar arrays are left out anyway.)
 _NO_WEIGHTS = (bool, int, float, str, type(None))
 # What DistributedDataParallel and torch.compile put before the names of whatever they wrap.
@@ -161,6 +157,11 @@ def new_folder(output: Path) -> Iterator[Path]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays that `read_network` reads."""
+    return read_network(path).arrays
+
+
+def read_network(path: Path) -> wrappers.Network:
     """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, ...) or NumPy pickle.
 
     No code of the file is run, and torch is not needed. Arrays are read and converted one by one,
@@ -172,26 +173,29 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Returns:
       {name: float32 array}; floats of other widths are converted. Names are without what
       DistributedDataParallel and torch.compile add. Scalars (batch normalisation's counters, the
-      step), texts, empty arrays and those of `_COUNTS` are left out.
+      step), texts, empty arrays and those of `_COUNTS` are left out. And what is said of the
+      dictionaries of other networks that are beside this one.
 
     Raises:
       WeightsError: the file is damaged or of another kind, or holds anything but finite floats.
     """
     if not path.name.endswith(shards.INDEX_SUFFIX):
-        with _open(path) as stored:
-            return _as_float32(_unwrap(stored, path), path)
-    arrays = {}
+        with _open(path) as content:
+            stored, left_out = wrappers.unwrap(content, str(path))
+            return wrappers.Network(_as_float32(stored, path), left_out)
+    arrays, said = {}, []
     check_is_file(path)
     parts = shards.read_index(path)
     if missing := [name for name in parts if not (path.parent / name).is_file()]:
         raise WeightsError(f"{path}: {', '.join(missing)}: not in this folder; get all the shards")
     for name, listed in parts.items():
         part = path.parent / name
-        with _open(part) as stored:
-            unwrapped = _unwrap(stored, part)
-            shards.check_shard(path, name, listed, map(str, unwrapped))
-            arrays |= _as_float32(unwrapped, part)
-    return arrays
+        with _open(part) as content:
+            stored, left_out = wrappers.unwrap(content, str(part))
+            shards.check_shard(path, name, listed, map(str, stored))
+            arrays |= _as_float32(stored, part)
+        said += [f"{name}: {left_out}"] if left_out else []
+    return wrappers.Network(arrays, "; ".join(said))
 
 
 def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
@@ -210,16 +214,6 @@ def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
-    for _ in range(_MOST_WRAPPERS):
-        wrapped = [k for k in _WRAPPERS if isinstance(stored, Mapping) and k in stored]
-        if wrapped and isinstance(stored[wrapped[0]], Mapping):
-            stored = stored[wrapped[0]]
-    if not isinstance(stored, Mapping) or not stored:
-        raise WeightsError(f"{path}: holds no weights by name but {type(stored).__name__}")
-    return stored
 
 
 def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:

@@ -82,7 +82,9 @@ def load_pretrained(
         return fit(variables, run, names.OWN, config, report), report
     path, description = files.find(config.init_from)
     _check_description(description, config, path)
-    family, arrays, left_out = names.family_of(files.read_arrays(path), str(path))
+    read = files.read_network(path)
+    family, arrays, left_out = names.family_of(read.arrays, str(path))
+    left_out = "; ".join(filter(None, (read.left_out, left_out)))
     report = InitReport(config.init_from, str(path), family.title, left_out=left_out)
     return fit(variables, arrays, family, config, report), report
 
