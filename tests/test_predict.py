@@ -868,8 +868,12 @@ def test_an_exported_program_predicts_images_of_any_size(run, tmp_path):
     assert network.title == str(tmp_path / "hlo"), "however it was given"
     exact, smaller, tall = images_of((72, 96), (36, 48), (100, 60))
     predictions = predict_images(network, [exact, smaller, tall])
-    ids, _ = load_exported(tmp_path / "hlo")[0](exact[None])
+    ids, shares = load_exported(tmp_path / "hlo")[0](exact[None])
     np.testing.assert_array_equal(predictions[0].ids, ids[0])
+    # 72 is no multiple of 32, to which evaluation pads; nor is the run's image resized.
+    (want,) = predict_images(run.network, [exact], probabilities=True)
+    np.testing.assert_allclose(shares[0], want.probabilities, atol=2e-3)  # float16
+    assert (ids[0] == want.ids).mean() > 0.999
     assert predictions[1].ids.shape == (36, 48)
     assert predictions[2].ids.shape == (100, 60)
     for key, value, message in (
