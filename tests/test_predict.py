@@ -822,6 +822,9 @@ WRONG_WEIGHTS = {
     "fewer": ("config.json", {"id2label": {"0": "a", "1": "b"}}, "not a whole network"),
     "mean": ("preprocessor_config.json", {"image_mean": [0.5] * 3}, "only ImageNet's"),
     "size": ("preprocessor_config.json", {"size": {"max_height": 5}}, "must give shortest"),
+    "pixels": ("preprocessor_config.json", {"do_normalize": False}, "do_normalize = False"),
+    "255": ("preprocessor_config.json", {"do_rescale": False}, "do_rescale = False"),
+    "127": ("preprocessor_config.json", {"rescale_factor": 1 / 127.5}, "rescale_factor = 0.0078"),
     "unnamed": ("config.json", {"id2label": None}, "2 classes instead of 5"),
 }
 
