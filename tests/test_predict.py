@@ -845,6 +845,8 @@ def test_weights_alone_need_a_config(peer, tmp_path, run):
     shutil.copy(peer.folder / "model.safetensors", file)
     with pytest.raises(WeightsError, match="lies beside these weights: give --config"):
         open_network(file)
+    with pytest.raises(WeightsError, match=rf"safetensors: .* the folder: --model={peer.folder}$"):
+        open_network(peer.folder / "model.safetensors")
     config = run.config.copy_and_resolve_references()
     config.model.update(norm="frozen", num_queries=7)
     with pytest.raises(WeightsError, match="does not fit the model"):

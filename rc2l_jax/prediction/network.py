@@ -181,6 +181,10 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
 
 def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
     """Returns the class names of the given config's data set, for weights without a config.json."""
+    if config is None and (path.parent / "config.json").is_file():
+        raise WeightsError(
+            f"{path}: config.json lies beside these weights: give the folder: --model={path.parent}"
+        )
     if config is None:
         raise WeightsError(
             f"{path}: no config.json lies beside these weights: give --config, which says what "
