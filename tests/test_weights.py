@@ -626,6 +626,9 @@ def spoil(peer, folder: Path, how: str) -> Path:
     elif how == "corrupt_pickle":
         safe = folder / "weights.pkl"
         safe.write_bytes(pickle.dumps({"model": arrays})[:-100])
+    elif how == "torch_pickle":
+        safe = folder / "weights.pkl"
+        torch.save({"a": torch.ones(2)}, safe)
     elif how == "code":
         safe = folder / "weights.pkl"
         safe.write_bytes(pickle.dumps({"model": arrays, "extra": Evil()}))
@@ -674,6 +677,7 @@ MISTAKES = {
     "truncated": "model.safetensors: not a readable safetensors file",
     "corrupt_torch": "weights.pth: not a readable torch file",
     "corrupt_pickle": "weights.pkl: not a readable pickle",
+    "torch_pickle": r"weights.pkl: written by torch.save; name it weights\.pth",
     "code": r"weights.pkl: a pickle of more than NumPy arrays, not loaded: .*touch",
     "code_torch": r"weights.pth: not a readable torch file.* wants to use builtins\.getattr",
     "unknown_file": "weights.h5: unknown kind of file; .safetensors",
