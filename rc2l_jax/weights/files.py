@@ -109,8 +109,8 @@ def _download(name: str, option: str) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    refuse_pointer(path)
     try:
-        check_is_file(path)
         content = json.loads(path.read_text())
     except ValueError as error:
         raise WeightsError(f"{path}: not JSON ({error})") from error
@@ -119,7 +119,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_is_file(path: Path) -> None:
+def refuse_pointer(path: Path) -> None:
     """Raises WeightsError if there is only a pointer of git-lfs in a file's place."""
     with path.open("rb") as file:
         if git_lfs.is_pointer(file.read(64)):
@@ -184,7 +184,7 @@ def read_network(path: Path) -> wrappers.Network:
             stored, left_out = wrappers.unwrap(content, str(path))
             return wrappers.Network(_as_float32(stored, path), left_out)
     arrays, said = {}, []
-    check_is_file(path)
+    refuse_pointer(path)
     parts = shards.read_index(path)
     if missing := [name for name in parts if not (path.parent / name).is_file()]:
         raise WeightsError(f"{path}: {', '.join(missing)}: not in this folder; get all the shards")
@@ -200,7 +200,7 @@ def read_network(path: Path) -> wrappers.Network:
 
 def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
     """Opens a file of weights; its arrays can be read within the block."""
-    check_is_file(path)
+    refuse_pointer(path)
     if path.suffix == ".safetensors":
         return open_safetensors(path)
     if path.name.endswith(_TORCH_SUFFIXES):
