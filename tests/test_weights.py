@@ -736,6 +736,15 @@ def test_without_network_the_error_says_what_to_put_where(monkeypatch, tmp_path)
         load_pretrained({}, config)
     with pytest.raises(WeightsError, match="no such file or folder"):
         load_pretrained({}, tiny_config("no/such/file.pth"))
+    scratch = "; or train from scratch: --config.init_from="
+    for backbone, frozen, end in (
+        ("tiny_bottleneck", False, f"{scratch} --config.model.norm=group"),
+        ("swin_tiny", False, scratch),  # model.norm is of ResNets
+        ("tiny_bottleneck", True, "and set init_from to it"),
+    ):
+        config.model.update(backbone=backbone, freeze_backbone=frozen)
+        with pytest.raises(WeightsError, match=f"{re.escape(end)}$"):
+            load_pretrained({}, config)
 
 
 # Weights out.

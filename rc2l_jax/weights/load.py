@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from rc2l_jax.models import resnet
 from rc2l_jax.run.classes import describe_class_changes
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.stored_config import stored_class_names
@@ -90,13 +91,21 @@ def load_pretrained(
         former = stored_class_names(run_path(config.init_from))
         changes = describe_class_changes(former, class_names)
         return fit(variables, run, names.OWN, config, report, changes), report
-    path, description = files.find(config.init_from)
+    path, description = files.find(config.init_from, otherwise=_from_scratch(config))
     descriptions.check_description(description, config, path)
     read = files.read_network(path)
     family, arrays, left_out = names.family_of(read.arrays, str(path))
     left_out = "; ".join(filter(None, (read.left_out, left_out)))
     report = InitReport(config.init_from, str(path), family.title, left_out=left_out)
     return fit(variables, arrays, family, config, report), report
+
+
+def _from_scratch(config: ConfigDict) -> str:
+    """Says how to train without pretrained weights; "" if their backbone is to be kept frozen."""
+    if config.model.freeze_backbone:
+        return ""
+    norm = " --config.model.norm=group" if config.model.backbone in resnet.BACKBONES else ""
+    return f"train from scratch: --config.init_from={norm}"
 
 
 def fit(
