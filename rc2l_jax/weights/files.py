@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from data import git_lfs
 from rc2l_jax.weights import shards, wrappers
 from rc2l_jax.weights.efficientnet import packaged_weights
-from rc2l_jax.weights.errors import WeightsError
+from rc2l_jax.weights.errors import WeightsError, first_line
 from rc2l_jax.weights.numpy_pickles import PickledArray, load_pickle
 from rc2l_jax.weights.safetensors_files import open_safetensors
 from rc2l_jax.weights.stored import StoredArray
@@ -103,7 +103,7 @@ def _download(name: str, option: str, otherwise: str) -> Path:
     except Exception as error:  # the network, the hub and the disk each have their own
         raise WeightsError(
             f"{option} = {name!r}: not a local path, and not to be had from the Hugging Face hub "
-            f"({_first_line(error)}). {remedy}"
+            f"({first_line(error)}). {remedy}"
         ) from error
     return folder
 
@@ -211,11 +211,6 @@ def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext(load_pickle(path))
     kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES, ".pkl"))
     raise WeightsError(f"{path}: unknown kind of file; {kinds} can be read")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:

@@ -54,9 +54,8 @@ def open_torch(path: Path) -> Iterator[Any]:
             f"{path}: {_NO_WEIGHTS}, and nothing of it was run: {error}. {_REMEDY}"
         ) from None
     except Exception as error:  # a damaged file can raise anything
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise WeightsError(f"{path}: {_NO_WEIGHTS} ({reason}); is it complete?") from error
+        reason = f"{_NO_WEIGHTS} ({first_line(error)})"
+        raise WeightsError(f"{path}: {reason}; is it complete?") from error
 
 
 def _content(file: BinaryIO) -> Any:
