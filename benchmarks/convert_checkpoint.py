@@ -103,11 +103,10 @@ def read(folder: Path, task: str) -> dict[str, float | str]:
 def convert(folder: Path, backbone: str) -> dict[str, float]:
     """Reads the checkpoint, writes it out, predicts; returns seconds, and peak memory in GiB."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from configs import voc_train_half
-    from rc2l_jax.models.maskformer import build_model
+    from rc2l_jax.models import abstract_variables, build_model
     from rc2l_jax.weights import load_pretrained
     from rc2l_jax.weights.to_transformers import export_transformers
 
@@ -115,10 +114,7 @@ def convert(folder: Path, backbone: str) -> dict[str, float]:
     config.init_from = str(folder / "checkpoint")
     config.model.backbone = backbone
     config.data.eval_short_edge, config.data.max_long_edge = SIZE, SIZE
-    model = build_model(config)
-    shapes = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
-    )
+    shapes = abstract_variables(build_model(config))
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     before = peak()
     start = time.perf_counter()

@@ -19,8 +19,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from typing import Any
-
 from benchmarks import bench, generated_files
 
 ROOT = Path(__file__).parents[1]
@@ -54,20 +52,14 @@ def export(arguments: argparse.Namespace) -> None:
     """Writes the photos, and random weights as a folder of `transformers`."""
     bench.choose_platform(arguments.device)
     import jax
-    import jax.numpy as jnp
 
     from configs import base
-    from rc2l_jax.models import build_model
+    from rc2l_jax.models import abstract_variables, build_model
     from rc2l_jax.weights.to_transformers import export_transformers
 
     config = base.get_config()
     config.model.backbone, config.data.num_classes = arguments.backbone, _CLASSES
-    model = build_model(config)
-
-    def init(key: jax.Array) -> Any:
-        return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
-
-    shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(0)
+    shapes, rng = abstract_variables(build_model(config)), np.random.default_rng(0)
     weights = jax.tree.map(lambda leaf: rng.uniform(0, 0.02, leaf.shape).astype("f4"), shapes)
     names = tuple(f"class {i}" for i in range(_CLASSES))
     export_transformers(weights, config, names, arguments.output / "network")

@@ -822,6 +822,9 @@ WRONG_WEIGHTS = {
     "fewer": ("config.json", {"id2label": {"0": "a", "1": "b"}}, "not a whole network"),
     "mean": ("preprocessor_config.json", {"image_mean": [0.5] * 3}, "only ImageNet's"),
     "size": ("preprocessor_config.json", {"size": {"max_height": 5}}, "must give shortest"),
+    "pixels": ("preprocessor_config.json", {"do_normalize": False}, "do_normalize = False"),
+    "255": ("preprocessor_config.json", {"do_rescale": False}, "do_rescale = False"),
+    "127": ("preprocessor_config.json", {"rescale_factor": 1 / 127.5}, "rescale_factor = 0.0078"),
     "unnamed": ("config.json", {"id2label": None}, "2 classes instead of 5"),
 }
 
@@ -842,6 +845,8 @@ def test_weights_alone_need_a_config(peer, tmp_path, run):
     shutil.copy(peer.folder / "model.safetensors", file)
     with pytest.raises(WeightsError, match="lies beside these weights: give --config"):
         open_network(file)
+    with pytest.raises(WeightsError, match=rf"safetensors: .* the folder: --model={peer.folder}$"):
+        open_network(peer.folder / "model.safetensors")
     config = run.config.copy_and_resolve_references()
     config.model.update(norm="frozen", num_queries=7)
     with pytest.raises(WeightsError, match="does not fit the model"):
@@ -868,8 +873,12 @@ def test_an_exported_program_predicts_images_of_any_size(run, tmp_path):
     assert network.title == str(tmp_path / "hlo"), "however it was given"
     exact, smaller, tall = images_of((72, 96), (36, 48), (100, 60))
     predictions = predict_images(network, [exact, smaller, tall])
-    ids, _ = load_exported(tmp_path / "hlo")[0](exact[None])
+    ids, shares = load_exported(tmp_path / "hlo")[0](exact[None])
     np.testing.assert_array_equal(predictions[0].ids, ids[0])
+    # 72 is no multiple of 32, to which evaluation pads; nor is the run's image resized.
+    (want,) = predict_images(run.network, [exact], probabilities=True)
+    np.testing.assert_allclose(shares[0], want.probabilities, atol=2e-3)  # float16
+    assert (ids[0] == want.ids).mean() > 0.999
     assert predictions[1].ids.shape == (36, 48)
     assert predictions[2].ids.shape == (100, 60)
     for key, value, message in (

@@ -33,6 +33,7 @@ from rc2l_jax.weights import (
     InitReport,
     WeightsError,
     files,
+    load,
     load_pretrained,
     names,
     stablehlo,
@@ -495,6 +496,62 @@ def test_an_array_outside_of_its_network_is_missing(peer, tmp_path):
         load_pretrained(random_variables(config), config)
 
 
+OTHERS = {name: array + 1 for name, array in BARE.items()}
+# Networks in dictionaries beside each other, and what is said of those that are not taken.
+BESIDE = {
+    "UniMatch V2, DeiT": (
+        {"model": OTHERS, "model_ema": BARE, "optimizer": {"state": {0: {}}}},
+        "taken from model_ema; model left out",
+    ),
+    "timm": (
+        {"epoch": 2, "state_dict": OTHERS, "state_dict_ema": before("module."), "args": {"lr": 1}},
+        "taken from state_dict_ema; state_dict left out",
+    ),
+    "mmengine, whose state_dict is the average": (
+        {"state_dict": BARE, "ema_state_dict": OTHERS},
+        "taken from state_dict; ema_state_dict left out",
+    ),
+    "DINO": (
+        {"student": OTHERS, "teacher": BARE, "dino_loss": {"center": torch.ones(2)}},
+        "taken from teacher; student, dino_loss left out",
+    ),
+    "deeper": (
+        {"model": {"net": OTHERS, "ema": {"state_dict": before("model.")}}, "loss": 0.5},
+        "taken from model.ema.state_dict; net left out",
+    ),
+    "an average without names": (
+        {"model": BARE, "ema": {"decay": 0.99, "shadow_params": [torch.ones(2)]}},
+        "",
+    ),
+    "a network's name": ({"model": "resnet50", "state_dict": BARE}, ""),
+    "a network's options": ({"model": {"type": "resnet"}, "state_dict": BARE, "net": {}}, ""),
+    "prefixes inside": (
+        {"model": OTHERS, "ema": before("teacher.", **before("student."))},
+        "taken from ema; model left out; taken from teacher.*; 2 arrays of student left out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_of_networks_beside_each_other_the_average_is_taken(tmp_path, name):
+    content, said = BESIDE[name]
+    torch.save(content, tmp_path / "weights.pth")
+    config = tiny_config(tmp_path / "weights.pth")
+    with pytest.MonkeyPatch.context() as patch:  # to see what would be loaded
+        patch.setattr(load, "fit", lambda variables, arrays, *_: arrays)
+        found, report = load_pretrained({}, config)
+    assert report.left_out == said
+    assert found.keys() == BARE.keys()
+    for key, array in BARE.items():
+        np.testing.assert_array_equal(found[key], array.numpy())
+
+
+def test_of_two_averages_beside_each_other_none_is_taken(tmp_path):
+    torch.save({"teacher": BARE, "ema": OTHERS}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"weights\.pth: holds 2 networks \(teacher, ema\)"):
+        files.read_arrays(tmp_path / "weights.pth")
+
+
 def test_a_backbone_in_a_teacher_goes_before_that_of_the_student():
     arrays = {name: array.numpy() for name, array in BARE.items()}
     file = put_before("student.backbone.", others(arrays)) | put_before("teacher.backbone.", arrays)
@@ -543,7 +600,8 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
     (tmp_path / name).write_text(POINTER)
     if name == "config.json":
         save_file({"a.weight": np.ones(3, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match=rf"{name}: a pointer of git-lfs .*git lfs pull"):
+    said = rf"^{tmp_path}/{name}: a pointer of git-lfs .*git lfs pull"
+    with pytest.raises(WeightsError, match=said):
         path, _ = files.find(str(tmp_path if name == "config.json" else tmp_path / name))
         files.read_arrays(path)
 
@@ -569,6 +627,9 @@ def spoil(peer, folder: Path, how: str) -> Path:
     elif how == "corrupt_pickle":
         safe = folder / "weights.pkl"
         safe.write_bytes(pickle.dumps({"model": arrays})[:-100])
+    elif how == "torch_pickle":
+        safe = folder / "weights.pkl"
+        torch.save({"a": torch.ones(2)}, safe)
     elif how == "code":
         safe = folder / "weights.pkl"
         safe.write_bytes(pickle.dumps({"model": arrays, "extra": Evil()}))
@@ -617,6 +678,7 @@ MISTAKES = {
     "truncated": "model.safetensors: not a readable safetensors file",
     "corrupt_torch": "weights.pth: not a readable torch file",
     "corrupt_pickle": "weights.pkl: not a readable pickle",
+    "torch_pickle": r"weights.pkl: written by torch.save; name it weights\.pth",
     "code": r"weights.pkl: a pickle of more than NumPy arrays, not loaded: .*touch",
     "code_torch": r"weights.pth: not a readable torch file.* wants to use builtins\.getattr",
     "unknown_file": "weights.h5: unknown kind of file; .safetensors",
@@ -674,6 +736,15 @@ def test_without_network_the_error_says_what_to_put_where(monkeypatch, tmp_path)
         load_pretrained({}, config)
     with pytest.raises(WeightsError, match="no such file or folder"):
         load_pretrained({}, tiny_config("no/such/file.pth"))
+    scratch = "; or train from scratch: --config.init_from="
+    for backbone, frozen, end in (
+        ("tiny_bottleneck", False, f"{scratch} --config.model.norm=group"),
+        ("swin_tiny", False, scratch),  # model.norm is of ResNets
+        ("tiny_bottleneck", True, "and set init_from to it"),
+    ):
+        config.model.update(backbone=backbone, freeze_backbone=frozen)
+        with pytest.raises(WeightsError, match=f"{re.escape(end)}$"):
+            load_pretrained({}, config)
 
 
 # Weights out.

@@ -249,6 +249,12 @@ def build_model(config: ConfigDict, axis_name: str | None = AXIS) -> MaskFormer:
     )
 
 
+def abstract_variables(model: MaskFormer) -> Any:
+    """Returns the shapes of a model's {"params", "batch_stats"}, which cost nothing to compute."""
+    images = jnp.zeros((1, 64, 64, 3))  # of any size: no parameter depends on it
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+
+
 def semantic_inference(
     class_logits: jax.Array, mask_logits: jax.Array, size: tuple[int, int]
 ) -> jax.Array:

@@ -27,7 +27,7 @@ from rc2l_jax.evaluation.class_scores import predict_pixels
 from rc2l_jax.evaluation.label_resolution import class_ids, describe_in_strips
 from rc2l_jax.evaluation.windows import InferenceOptions
 from rc2l_jax.input_pipeline.geometry import Resize
-from rc2l_jax.models.maskformer import MaskFormer, build_model
+from rc2l_jax.models.maskformer import MaskFormer, abstract_variables, build_model
 from rc2l_jax.reports.log import say
 from rc2l_jax.run.config import ConfigError, validate, validate_options
 from rc2l_jax.run.directory import run_path
@@ -163,11 +163,7 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
         else:
             names = _described_by_user(path, None if given is None else config)
         model = build_model(config)
-
-        def init(key: jax.Array) -> Any:
-            return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
-
-        variables, report = load_pretrained(jax.eval_shape(init, jax.random.key(0)), config)
+        variables, report = load_pretrained(abstract_variables(model), config)
     except (WeightsError, ConfigError, DataError):
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -181,6 +177,10 @@ def from_weights(name: str, given: ConfigDict | None) -> Network:
 
 def _described_by_user(path: Path, config: ConfigDict | None) -> Sequence[str]:
     """Returns the class names of the given config's data set, for weights without a config.json."""
+    if config is None and (path.parent / "config.json").is_file():
+        raise WeightsError(
+            f"{path}: config.json lies beside these weights: give the folder: --model={path.parent}"
+        )
     if config is None:
         raise WeightsError(
             f"{path}: no config.json lies beside these weights: give --config, which says what "

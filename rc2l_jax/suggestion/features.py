@@ -18,7 +18,7 @@ from rc2l_jax.input_pipeline.geometry import Resize
 from rc2l_jax.models import pixels
 from rc2l_jax.models.backbones import create_backbone
 from rc2l_jax.models.extent import cell_mask, inside, pixel_mask
-from rc2l_jax.models.maskformer import build_model
+from rc2l_jax.models.maskformer import abstract_variables, build_model
 from rc2l_jax.prediction import photos
 from rc2l_jax.prediction.frames import OpenFrames
 from rc2l_jax.prediction.network import Network, Outputs
@@ -92,12 +92,7 @@ def open_backbone(config: ConfigDict) -> Network:
         )
     config = config.copy_and_resolve_references()
     config.data.num_classes = 1  # of the head, which is not used
-    model = build_model(config)
-
-    def init(key: jax.Array) -> Any:
-        return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
-
-    shapes = jax.eval_shape(init, jax.random.key(0))
+    shapes = abstract_variables(build_model(config))
     variables, report = load_pretrained(shapes, config, teacher_of_run(config.init_from))
     if report.left_out:
         say(f"{report.file}: {report.left_out}")

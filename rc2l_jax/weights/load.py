@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -13,8 +14,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rc2l_jax.models import resnet
+from rc2l_jax.run.classes import describe_class_changes
+from rc2l_jax.run.directory import run_path
+from rc2l_jax.run.stored_config import stored_class_names
 from rc2l_jax.structs import TrainState
-from rc2l_jax.weights import dinov2, files, names, swin
+from rc2l_jax.weights import descriptions, files, names
 from rc2l_jax.weights.errors import WeightsError
 
 _NOT_IN_A_BACKBONE = "not part of a backbone"
@@ -61,7 +65,10 @@ class InitReport:
 
 
 def load_pretrained(
-    variables: Any, config: ConfigDict, run: dict[str, np.ndarray] | None = None
+    variables: Any,
+    config: ConfigDict,
+    run: dict[str, np.ndarray] | None = None,
+    class_names: Sequence[str] = (),
 ) -> tuple[Any, InitReport]:
     """Puts the weights that `config.init_from` names into freshly initialised variables.
 
@@ -70,6 +77,7 @@ def load_pretrained(
       config: see `configs/base.py`; reads `init_from`, `init_queries` and `model`.
       run: the teacher's arrays, as `restore.teacher_of_run` returns them, if `init_from` is a run
         directory; None if it is not.
+      class_names: the data set's K names, to compare with the run's; none if they are not known.
 
     Returns:
       Variables of the same structure (NumPy float32 where loaded), and a report of what was loaded.
@@ -78,13 +86,26 @@ def load_pretrained(
       WeightsError: the weights cannot be found or read, or do not fit the model.
     """
     if run is not None:
+        descriptions.check_run(config)
         report = InitReport(config.init_from, config.init_from, names.OWN.title)
-        return fit(variables, run, names.OWN, config, report), report
-    path, description = files.find(config.init_from)
-    _check_description(description, config, path)
-    family, arrays, left_out = names.family_of(files.read_arrays(path), str(path))
+        former = stored_class_names(run_path(config.init_from))
+        changes = describe_class_changes(former, class_names)
+        return fit(variables, run, names.OWN, config, report, changes), report
+    path, description = files.find(config.init_from, otherwise=_from_scratch(config))
+    descriptions.check_description(description, config, path)
+    read = files.read_network(path)
+    family, arrays, left_out = names.family_of(read.arrays, str(path))
+    left_out = "; ".join(filter(None, (read.left_out, left_out)))
     report = InitReport(config.init_from, str(path), family.title, left_out=left_out)
     return fit(variables, arrays, family, config, report), report
+
+
+def _from_scratch(config: ConfigDict) -> str:
+    """Says how to train without pretrained weights; "" if their backbone is to be kept frozen."""
+    if config.model.freeze_backbone:
+        return ""
+    norm = " --config.model.norm=group" if config.model.backbone in resnet.BACKBONES else ""
+    return f"train from scratch: --config.init_from={norm}"
 
 
 def fit(
@@ -93,6 +114,7 @@ def fit(
     family: names.Family,
     config: ConfigDict,
     report: InitReport,
+    class_changes: str = "",
 ) -> Any:
     """Puts a family's arrays into our variables.
 
@@ -102,6 +124,8 @@ def fit(
       family: maps our paths to its names, and its arrays to ours.
       config: see `configs/base.py`; reads `init_queries` and `model`.
       report: gets what was loaded and what was not.
+      class_changes: says which classes are others than the file's, even if there are as many; ""
+        if none are.
 
     Returns:
       Variables of the same structure, NumPy float32 where loaded.
@@ -118,61 +142,58 @@ def fit(
     problems = []
     for key, value in flat.items():
         ours = "/".join(key[1:])
-        if not family.whole and not ours.startswith("backbone/"):
-            report.reinitialized[ours] = _NOT_IN_A_BACKBONE
-            continue
-        if re.fullmatch(family.lacks, ours):
-            report.reinitialized[ours] = f"not part of a {family.title}"
-            continue
-        try:
-            name = family.name_of(ours)
-        except KeyError:
-            problems.append(f"{ours} {value.shape}: a {family.title} has no such array")
-            continue
-        if name not in arrays:
-            problems.append(f"{ours} {value.shape}: the file has no {name}")
-            continue
-        given = family.to_ours(ours, arrays.pop(name))
-        if reason := _reason_to_leave(ours, given, value, config, report.file):
+        if reason := _reason_to_lack(ours, family):
             report.reinitialized[ours] = reason
             continue
-        if ours == "query_embed" and given.shape[0] > value.shape[0]:
-            report.cut[ours] = (
-                f"{value.shape[0]} of {given.shape[0]} queries (model.num_queries = "
-                f"{given.shape[0]} takes all)"
-            )
-            given = given[: value.shape[0]]
-        if given.shape != value.shape:
-            problems.append(f"{ours} {value.shape}: {name} in the file gives {given.shape}")
-            continue
-        flat[key] = np.ascontiguousarray(given)
-        report.loaded.append(ours)
-    for name, array in arrays.items():
-        if re.fullmatch(family.waived, name):
-            report.waived.append(name)
-        else:
-            problems.append(f"{name} {array.shape} in the file: the model has no place for it")
-    if problems:
-        raise WeightsError(
-            f"{report.file} ({family.title}) does not fit the model (check model.backbone, "
-            f"model.stem, model.norm and the widths). {len(problems)} arrays do not match:\n  "
-            + "\n  ".join(problems)
-        )
+        try:
+            name, given = _take(ours, arrays, family)
+            if reason := _reason_to_leave(ours, given, value, config, report.file, class_changes):
+                report.reinitialized[ours] = reason
+                continue
+            flat[key] = _fitted(given, value.shape, ours, name, report)
+            report.loaded.append(ours)
+        except _Misfit as misfit:
+            problems.append(f"{ours} {value.shape}: {misfit}")
+    _refuse(problems + _without_a_place(arrays, family, report), family, report)
     # Without batch normalisation "batch_stats" is empty; flattening dropped it.
     return {name: {} for name in variables} | flax.traverse_util.unflatten_dict(flat)
 
 
+class _Misfit(Exception):
+    """Says why an array of ours gets nothing from the file, although it should."""
+
+
+def _reason_to_lack(ours: str, family: names.Family) -> str:
+    """Returns why no file of this family has an array; "" if it should have it."""
+    if not family.whole and not ours.startswith("backbone/"):
+        return _NOT_IN_A_BACKBONE
+    return f"not part of a {family.title}" if re.fullmatch(family.lacks, ours) else ""
+
+
+def _take(ours: str, arrays: dict[str, np.ndarray], family: names.Family) -> tuple[str, np.ndarray]:
+    """Takes the array for one of our paths out of the file's; returns its name there, and it."""
+    try:
+        name = family.name_of(ours)
+    except KeyError:
+        raise _Misfit(f"a {family.title} has no such array") from None
+    if name not in arrays:
+        raise _Misfit(f"the file has no {name}")
+    return name, family.to_ours(ours, arrays.pop(name))
+
+
 def _reason_to_leave(
-    ours: str, given: np.ndarray, value: Any, config: ConfigDict, file: str
-) -> str | None:
-    """Returns why an array keeps its random start, or None if it is to be loaded.
+    ours: str, given: np.ndarray, value: Any, config: ConfigDict, file: str, class_changes: str
+) -> str:
+    """Returns why an array keeps its random start, or "" if it is to be loaded.
 
     Only the class head and the queries may differ between the file and the model.
     """
-    if ours.startswith("class_head/") and given.shape[-1] != value.shape[-1]:
-        return f"{value.shape[-1] - 1} classes instead of {given.shape[-1] - 1}"
+    if ours.startswith("class_head/"):
+        if given.shape[-1] != value.shape[-1]:
+            return f"{value.shape[-1] - 1} classes instead of {given.shape[-1] - 1}"
+        return class_changes
     if ours != "query_embed":
-        return None
+        return ""
     if config.init_queries == "fresh":
         return "init_queries = 'fresh'"
     if given.shape[0] < value.shape[0]:
@@ -180,61 +201,59 @@ def _reason_to_leave(
             f"{file}: has {given.shape[0]} queries and model.num_queries = "
             f"{value.shape[0]}: use at most {given.shape[0]}, or init_queries = 'fresh'"
         )
-    return None
+    return ""
 
 
-def _check_description(description: dict[str, Any], config: ConfigDict, path: Any) -> None:
-    """Refuses a network that config.json says is another one, even if all array shapes fit."""
-    kind = description.get("model_type", "maskformer")
-    if kind in dinov2.KINDS:
-        dinov2.check_description(description, config, path)
-        return
-    if kind not in ("maskformer", "resnet", *swin.MODEL_TYPES):
-        raise WeightsError(
-            f"{path}: its config.json says {kind!r}; use a MaskFormer, a ResNet, a Swin or a DINOv2"
+def _fitted(
+    given: np.ndarray, shape: tuple[int, ...], ours: str, name: str, report: InitReport
+) -> np.ndarray:
+    """Returns an array of the file, of the queries only as many as the model has."""
+    if ours == "query_embed" and given.shape[0] > shape[0]:
+        report.cut[ours] = (
+            f"{shape[0]} of {given.shape[0]} queries (model.num_queries = "
+            f"{given.shape[0]} takes all)"
         )
-    backbone, decoder = (
-        value if isinstance(value := description.get(key), dict) else {}
-        for key in ("backbone_config", "decoder_config")
-    )
-    backbone = backbone if kind == "maskformer" else description
-    _check_backbone(backbone, config.model.backbone, path)
-    heads = decoder.get("decoder_attention_heads", config.model.num_heads)
-    if kind == "maskformer" and heads != config.model.num_heads:
-        raise WeightsError(
-            f"{path}: its config.json says {heads} attention heads and model.num_heads = "
-            f"{config.model.num_heads}: set model.num_heads = {heads}"
-        )
+        given = given[: shape[0]]
+    if given.shape != shape:
+        raise _Misfit(f"{name} in the file gives {given.shape}")
+    return np.ascontiguousarray(given)
 
 
-def _check_backbone(description: dict[str, Any], ours: str, path: Any) -> None:
-    """Refuses a backbone that is of another kind than `ours`, or has other settings."""
-    kind = description.get("model_type")  # None if config.json does not say it
-    if kind is not None and kind not in (
-        ("resnet",) if ours in resnet.BACKBONES else swin.MODEL_TYPES
-    ):
+def _without_a_place(
+    arrays: dict[str, np.ndarray], family: names.Family, report: InitReport
+) -> list[str]:
+    """Reports the file's arrays that are left over; returns those that should have had a place."""
+    report.waived += [name for name in arrays if re.fullmatch(family.waived, name)]
+    waived = set(report.waived)
+    return [
+        f"{name} {array.shape} in the file: the model has no place for it"
+        for name, array in arrays.items()
+        if name not in waived
+    ]
+
+
+def _refuse(problems: list[str], family: names.Family, report: InitReport) -> None:
+    """Raises WeightsError with all problems, if there are any."""
+    if problems:
         raise WeightsError(
-            f"{path}: its config.json says a backbone {kind!r} and model.backbone = {ours!r}: set "
-            "model.backbone to that of the file"
-        )
-    if kind in swin.MODEL_TYPES:
-        swin.check_settings(description, f"{path}: its config.json says")
-    if description.get("downsample_in_bottleneck") or description.get("downsample_in_first_stage"):
-        raise WeightsError(
-            f"{path}: its config.json says a ResNet with strides elsewhere than in v1.5 "
-            "(downsample_in_bottleneck, downsample_in_first_stage)"
+            f"{report.file} ({family.title}) does not fit the model (check model.backbone, "
+            f"model.stem, model.norm and the widths). {len(problems)} arrays do not match:\n  "
+            + "\n  ".join(problems)
         )
 
 
 def pretrained_state(
-    state: TrainState, config: ConfigDict, run: dict[str, np.ndarray] | None = None
+    state: TrainState,
+    config: ConfigDict,
+    run: dict[str, np.ndarray] | None = None,
+    class_names: Sequence[str] = (),
 ) -> tuple[TrainState, InitReport]:
     """Starts student and teacher from the weights that `config.init_from` names.
 
     Args:
       state: the state of step 0.
       config: see `configs/base.py`; reads `init_from`, `init_queries` and `model`.
-      run: the teacher's arrays if `init_from` is a run directory, see `load_pretrained`.
+      run, class_names: see `load_pretrained`.
 
     Returns:
       The state with the loaded weights, and a report of what was loaded.
@@ -243,7 +262,7 @@ def pretrained_state(
       WeightsError: the weights cannot be found or read, or do not fit the model.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    loaded, report = load_pretrained(variables, config, run)
+    loaded, report = load_pretrained(variables, config, run, class_names)
     return start_from(state, loaded), report
 
 

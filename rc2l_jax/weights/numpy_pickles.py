@@ -11,6 +11,8 @@ import numpy as np
 from rc2l_jax.weights.errors import WeightsError
 from rc2l_jax.weights.unpickle import Buildable, Maker, Refused, dictionary, plain_key, unpickle
 
+ZIP_START = b"PK\x03\x04"  # of an archive, as torch.save writes since torch 1.6
+
 
 class _Dtype(Buildable):
     """Stands for `numpy.dtype`: a type of plain numbers or texts, of either byte order."""
@@ -114,7 +116,12 @@ def load_pickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
+            if file.read(len(ZIP_START)) == ZIP_START:
+                raise WeightsError(f"{path}: written by torch.save; name it {path.stem}.pth")
+            file.seek(0)
             return unpickle(file, KNOWN)
+    except WeightsError:
+        raise
     except Refused as error:
         raise WeightsError(
             f"{path}: a pickle of more than NumPy arrays, not loaded: {error}. Save the weights as "

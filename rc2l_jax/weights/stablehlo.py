@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from rc2l_jax.models.maskformer import MaskFormer, build_model, semantic_inference
 from rc2l_jax.models.pixels import normalize
+from rc2l_jax.structs import STRIDE
 from rc2l_jax.weights import WeightsError
 from rc2l_jax.weights.files import new_folder
 
@@ -30,6 +31,8 @@ _PROGRAM, _WEIGHTS, _DESCRIPTION = "inference.stablehlo", "weights.safetensors",
 def predict(model: MaskFormer, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Runs MaskFormer's semantic inference at the images' own resolution.
 
+    As in evaluation, normalised images are padded with zeros to a multiple of the coarsest stride.
+
     Args:
       model: the network.
       variables: its "params" and "batch_stats".
@@ -39,11 +42,14 @@ def predict(model: MaskFormer, variables: Any, images: jax.Array) -> tuple[jax.A
       Class ids uint8 [B, H, W]; and each class's share of the scores at each pixel,
       float32 [B, K, H, W]: they add up to 1 over the classes.
     """
-    predictions = model.apply(variables, normalize(images), train=False, every_layer=False)
+    height, width = images.shape[1:3]
+    padding = [(0, 0), (0, -height % STRIDE), (0, -width % STRIDE), (0, 0)]
+    padded = jnp.pad(normalize(images), padding)
+    predictions = model.apply(variables, padded, train=False, every_layer=False)
     last = predictions.class_logits[-1], predictions.mask_logits[-1]
-    scores = semantic_inference(*last, images.shape[1:3])
-    total = scores.sum(1, keepdims=True)
-    return scores.argmax(1).astype(jnp.uint8), scores / jnp.maximum(total, 1e-6)
+    scores = semantic_inference(*last, padded.shape[1:3])[:, :, :height, :width]
+    total = jnp.maximum(scores.sum(1, keepdims=True), jnp.finfo(scores.dtype).tiny)  # no 0 / 0
+    return scores.argmax(1).astype(jnp.uint8), scores / total
 
 
 def export_stablehlo(

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rc2l_jax.weights import numpy_pickles
-from rc2l_jax.weights.errors import WeightsError
+from rc2l_jax.weights.errors import WeightsError, first_line
+from rc2l_jax.weights.numpy_pickles import ZIP_START
 from rc2l_jax.weights.stored import read_bytes
 from rc2l_jax.weights.torch_tensors import KNOWN, Source, Storage, StorageType, is_count
 from rc2l_jax.weights.unpickle import Refused, plain_key, unpickle
 
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
-_ZIP_START, _LOCAL_HEADER = b"PK\x03\x04", 30  # the bytes of an entry's header, without its names
+_LOCAL_HEADER = 30  # the bytes of an entry's header, without its names
 _CHUNK = 2**20
 _REMEDY = "Where it was made, save network.state_dict() alone, or save safetensors"
 _NO_WEIGHTS = "not a readable torch file of weights"
@@ -53,15 +54,14 @@ def open_torch(path: Path) -> Iterator[Any]:
             f"{path}: {_NO_WEIGHTS}, and nothing of it was run: {error}. {_REMEDY}"
         ) from None
     except Exception as error:  # a damaged file can raise anything
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise WeightsError(f"{path}: {_NO_WEIGHTS} ({reason}); is it complete?") from error
+        reason = f"{_NO_WEIGHTS} ({first_line(error)})"
+        raise WeightsError(f"{path}: {reason}; is it complete?") from error
 
 
 def _content(file: BinaryIO) -> Any:
     start = file.read(512)
     file.seek(0)
-    if start.startswith(_ZIP_START):
+    if start.startswith(ZIP_START):
         return _Archive(file).content()
     if start[257:262] == b"ustar":
         raise Refused("it is a tar archive of torch 0.1; a later torch can save it anew")
@@ -120,7 +120,7 @@ class _Archive:
             return self._starts[name]
         entry, file = self._entry(name), self._source.file
         header = read_bytes(file, entry.header_offset, _LOCAL_HEADER).tobytes()
-        if not header.startswith(_ZIP_START):
+        if not header.startswith(ZIP_START):
             raise ValueError(f"{name} is not where it should be")
         start = entry.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", header[26:30]))
         if start + entry.file_size > self._source.size:

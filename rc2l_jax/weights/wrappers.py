@@ -1,20 +1,28 @@
-"""Finds a network among a file's arrays, whatever training programs put before its names.
+"""Finds a network in a file, whatever training programs put around it and before its names.
 
-In such programs a network is a part of something larger, whose names go before those of all its
+Such programs save the dictionary of weights inside others ("model", "state_dict"), beside those of
+other networks. And a network is a part of something larger, whose names go before those of all its
 arrays: "model." in Lightning, "teacher." and "student." in a mean teacher, "resnet." in a
-classifier. `files` has already removed what DistributedDataParallel and torch.compile add.
+classifier. `files` removes what DistributedDataParallel and torch.compile add.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data.errors import some
 from rc2l_jax.weights.errors import WeightsError
+from rc2l_jax.weights.numpy_pickles import PickledArray
+from rc2l_jax.weights.stored import StoredArray
+
+# Keys under which programs save the dictionary of weights inside another one, and how deep. Of
+# several the first is taken, but an average goes before all of them.
+_KEYS = ("model", "state_dict", "model_state_dict", "net", "network")
+_MOST_DICTIONARIES = 3
 
 # Of several networks in a file the average is taken, as in a run of this project.
 _AVERAGES = frozenset(
@@ -28,6 +36,8 @@ _PLACES = frozenset(
     | {"dinov2", "dinov2_with_registers"}
 )
 _WORDS = "|".join(sorted(_AVERAGES | _LEARNERS | _PLACES))
+# mmengine's "ema_state_dict" is none of these: the average is in its "state_dict".
+_AVERAGE_KEYS = _AVERAGES | {f"{key}_ema" for key in _KEYS}
 
 
 class Network(NamedTuple):
@@ -40,6 +50,76 @@ class Network(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     left_out: str
+
+
+class Dictionary(NamedTuple):
+    """A file's dictionary of weights.
+
+    Attributes:
+      stored: {name: what the file has by this name}.
+      left_out: which networks are beside it, in words; "" if there are none.
+    """
+
+    stored: Mapping[str, Any]
+    left_out: str
+
+
+def unwrap(content: Any, source: str) -> Dictionary:
+    """Takes the dictionary of weights out of those that programs save it in.
+
+    Args:
+      content: what the file holds.
+      source: the file, for messages.
+
+    Raises:
+      WeightsError: there is no dictionary, or several averages are beside each other.
+    """
+    taken, left_out = [], []
+    for _ in range(_MOST_DICTIONARIES):
+        networks = _networks(content) if isinstance(content, Mapping) else []
+        if not (key := _choose_key(networks, source)):
+            break
+        left_out += [other for other in networks if other != key]
+        taken.append(key)
+        content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"{source}: holds no weights by name but {type(content).__name__}")
+    if not left_out:
+        return Dictionary(content, "")
+    return Dictionary(content, f"taken from {'.'.join(taken)}; {some(left_out)} left out")
+
+
+def _networks(content: Mapping[Any, Any]) -> list[str]:
+    """Returns the keys under which a dictionary has others that hold arrays by name."""
+    inside = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+    # Each dictionary is looked through once, however often a file names it.
+    holds = {i: _holds_arrays(value) for i, value in {id(x): x for x in inside.values()}.items()}
+    return [key for key, value in inside.items() if isinstance(key, str) and holds[id(value)]]
+
+
+def _holds_arrays(content: Mapping[Any, Any]) -> bool:
+    """Whether a dictionary has arrays by name, or one inside that may have them."""
+    return any(
+        bool(value.shape)
+        if isinstance(value, (StoredArray, PickledArray))
+        else isinstance(value, Mapping) and (key in _KEYS or key in _AVERAGE_KEYS)
+        for key, value in content.items()
+    )
+
+
+def _choose_key(networks: list[str], source: str) -> str | None:
+    """Returns the key of the network to take; None if no key says that there is a network."""
+    averages = [key for key in networks if key in _AVERAGE_KEYS]
+    if len(averages) > 1:
+        raise WeightsError(_unclear(averages, source))
+    return next((key for key in (*averages, *_KEYS) if key in networks), None)
+
+
+def _unclear(found: list[str], source: str) -> str:
+    return (
+        f"{source}: holds {len(found)} networks ({some(found)}), and it is not clear which to "
+        "take; save one of them alone"
+    )
 
 
 def prefixes(names: Iterable[str], pattern: str) -> list[str]:
@@ -98,11 +178,7 @@ def _choose(found: list[str], source: str) -> str:
     for candidates in (found, averages):
         if len(candidates) == 1:
             return candidates[0]
-    named = some([f"{prefix}*" for prefix in found])
-    raise WeightsError(
-        f"{source}: holds {len(found)} networks ({named}), and it is not clear which to "
-        "take; save one of them alone"
-    )
+    raise WeightsError(_unclear([f"{prefix}*" for prefix in found], source))
 
 
 def _shared(name: list[str], parts: list[str]) -> int:
