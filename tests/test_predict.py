@@ -545,6 +545,13 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys, monkeypa
         patch.setattr(predict, "open_network", lambda *_, **__: other)
         with pytest.raises(PredictError, match=r"a\.json is by none, and .* go on with another: "):
             predict_folder(str(source), out, resume=True)
+        with pytest.raises(PredictError, match=r"a\.json is by none, and .* go on with another: "):
+            predict_folder(str(source), out, resume=True, probabilities=True)
+        shutil.copy(source / "a.png", source / "a.bmp")  # now a.png would be called so
+        with pytest.raises(PredictError, match=r"a\.json is by none, and .* go on with another: "):
+            predict_folder(str(source), out, resume=True, probabilities=True)
+        (source / "a.bmp").unlink()
+    assert not (out / "probabilities").exists()
     assert predict_folder(str(source), out, resume=True, probabilities=True) == 5
     assert stems(out, "probabilities") == [*"abcde"]
     with pytest.raises(PredictError, match="--overwrite does again what --resume leaves out"):

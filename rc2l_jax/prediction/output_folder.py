@@ -100,25 +100,31 @@ def _done_as(photo: Photo, output: Path, probabilities: bool, model: str) -> str
     Raises:
       PredictError: results of this name are of another photo, or by another network.
     """
-    name, written = photo.name, origin_of(output, photo.name)
-    if written.image and not _is_same_file(written.image, photo):
+    for name in (photo.name, photo.other_name):
+        written = origin_of(output, name)
+        if not _is_of(photo, name, written.image, list_path(output, name)):
+            continue
+        if written.model not in ("", model):  # even if they lack something: one network for all
+            raise PredictError(
+                f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
+                f"{model}: give the one it began with (of a run, --step and --network), choose "
+                "another --output, or --overwrite to begin anew"
+            )
+        if is_written(output, name, probabilities):
+            return name
+    return ""
+
+
+def _is_of(photo: Photo, name: str, image: str, path: Path) -> bool:
+    """Whether the list at `path` is the photo's, by the image that it names; "" in old ones."""
+    if image and _is_same_file(image, photo):
+        return True
+    if image and name == photo.name:
         raise PredictError(
-            f"{list_path(output, name)} is of {written.image}, and not of {photo.path}, "
-            "which has the same name here: choose another --output, or --overwrite to replace it"
+            f"{path} is of {image}, and not of {photo.path}, which has the same name here: choose "
+            "another --output, or --overwrite to replace it"
         )
-    if not is_written(output, name, probabilities):
-        name, written = photo.other_name, origin_of(output, photo.other_name)
-        if not written.image or not _is_same_file(written.image, photo):
-            return ""
-        if not is_written(output, name, probabilities):
-            return ""
-    if written.model not in ("", model):  # the results must not be of two networks
-        raise PredictError(
-            f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
-            f"{model}: give the one it began with (of a run, --step and --network), choose another "
-            "--output, or --overwrite to begin anew"
-        )
-    return name
+    return not image and name == photo.name
 
 
 def _is_same_file(path: str, photo: Photo) -> bool:
