@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -336,6 +337,11 @@ def test_figures_are_drawn_of_what_is_finished(tmp_path):
         "covered": {"rc2l": [dict.fromkeys(steps, 0.0)]},
         "gain in mIoU": {"rc2l": [pytest.approx(dict(zip(steps, (0.0, 0.1))))]},
     }
+    partitions = [
+        dataclasses.replace(c, config=tables["partitions"][0].config) for c in tables["partitions"]
+    ]
+    pictures = study_figures.pictures_of(partitions, baselines, "")
+    assert "labels" not in pictures, "the same number of labels twice, chosen in two ways"
     half = [cell for cell in tables["partitions"] if cell.partition == "half"]
     panels = study_figures.pseudo_panels(half, baselines)
     assert list(panels) == ["segments right", "covered"], "nothing to gain over"
