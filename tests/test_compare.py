@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import collections
+import errno
 import json
+import os
 import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 from test_data import folder_config, write_folder
 
 from data.errors import DataError
@@ -242,6 +245,17 @@ def test_the_grid_shows_the_evaluation_of_the_table_where_its_checkpoint_is_kept
     monkeypatch.setattr(compare, "grid", lambda *x: captions.extend(x[1]) or draw(*x))
     compare.comparison_grid(opened, 1)
     assert captions == ["image", "ground truth", "a, step 20", "b, step 30"]
+
+
+def test_paths_that_cannot_be_looked_at_are_said_in_a_line(runs, tmp_path, monkeypatch):
+    def refuse(path) -> None:  # root may look everywhere
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    for method, said in (("iterdir", tmp_path), ("read_text", runs[0][0])):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(epath.Path(tmp_path)), method, refuse)
+            with pytest.raises(CompareError, match=rf"^{said}.*: Permission denied"):
+                compare_runs.compare_runs([f"a={runs[0][0]}"], tmp_path, images=0)
 
 
 def test_runs_that_were_scored_in_other_ways_are_not_called_ahead(runs, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -60,8 +61,9 @@ def compare_runs(
       DataError: the first run's evaluation split cannot be read.
     """
     folders = _folders(named)
-    output = None if output is None else _new_folder(output)
-    runs = {name: _read(folder) for name, folder in folders.items()}
+    with _storage(output):
+        output = None if output is None else _new_folder(output)
+        runs = {name: _read(folder) for name, folder in folders.items()}
     _check_classes(runs)
     which = "best" if best else "newest"
     shown = {name: compare.evaluation_of(found, which) for name, found in runs.items()}
@@ -75,14 +77,21 @@ def compare_runs(
         drawn = folders.items() if images > 0 else ()
         opened = [compare.open_run(n, folder, network, which, data_dir) for n, folder in drawn]
         split = compare.open_images(opened) if opened else None  # before anything is written
-        try:
+        with _storage(output):
             _write(output, text, runs, bars, network)
             if opened:  # the grid last, since it takes longest
                 picture = compare.comparison_grid(opened, images, differing=differing, split=split)
                 save_png(output / "grid.png", picture)
-        except OSError as error:
-            raise CompareError(f"{error.filename or output}: {error.strerror}") from error
     return text
+
+
+@contextlib.contextmanager
+def _storage(output: epath.PathLike | None) -> Iterator[None]:
+    """Says in a line which file cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        raise CompareError(f"{error.filename or output}: {error.strerror or error}") from error
 
 
 def _folders(named: Sequence[str]) -> dict[str, epath.Path]:

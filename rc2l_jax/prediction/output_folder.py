@@ -20,6 +20,7 @@ class PredictError(ValueError):
     """Inputs or an output folder that cannot be used. Says what to do."""
 
 
+@photos.readable_paths()
 def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:
     """Refuses a folder that is none, has files that nobody allowed to replace, or holds the images.
 
@@ -44,7 +45,7 @@ def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> No
 def warn_if_inside(source: str, output: Path) -> None:
     """Warns of results below the images: they would be taken for images later."""
     folder = Path(source).expanduser()
-    if folder.is_dir() and folder.resolve() in output.resolve().parents:
+    if folder.is_dir() and photos.real(folder) in photos.real(output).parents:
         print(
             f"warning: {output} lies inside the input folder: a later run over the folder with "
             "another --output would take its pictures for images",
@@ -72,8 +73,13 @@ def _check_reports(output: Path) -> None:
             )
 
 
+@photos.readable_paths()
 def check_place(output: Path) -> None:
-    """Refuses a folder that cannot be made. Comes before opening the network, which takes long."""
+    """Refuses a folder that cannot be made. Comes before opening the network, which takes long.
+
+    Raises:
+      PredictError, PhotoError: says why, and what to do.
+    """
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "may not be written" if there.is_dir() else "is a file"
