@@ -354,6 +354,22 @@ def test_a_study_of_which_nothing_is_finished_says_so(tmp_path):
     assert line.startswith("error: no cell of learning_rate, partitions") and "finished" in line
 
 
+def test_mistakes_of_a_study_are_said_in_one_line(tmp_path):
+    (tmp_path / "config.py").write_text("def get_config(): ...\n")
+    camvid = "--study=configs/studies/camvid.py"
+    cases = {
+        "--study=none.py": "no such file; those here are in configs/studies/",
+        f"--study={tmp_path}/config.py": "is no study: it has no TABLES; those here are in",
+        f"{camvid} --jobs=0": "--jobs=0: run at least one cell at a time",
+        f"{camvid} --tables=none": "--tables=none: the study has",
+    }
+    for given, words in cases.items():
+        done = command(*given.split(), f"--output={tmp_path}/runs")
+        (line,) = done.stderr.splitlines()
+        assert done.returncode and line.startswith("error: ") and words in line
+        assert not (tmp_path / "runs").exists()
+
+
 @pytest.fixture
 def small(tmp_path):
     """A study of four cells, with `MAIN` as main.py: its folder, and a command that starts it."""
