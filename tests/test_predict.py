@@ -617,6 +617,13 @@ def cards_of(output: Path) -> list[dict[str, Any]]:
     return json.loads(document[1])["gallery"]["cards"]
 
 
+def test_a_name_that_is_not_text_is_linked_by_its_bytes(no_network, tmp_path):
+    source = folder_of(tmp_path / "in", "a")
+    (source / "a.png").rename(source / os.fsdecode(b"\xff.png"))
+    predict_folder(str(source), tmp_path / "out")
+    assert [card["link"] for card in cards_of(tmp_path / "out")] == ["overlays/%FF.jpg"]
+
+
 def test_a_ranking_is_the_same_whether_prediction_was_stopped_or_not(
     no_network, tmp_path, monkeypatch
 ):
