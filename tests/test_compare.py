@@ -119,6 +119,20 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
             np.testing.assert_array_equal(cell, shown)
 
 
+def test_each_run_multiplies_as_its_own_config_says(runs, monkeypatch):
+    _, config, model, teacher = runs[0]
+    precise, seen = config.copy_and_resolve_references(), []
+    precise.matmul_precision = "highest"
+    monkeypatch.setattr(
+        compare, "evaluate", lambda *_: seen.append(jax.config.jax_default_matmul_precision)
+    )
+    before = jax.config.jax_default_matmul_precision
+    for own in (precise, config):
+        run = compare.Opened("a", own, model, teacher, 20, ())
+        compare.predict_split(run, open_split(config))
+    assert seen == ["highest", before] and jax.config.jax_default_matmul_precision == before
+
+
 def test_only_the_images_that_are_shown_are_read(runs, monkeypatch):
     read, load = [], eval_pipeline.load
     monkeypatch.setattr(

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -32,6 +33,7 @@ from rc2l_jax.run.classes import check_same_ids
 from rc2l_jax.run.config import ConfigError, validate
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import restore_run
+from rc2l_jax.run.startup import prepare_devices
 from rc2l_jax.run.stored_config import run_config, stored_class_names
 from rc2l_jax.structs import VOID, EvalBatch
 
@@ -220,7 +222,12 @@ def predict_split(run: Opened, split: OpenSplit, count: int | None = None) -> Ma
         return True
 
     batches = eval_batches(run.config, split, 1, first=count)
-    evaluate(run.model, {run.name: run.variables}, batches, run.config, observe)
+    former = jax.config.jax_default_matmul_precision
+    prepare_devices(run.config)
+    try:
+        evaluate(run.model, {run.name: run.variables}, batches, run.config, observe)
+    finally:  # the next run may leave the precision as it is
+        jax.config.update("jax_default_matmul_precision", former)
     return masks
 
 
