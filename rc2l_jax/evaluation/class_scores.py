@@ -116,7 +116,7 @@ def view_logits(
 def image_scores(
     logits: Sequence[Logits], batch: EvalBatch, i: jax.Array | int, options: InferenceOptions
 ) -> list[ViewScores]:
-    """Averages an image's class scores over windows; `label_resolution.label_rows` does over views.
+    """Averages an image's class scores over windows; `label_rows` averages over views.
 
     Args:
       logits: each view's logits, as `view_logits` returns them.
