@@ -64,12 +64,19 @@ def read_config(arguments: argparse.Namespace, accelerator: Accelerator, num_dev
     """The config with its settings, checked for the number of devices.
 
     Raises:
-      PlanError: it has a problem, such as batches that the devices cannot share.
+      PlanError: it is none, or has a problem, such as batches that the devices cannot share.
     """
     from benchmarks.compile import load
     from rc2l_jax.run.config import ConfigError, validate
 
-    config = bench.apply_settings(load(Path(arguments.config)), arguments.set)
+    path = Path(arguments.config)
+    if not path.is_file():
+        raise PlanError(f"--config={path}: no such file; the experiments are in configs/")
+    try:
+        config = load(path)
+    except AttributeError as error:
+        raise PlanError(f"--config={path}: has no get_config, or it fails ({error})") from None
+    config = bench.apply_settings(config, arguments.set)
     if accelerator.platform == "cuda":
         config.matcher = "device"
     try:

@@ -43,6 +43,8 @@ STOPPED = 75  # exit status of main.py, and of a study: start the same command a
 def main() -> None:
     """Runs the cells that are missing, or reports."""
     arguments = parse()
+    if arguments.jobs < 1:
+        raise SystemExit(f"error: --jobs={arguments.jobs}: run at least one cell at a time")
     study, output = load(arguments.study), arguments.output
     unknown = set(filter(None, arguments.tables.split(","))) - set(study.TABLES)
     if unknown:
@@ -89,11 +91,14 @@ def parse() -> argparse.Namespace:
 
 def load(path: Path) -> ModuleType:
     """Imports a study's file."""
+    usable = "those here are in configs/studies/"
     if not path.is_file():
-        raise SystemExit(f"error: --study={path}: no such file; those here are in configs/studies/")
+        raise SystemExit(f"error: --study={path}: no such file; {usable}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "TABLES"):
+        raise SystemExit(f"error: --study={path} is no study: it has no TABLES; {usable}")
     return module
 
 

@@ -16,7 +16,9 @@ from studies.study_report import BASELINE, PSEUDO, Baselines, Cell, by_method, p
 def write_figures(
     folder: Path, study: str, tables: Mapping[str, list[Cell]], baselines: Baselines
 ) -> list[Path]:
-    """Draws each table: mIoU over steps, mIoU over labels if their number varies, pseudo labels.
+    """Draws each table: mIoU over steps and over labels, and pseudo labels.
+
+    Over labels only if there are several partitions, each of another number of labels.
 
     Args:
       folder: to write PNG files to.
@@ -48,7 +50,9 @@ def pictures_of(cells: list[Cell], baselines: Baselines, title: str) -> dict[str
     }
     of_all = f"{title}: {over_seeds(cells)}"
     pictures = {"curves": seed_curves.bands_chart(miou, BASELINE, of_all, one_scale=True)}
-    if several:
+    # Where one number of labels was chosen in several ways, it does not say which one a dot shows.
+    numbers = [count for some in partitions.values() for count in {labels_of(c) for c in some}]
+    if several and len(numbers) == len(set(numbers)):
         pictures["labels"] = seed_curves.labels_chart(over_labels(cells), BASELINE, of_all)
     for partition, some in partitions.items():
         if panels := pseudo_panels(some, baselines):

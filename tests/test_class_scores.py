@@ -18,11 +18,12 @@ from transformers import MaskFormerForInstanceSegmentation, MaskFormerImageProce
 
 from rc2l_jax.evaluation.class_scores import (
     InferenceOptions,
-    label_scores,
+    Logits,
+    image_scores,
     predict_labels,
     view_logits,
 )
-from rc2l_jax.evaluation.label_resolution import resize_valid_part
+from rc2l_jax.evaluation.label_resolution import label_rows, resize_valid_part
 from rc2l_jax.models import build_model, resnet
 from rc2l_jax.models.maskformer import semantic_inference
 from rc2l_jax.structs import EvalBatch, EvalView
@@ -138,6 +139,14 @@ def make_batch(images: list[list[np.ndarray]], label_sizes, extra: int = 0) -> E
     return EvalBatch(
         views=tuple(views), label=label, label_size=label_sizes, index=np.arange(len(label_sizes))
     )
+
+
+def label_scores(
+    logits: list[Logits], batch: EvalBatch, i: int, options: InferenceOptions
+) -> jax.Array:
+    """An image's class scores over all views, float32 [K, Hl, Wl]; outside its label anything."""
+    scores = image_scores(logits, batch, i, options)
+    return label_rows(scores, batch.label_size[i], batch.label.shape[-2:], 0)
 
 
 def our_scores(peer, batch: EvalBatch, options: InferenceOptions) -> list[np.ndarray]:

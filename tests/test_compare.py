@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import collections
+import errno
 import json
+import os
 import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 from test_data import folder_config, write_folder
 
 from data.errors import DataError
 from rc2l_jax.evaluation import compare, compare_runs
 from rc2l_jax.evaluation.compare_runs import CompareError
 from rc2l_jax.evaluation.evaluate import evaluate
+from rc2l_jax.evaluation.ranking import best_and_worst
 from rc2l_jax.input_pipeline import eval_batches as eval_pipeline
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
 from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.reports.painting import fit
-from rc2l_jax.run.checkpoints import Checkpoints
+from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
 from rc2l_jax.run.config import ConfigError
 from rc2l_jax.structs import VOID
 
@@ -88,7 +93,7 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
     opened = [compare.open_run(f"run {i}", run[0]) for i, run in enumerate(runs)]
     config, everything = runs[0][1], []
     for run, (_, own, model, teacher) in zip(opened, runs):
-        masks = compare.predict_split(run, config, open_split(config))
+        masks = compare.predict_split(run, open_split(config))
         batches = eval_batches(own, open_split(own), 1)
         expected = evaluate(model, {"teacher": teacher}, batches, own)["teacher"]
         np.testing.assert_array_equal(counted(masks, config), expected)
@@ -112,6 +117,20 @@ def test_masks_are_those_that_the_evaluation_counts_and_the_grid_shows_them(runs
             height, width = shown.shape[:2]
             cell = picture[20 + row * (height + 4) :, 4:][:height, :width]
             np.testing.assert_array_equal(cell, shown)
+
+
+def test_each_run_multiplies_as_its_own_config_says(runs, monkeypatch):
+    _, config, model, teacher = runs[0]
+    precise, seen = config.copy_and_resolve_references(), []
+    precise.matmul_precision = "highest"
+    monkeypatch.setattr(
+        compare, "evaluate", lambda *_: seen.append(jax.config.jax_default_matmul_precision)
+    )
+    before = jax.config.jax_default_matmul_precision
+    for own in (precise, config):
+        run = compare.Opened("a", own, model, teacher, 20, ())
+        compare.predict_split(run, open_split(config))
+    assert seen == ["highest", before] and jax.config.jax_default_matmul_precision == before
 
 
 def test_only_the_images_that_are_shown_are_read(runs, monkeypatch):
@@ -171,7 +190,8 @@ def test_runs_of_other_classes_are_not_compared(runs):
     (_, config, model, teacher), _ = runs
     other = config.copy_and_resolve_references()
     other.data.num_classes = 3
-    pair = [compare.Opened(n, c, model, teacher) for n, c in (("a", config), ("b", other))]
+    named = (("a", config), ("b", other))
+    pair = [compare.Opened(n, c, model, teacher, 20, ()) for n, c in named]
     with pytest.raises(ConfigError, match=r"a has data.num_classes = 11 and b 3"):
         compare.check_same_classes(*pair)
 
@@ -185,6 +205,88 @@ def test_runs_of_other_classes_are_refused_before_anything_is_written(tmp_path, 
     with pytest.raises(CompareError, match=r"^b has other classes than a \(cow, road\): leave"):
         compare_runs.compare_runs(named, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not capsys.readouterr().out
+
+
+def with_config(workdir, copy, **changes):
+    """Copies a run directory; its config.json gets other values."""
+    shutil.copytree(workdir, copy)
+    stored = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(stored | changes))
+    return copy
+
+
+def blank() -> np.ndarray:
+    """The prediction of one image of `write_folder`."""
+    return np.zeros((24, 32), np.uint8)
+
+
+def test_images_whose_classes_have_another_order_are_refused_before_anything_is_written(
+    runs, tmp_path, capsys, monkeypatch
+):
+    first, second, *others = open_split(runs[0][1]).dataset.class_names
+    copy = with_config(runs[0][0], tmp_path / "run", class_names=[second, first, *others])
+    with pytest.raises(CheckpointError, match=r"^b has other class ids .*reordered"):
+        compare_runs.compare_runs([f"a={runs[0][0]}", f"b={copy}"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(CheckpointError, match=r"run has other class ids"):
+        best_and_worst(runs[0][1], copy)
+    renamed = with_config(runs[0][0], tmp_path / "renamed", class_names=[first, "new", *others])
+    monkeypatch.setattr(compare, "predict_split", lambda *_: collections.defaultdict(blank))
+    compare_runs.compare_runs([f"c={renamed}"], tmp_path / "out", images=1)
+    assert capsys.readouterr().out.count("note: classes were renamed: class 1 was 'new'") == 1
+
+
+def test_the_grid_shows_the_evaluation_of_the_table_where_its_checkpoint_is_kept(
+    runs, tmp_path, monkeypatch
+):
+    workdir, config, *_ = runs[0]
+    later, latest = tmp_path / "later", tmp_path / "latest"
+    for folder in (later, latest):
+        shutil.copytree(workdir, folder)
+        _, _, state = create_train_state(config)
+        with Checkpoints(folder, 2) as checkpoints:  # every 10 steps, an evaluation every 20
+            metadata = {"config": config.to_dict(), "best": None}
+            checkpoints.save(state.replace(step=np.int32(30)), metadata)
+    (latest / "evaluations.jsonl").write_text(json.dumps(line(25, 0.1, 0.2)) + "\n")
+    opened = [compare.open_run("a", later), compare.open_run("b", latest)]
+    assert [run.step for run in opened] == [20, 30], "of 25 there is no checkpoint"
+    first, second = (jax.tree.leaves(run.variables) for run in opened)
+    assert any((x != y).any() for x, y in zip(first, second))
+
+    captions = []
+    monkeypatch.setattr(compare, "predict_split", lambda *_: collections.defaultdict(blank))
+    draw = compare.grid
+    monkeypatch.setattr(compare, "grid", lambda *x: captions.extend(x[1]) or draw(*x))
+    compare.comparison_grid(opened, 1)
+    assert captions == ["image", "ground truth", "a, step 20", "b, step 30"]
+
+
+def test_paths_that_cannot_be_looked_at_are_said_in_a_line(runs, tmp_path, monkeypatch):
+    def refuse(path) -> None:  # root may look everywhere
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    for method, said in (("iterdir", tmp_path), ("read_text", runs[0][0])):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(epath.Path(tmp_path)), method, refuse)
+            with pytest.raises(CompareError, match=rf"^{said}.*: Permission denied"):
+                compare_runs.compare_runs([f"a={runs[0][0]}"], tmp_path, images=0)
+
+
+def test_runs_that_were_scored_in_other_ways_are_not_called_ahead(runs, tmp_path):
+    stored = json.loads((runs[0][0] / "config.json").read_text())
+    scored = {"flip": True, "max_shapes": stored["eval"]["max_shapes"] + 1}
+    copies = {
+        "b": {"eval": stored["eval"] | scored},
+        "c": {"data": stored["data"] | {"eval_short_edge": 48}},
+        "d": {"dtype": "bfloat16", "eval": stored["eval"] | {"max_shapes": 9}},
+    }
+    named = [f"a={runs[0][0]}"]
+    for name, changes in copies.items():
+        named.append(f"{name}={with_config(runs[0][0], tmp_path / name, **changes)}")
+    text = compare_runs.compare_runs(named)
+    for name, differing in (("b", "eval.flip"), ("c", "data.eval_short_edge")):
+        assert f"\n{name} was scored with another {differing} than a, so " in text
+    assert "d and a differ by +0.000" in text
 
 
 def test_runs_may_lie_in_a_bucket():
@@ -202,6 +304,7 @@ def test_a_comparison_writes_its_four_files_and_no_others(runs, tmp_path, capsys
     assert (output / "table.md").read_text() == printed
     assert {path.name for path in output.iterdir()} == set(compare_runs.FILES)
     compare_runs.compare_runs(named, output, images=0)  # it replaces files of its own
+    assert not (output / "grid.png").exists(), "it would be of other runs than the table"
 
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CompareError, match=r"notes\.txt.*: Not a directory"):

@@ -206,6 +206,15 @@ def test_batches_that_do_not_fit_are_refused_in_one_line(devices, words):
     assert "\n" not in str(error.value)
 
 
+def test_a_config_that_cannot_be_read_is_refused_in_one_line(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    for name, words in (("none.py", "no such file"), ("empty.py", "has no get_config")):
+        arguments = argparse.Namespace(config=tmp_path / name, set=[], evaluation=False)
+        with pytest.raises(PlanError, match=rf"--config={tmp_path}/{name}: {words}") as error:
+            plan.read_config(arguments, find_accelerator("v5e:2x2"), 4)
+        assert "\n" not in str(error.value)
+
+
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr("benchmarks.accelerators.found", lambda module: False)
     for topology, package in (("v5e:2x2", "libtpu"), ("h100", "jax_cuda12_plugin")):

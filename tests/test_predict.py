@@ -481,6 +481,51 @@ def test_an_output_that_cannot_be_is_said_before_the_network_is_opened(tmp_path,
     assert (tmp_path / "mine").read_text() == "keep"
 
 
+@pytest.mark.parametrize("method", ["exists", "is_dir"])
+def test_paths_that_cannot_be_looked_at_are_said_in_a_line(
+    no_network, tmp_path, monkeypatch, method
+):
+    source, out = folder_of(tmp_path / "in", "a"), tmp_path / "out"
+    original = getattr(Path, method)
+
+    def refuse(path: Path) -> bool:  # root may look everywhere
+        if path.name in ("locked", "out"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, method, refuse)
+    for paths in ((source, out), (tmp_path / "locked", tmp_path / "new")):
+        with pytest.raises(
+            PredictError, match=r"^/.*(out|locked) cannot be looked at \(Permission"
+        ):
+            predict_folder(str(paths[0]), paths[1])
+    long = tmp_path / ("n" * 256)
+    for paths in ((source, long), (long, tmp_path / "new")):
+        with pytest.raises(PredictError, match=r"nnn cannot be looked at \(File name too long"):
+            predict_folder(str(paths[0]), paths[1])
+
+
+def test_a_link_to_itself_stops_nothing(no_network, tmp_path, capsys, monkeypatch):
+    source, loop = folder_of(tmp_path / "in", "a"), tmp_path / "loop"
+    for link in (loop, source / "b.png"):
+        link.symlink_to(link)
+    original = Path.resolve
+
+    def resolve(path: Path, strict: bool = False) -> Path:  # as Python does until 3.12
+        try:
+            return original(path, strict)
+        except OSError as error:
+            raise RuntimeError("Symlink loop") from error
+
+    monkeypatch.setattr(Path, "resolve", resolve)
+    assert predict_folder(str(source), tmp_path / "out") == 1
+    assert "b.png: cannot be opened (Too many levels" in capsys.readouterr().err
+    with pytest.raises(PredictError, match=r"loop"):
+        predict_folder(str(source), loop)
+    with pytest.raises(PredictError, match=r"loop: no such file"):
+        predict_folder(str(loop), tmp_path / "out")
+
+
 def test_no_probabilities_of_another_network_stay(no_network, tmp_path):
     source, out = folder_of(tmp_path / "in", "ab"), tmp_path / "out"
     assert predict_folder(str(source), out, probabilities=True) == 2
@@ -538,6 +583,14 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys, monkeypa
     said = capsys.readouterr()
     assert "2 of 5 images already in" in said.out and "3/3" in said.err
     assert stems(out) == [*"abcde"] and read_mask(out / "masks" / "c.png").shape == (30, 40)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, "c")
+        patch.setattr(predict, "WAITING_BYTES", 1)
+        with pytest.raises(PredictError, match=r"mend that, and the same command begins anew") as e:
+            predict_folder(str(source), out, overwrite=True)
+        assert "--resume" not in str(e.value), "results may be of another network before it"
+    assert predict_folder(str(source), out, overwrite=True) == 5
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("[ab].*")}
     assert predict_folder(str(source), out, resume=True) == 0
     other = dataclasses.replace(no_network, title="another")
@@ -545,6 +598,13 @@ def test_what_a_full_disk_stopped_goes_on(no_network, tmp_path, capsys, monkeypa
         patch.setattr(predict, "open_network", lambda *_, **__: other)
         with pytest.raises(PredictError, match=r"a\.json is by none, and .* go on with another: "):
             predict_folder(str(source), out, resume=True)
+        with pytest.raises(PredictError, match=r"a\.json is by none, and .* go on with another: "):
+            predict_folder(str(source), out, resume=True, probabilities=True)
+        shutil.copy(source / "a.png", source / "a.bmp")  # now a.png would be called so
+        with pytest.raises(PredictError, match=r"a\.json is by none, and .* go on with another: "):
+            predict_folder(str(source), out, resume=True, probabilities=True)
+        (source / "a.bmp").unlink()
+    assert not (out / "probabilities").exists()
     assert predict_folder(str(source), out, resume=True, probabilities=True) == 5
     assert stems(out, "probabilities") == [*"abcde"]
     with pytest.raises(PredictError, match="--overwrite does again what --resume leaves out"):
@@ -555,6 +615,13 @@ def cards_of(output: Path) -> list[dict[str, Any]]:
     text = (output / "report.html").read_text()
     document = re.search(r'<script id="document" [^>]*>(.*?)</script>', text)
     return json.loads(document[1])["gallery"]["cards"]
+
+
+def test_a_name_that_is_not_text_is_linked_by_its_bytes(no_network, tmp_path):
+    source = folder_of(tmp_path / "in", "a")
+    (source / "a.png").rename(source / os.fsdecode(b"\xff.png"))
+    predict_folder(str(source), tmp_path / "out")
+    assert [card["link"] for card in cards_of(tmp_path / "out")] == ["overlays/%FF.jpg"]
 
 
 def test_a_ranking_is_the_same_whether_prediction_was_stopped_or_not(

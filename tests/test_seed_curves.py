@@ -54,6 +54,14 @@ def test_panels_of_one_quantity_have_one_scale():
         assert (one.get_ylim() == other.get_ylim()) == one_scale
 
 
+def test_one_scale_has_room_for_all_panels_also_if_the_first_is_nearly_flat():
+    panels = {"a": {"x": [{1: 0.50, 2: 0.51}]}, "b": {"x": [{1: 0.1, 2: 0.9}]}}
+    figure = seed_curves.bands_figure(panels, one_scale=True)
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert low < 0.1 and high > 0.9
+
+
 def test_a_difference_of_nothing_does_not_look_large():
     (axes,) = seed_curves.bands_figure({"covered": {"rc2l": [{1: 0.996, 2: 0.998}]}}).axes
     low, high = axes.get_ylim()

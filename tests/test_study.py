@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -336,6 +337,11 @@ def test_figures_are_drawn_of_what_is_finished(tmp_path):
         "covered": {"rc2l": [dict.fromkeys(steps, 0.0)]},
         "gain in mIoU": {"rc2l": [pytest.approx(dict(zip(steps, (0.0, 0.1))))]},
     }
+    partitions = [
+        dataclasses.replace(c, config=tables["partitions"][0].config) for c in tables["partitions"]
+    ]
+    pictures = study_figures.pictures_of(partitions, baselines, "")
+    assert "labels" not in pictures, "the same number of labels twice, chosen in two ways"
     half = [cell for cell in tables["partitions"] if cell.partition == "half"]
     panels = study_figures.pseudo_panels(half, baselines)
     assert list(panels) == ["segments right", "covered"], "nothing to gain over"
@@ -346,6 +352,22 @@ def test_a_study_of_which_nothing_is_finished_says_so(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no cell of learning_rate, partitions") and "finished" in line
+
+
+def test_mistakes_of_a_study_are_said_in_one_line(tmp_path):
+    (tmp_path / "config.py").write_text("def get_config(): ...\n")
+    camvid = "--study=configs/studies/camvid.py"
+    cases = {
+        "--study=none.py": "no such file; those here are in configs/studies/",
+        f"--study={tmp_path}/config.py": "is no study: it has no TABLES; those here are in",
+        f"{camvid} --jobs=0": "--jobs=0: run at least one cell at a time",
+        f"{camvid} --tables=none": "--tables=none: the study has",
+    }
+    for given, words in cases.items():
+        done = command(*given.split(), f"--output={tmp_path}/runs")
+        (line,) = done.stderr.splitlines()
+        assert done.returncode and line.startswith("error: ") and words in line
+        assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture

@@ -361,6 +361,13 @@ def test_a_mistake_is_said_in_a_line_before_a_network_is_opened(tmp_path, monkey
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_paths_that_cannot_be_looked_at_are_said_in_a_line(tmp_path):
+    source, long = draw(tmp_path / "mine", range(1)), tmp_path / ("n" * 256)
+    for paths in ((source, long), (long, tmp_path / "out")):
+        with pytest.raises(SuggestError, match=r"cannot be looked at \(File name too long"):
+            suggest_photos(str(paths[0]), paths[1], config=small_config(), count=1)
+
+
 def test_what_has_masks_already_is_not_suggested_again(tmp_path):
     root = labelled_folder(tmp_path / "mine")
     config = small_config(dir=str(root), prepared_dir=str(tmp_path / "prepared"))

@@ -63,3 +63,15 @@ def test_runs_that_were_scored_on_other_images_get_no_verdict():
     assert lines[0].startswith("b was scored on other images or masks than a")
     assert lines[1] == "c is 0.100 ahead of a."
     assert verdicts(runs, shown, "teacher", {"a": "", "b": "2"})[0] == "b is 0.100 ahead of a."
+
+
+def test_runs_that_were_scored_with_other_options_get_no_verdict():
+    runs = {"a": run(0.4), "b": run(0.5), "c": run(0.5), "d": run(0.5)}
+    shown = {name: found[-1] for name, found in runs.items()}
+    options = {"a": {"eval.flip": False}, "b": {"eval.flip": True}, "c": {"eval.flip": False}}
+    lines = verdicts(runs, shown, "teacher", options=options)
+    assert lines[0].startswith("b was scored with another eval.flip than a, so their scores cannot")
+    assert "--mode=eval" in lines[0] and "--config.eval.flip" in lines[0]
+    assert lines[1:] == ["c is 0.100 ahead of a.", "d is 0.100 ahead of a."], (
+        "of d nothing is known"
+    )

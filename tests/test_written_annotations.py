@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import json
@@ -311,9 +312,29 @@ def test_overwrite_replaces_annotations(network, tmp_path, kind):
     predict_folder(str(source), out, annotations=kind, overwrite=True)
     assert files_of(out) == fresh
     predict_folder(str(source / "a.png"), out, overwrite=True)
-    assert [part.exists() for part in parts] == [not FORMATS[kind].is_part, True]
+    joint = FORMATS[kind].joint
+    assert [part.exists() for part in parts] == [not joint, True]
+    assert not joint or not (out / "annotations" / joint).exists(), "it has the former mask of a"
     predict_folder(str(source), out, annotations=kind, resume=True)
     assert files_of(out) == fresh
+
+
+@pytest.mark.parametrize("kind", ["coco", "cvat", "labelstudio"])
+def test_the_file_for_all_photos_is_of_one_network(network, tmp_path, kind, monkeypatch):
+    source, out = folder_of(tmp_path / "in", "ab"), tmp_path / "out"
+    predict_folder(str(source), out, annotations=kind)
+    other = dataclasses.replace(network, title="another", class_names=("sea", "ice"))
+    monkeypatch.setattr(predict, "open_network", lambda *_, **__: other)
+    predict_folder(str(source / "a.png"), out, annotations=kind, overwrite=True)
+    assert images_in(out, kind) == ["a.png"], "b is by the first network, with its classes"
+
+
+def test_photos_without_annotations_leave_those_of_others(network, tmp_path):
+    source, out = folder_of(tmp_path / "in", "a"), tmp_path / "out"
+    predict_folder(str(source), out, annotations="coco")
+    shutil.copy(source / "a.png", source / "b.png")
+    predict_folder(str(source), out, resume=True)
+    assert images_in(out, "coco") == ["a.png"]
 
 
 @pytest.mark.parametrize("kind", ["labelme", "yolo"])

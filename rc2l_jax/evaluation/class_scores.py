@@ -19,7 +19,6 @@ from rc2l_jax.evaluation.label_resolution import (
     ViewScores,
     class_ids,
     describe_in_strips,
-    label_rows,
     mirror,
 )
 from rc2l_jax.evaluation.windows import InferenceOptions, WindowGrid
@@ -114,31 +113,16 @@ def view_logits(
     )
 
 
-def label_scores(
-    logits: Sequence[Logits], batch: EvalBatch, i: jax.Array | int, options: InferenceOptions
-) -> jax.Array:
-    """Averages an image's class scores over scales, mirrored views and windows.
-
-    Args:
-      logits: each view's logits, as `view_logits` returns them.
-      batch: one device's batch, [B, ...].
-      i: the image's place in the batch.
-      options: mirrored views and windows, see `InferenceOptions`.
-
-    Returns:
-      float32 [K, Hl, Wl], at the label's resolution; values outside `label_size` have no meaning.
-    """
-    scores = image_scores(logits, batch, i, options)
-    return label_rows(scores, batch.label_size[i], batch.label.shape[-2:], 0)
-
-
 def image_scores(
     logits: Sequence[Logits], batch: EvalBatch, i: jax.Array | int, options: InferenceOptions
 ) -> list[ViewScores]:
     """Averages an image's class scores over windows; `label_rows` averages over views.
 
     Args:
-      logits, batch, i, options: as for `label_scores`.
+      logits: each view's logits, as `view_logits` returns them.
+      batch: one device's batch, [B, ...].
+      i: the image's place in the batch.
+      options: mirrored views and windows, see `InferenceOptions`.
 
     Returns:
       For each view the scores, at the view's resolution, and the image's size in it.

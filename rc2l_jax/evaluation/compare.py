@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -24,21 +25,17 @@ from rc2l_jax.input_pipeline.subsets import OpenSplit, open_split
 from rc2l_jax.input_pipeline.unpadded import Unpadded, unpadded
 from rc2l_jax.models.maskformer import MaskFormer
 from rc2l_jax.reports.history import read_evaluations
+from rc2l_jax.reports.log import say
 from rc2l_jax.reports.painting import Painter
 from rc2l_jax.reports.pictures import grid, with_key
-from rc2l_jax.run.checkpoints import CheckpointError
+from rc2l_jax.run.checkpoints import CheckpointError, Checkpoints
+from rc2l_jax.run.classes import check_same_ids
 from rc2l_jax.run.config import ConfigError, validate
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import restore_run
-from rc2l_jax.run.stored_config import run_config
+from rc2l_jax.run.startup import prepare_devices
+from rc2l_jax.run.stored_config import run_config, stored_class_names
 from rc2l_jax.structs import VOID, EvalBatch
-
-# The keys of `config.data` that say which records are evaluated on. How a run resizes their images
-# for its network is its own choice.
-_SAME_DATA = (
-    "name", "dir", "unlabeled_dir", "prepared_dir", "prepared_short_edge", "eval_split",
-    "num_classes", "shapes",
-)  # fmt: skip
 
 Evaluations = Sequence[Mapping[str, Any]]
 
@@ -51,12 +48,16 @@ class Opened(NamedTuple):
       config: the run's config.
       model: the network.
       variables: its "params" and "batch_stats".
+      step: the checkpoint's.
+      class_names: those that the run keeps; none if it keeps none.
     """
 
     name: str
     config: ConfigDict
     model: MaskFormer
     variables: Any
+    step: int
+    class_names: Sequence[str]
 
 
 class Masks:
@@ -104,7 +105,8 @@ def open_run(
       name: what to call the run.
       workdir: the run directory.
       network: "teacher" or "student".
-      which: "newest" for the newest checkpoint, "best" for that of the best evaluation.
+      which: "newest" or "best": which evaluation's checkpoint. If that of the newest evaluation is
+        not kept, the newest checkpoint.
       data_dir: where the data set lies now; "" if that has not changed since the run was trained.
 
     Raises:
@@ -112,21 +114,50 @@ def open_run(
       ConfigError: the run's config is not valid any more.
     """
     workdir = run_path(workdir)
-    config, step = run_config(workdir), None
+    config = run_config(workdir)
     validate(config, num_devices=1)
     if data_dir:
         config.data.dir = data_dir
+    model, step, networks, _ = restore_run(config, workdir, _step(workdir, which))
+    names = stored_class_names(workdir)
+    return Opened(name, config, model, networks[network], step, names)
+
+
+def _step(workdir: epath.Path, which: str) -> int | None:
+    """Returns the step of the checkpoint to open; None for the newest."""
+    evaluations = read_evaluations(workdir)
+    if which == "best" and not evaluations:
+        raise CheckpointError(f"{workdir} has no evaluation, and so no best one")
+    step = evaluation_of(evaluations, which)["step"] if evaluations else None
     if which == "best":
-        evaluations = read_evaluations(workdir)
-        if not evaluations:
-            raise CheckpointError(f"{workdir} has no evaluation, and so no best one")
-        step = evaluation_of(evaluations, which)["step"]
-    model, _, networks, _ = restore_run(config, workdir, step)
-    return Opened(name, config, model, networks[network])
+        return step
+    with Checkpoints(workdir) as checkpoints:  # they may be saved without an evaluation
+        return step if step in checkpoints.steps() else None
+
+
+def open_images(runs: Sequence[Opened]) -> OpenSplit:
+    """Opens the first run's evaluation split; checks that its classes are those of all runs.
+
+    Raises:
+      ConfigError: the runs do not have the same data set and number of classes.
+      CheckpointError: a class has another id than in a run.
+      DataError: the split cannot be read.
+    """
+    for run in runs[1:]:
+        check_same_classes(runs[0], run)
+    split = open_split(runs[0].config)
+    for run in runs:
+        if note := check_same_ids(run.class_names, split.dataset.class_names, run.name):
+            say(f"note: {note}")
+    return split
 
 
 def comparison_grid(
-    runs: Sequence[Opened], count: int = 4, *, differing: bool = False
+    runs: Sequence[Opened],
+    count: int = 4,
+    *,
+    differing: bool = False,
+    split: OpenSplit | None = None,
 ) -> np.ndarray:
     """Draws a row for each image: image, ground truth, each run's prediction; below, the classes.
 
@@ -135,20 +166,17 @@ def comparison_grid(
       count: how many images.
       differing: False for the first images of the split. True for the images on which the runs
         differ most (a single run: from the ground truth), the most different image first.
+      split: what `open_images` returned for these runs; None to open it.
 
     Returns:
       uint8 [H, W, 3].
 
     Raises:
-      ConfigError: the runs do not have the same data set and number of classes.
-      DataError: the split cannot be read.
+      ConfigError, CheckpointError, DataError: as `open_images`.
     """
-    data = runs[0].config
-    for run in runs[1:]:
-        check_same_classes(runs[0], run)
-    split, number = open_split(data), None if differing else count
-    masks = [predict_split(run, data, split, number) for run in runs]
-    examples = split_examples(data, split, number)
+    split, number = split or open_images(runs), None if differing else count
+    masks = [predict_split(run, split, number) for run in runs]
+    examples = split_examples(runs[0].config, split, number)
     if differing:
         examples = most_different(examples, masks, count)
     else:
@@ -161,7 +189,7 @@ def comparison_grid(
         rows.append(painter.cells(example.image, [example.label, *found]))
         scores = (image_miou(example.label, x, len(class_names)) for x in found)
         notes.append(["", "", *(f"mIoU {x:.2f}" for x in scores)])
-    captions = ["image", "ground truth", *(run.name for run in runs)]
+    captions = ["image", "ground truth", *(f"{run.name}, step {run.step}" for run in runs)]
     return with_key(grid(rows, captions, notes), painter, seen)
 
 
@@ -175,30 +203,31 @@ def check_same_classes(one: Opened, other: Opened) -> None:
             raise ConfigError([f"{differing}: {remedy}"])
 
 
-def predict_split(
-    run: Opened, data: ConfigDict, split: OpenSplit, count: int | None = None
-) -> Masks:
+def predict_split(run: Opened, split: OpenSplit, count: int | None = None) -> Masks:
     """Predicts an evaluation split as the run's own evaluation would.
 
     Args:
       run: the run whose network, image sizes and evaluation options are used.
-      data: the config of the run that the split is from.
-      split: the opened split.
+      split: the opened split, of any run with the same classes.
       count: leave out batches that have none of the first `count` examples; None for all batches.
 
     Returns:
       Predicted label maps, by position in the split.
     """
-    config, masks = run.config.copy_and_resolve_references(), Masks()
-    config.data.update({key: data.data[key] for key in _SAME_DATA})
+    masks = Masks()
 
     def observe(batch: EvalBatch, predictions: dict[str, np.ndarray]) -> bool:
         for example in unpadded(batch):
             masks[example.position] = example.cropped(predictions[run.name])
         return True
 
-    batches = eval_batches(config, split, 1, first=count)
-    evaluate(run.model, {run.name: run.variables}, batches, config, observe)
+    batches = eval_batches(run.config, split, 1, first=count)
+    former = jax.config.jax_default_matmul_precision
+    prepare_devices(run.config)
+    try:
+        evaluate(run.model, {run.name: run.variables}, batches, run.config, observe)
+    finally:  # the next run may leave the precision as it is
+        jax.config.update("jax_default_matmul_precision", former)
     return masks
 
 

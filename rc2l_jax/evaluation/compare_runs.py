@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from rc2l_jax.evaluation import compare
+from rc2l_jax.evaluation.evaluate_run import scoring_options
 from rc2l_jax.evaluation.verdict import verdicts
 from rc2l_jax.reports.history import read_evaluations
 from rc2l_jax.reports.pictures import save_png
 from rc2l_jax.reports.tables import iou_table
 from rc2l_jax.run.directory import run_path
-from rc2l_jax.run.stored_config import evaluated_images
+from rc2l_jax.run.stored_config import evaluated_images, run_config, stored_config
 
 FILES = ("table.md", "curves.png", "iou.png", "grid.png")
+# Options that change how a score is rounded, or how fast it is there. Runs may differ in them.
+_ROUNDING = ("dtype", "matmul_precision", "eval.max_shapes")
 
 Runs = dict[str, list[dict]]
 
@@ -51,34 +55,43 @@ def compare_runs(
 
     Raises:
       CompareError: the runs cannot be compared, or `output` cannot be used.
-      CheckpointError: a run's network cannot be read.
+      CheckpointError: a run's config or network cannot be read, or its classes have other ids than
+        those of the images.
       ConfigError: a run's config is not valid any more, or the runs differ in their data set.
       DataError: the first run's evaluation split cannot be read.
     """
     folders = _folders(named)
-    output = None if output is None else _new_folder(output)
-    runs = {name: _read(folder) for name, folder in folders.items()}
+    with _storage(output):
+        output = None if output is None else _new_folder(output)
+        runs = {name: _read(folder) for name, folder in folders.items()}
     _check_classes(runs)
     which = "best" if best else "newest"
     shown = {name: compare.evaluation_of(found, which) for name, found in runs.items()}
     bars = scores(shown, network)
     evaluated = {name: evaluated_images(folder) for name, folder in folders.items()}
-    said = verdicts(runs, shown, network, evaluated)
+    options = {name: _options(folder) for name, folder in folders.items()}
+    said = verdicts(runs, shown, network, evaluated, options)
     text = "\n\n".join([table(runs), iou_table(bars), *said])
     print(text)
     if output is not None:
         drawn = folders.items() if images > 0 else ()
         opened = [compare.open_run(n, folder, network, which, data_dir) for n, folder in drawn]
-        for run in opened[1:]:  # before anything is written
-            compare.check_same_classes(opened[0], run)
-        try:
+        split = compare.open_images(opened) if opened else None  # before anything is written
+        with _storage(output):
             _write(output, text, runs, bars, network)
             if opened:  # the grid last, since it takes longest
-                picture = compare.comparison_grid(opened, images, differing=differing)
+                picture = compare.comparison_grid(opened, images, differing=differing, split=split)
                 save_png(output / "grid.png", picture)
-        except OSError as error:
-            raise CompareError(f"{error.filename or output}: {error.strerror}") from error
     return text
+
+
+@contextlib.contextmanager
+def _storage(output: epath.PathLike | None) -> Iterator[None]:
+    """Says in a line which file cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        raise CompareError(f"{error.filename or output}: {error.strerror or error}") from error
 
 
 def _folders(named: Sequence[str]) -> dict[str, epath.Path]:
@@ -116,6 +129,12 @@ def _read(workdir: epath.Path) -> list[dict]:
             f"{workdir}: no evaluations{hint if is_run else '; is it a run directory?'}"
         )
     return sorted(evaluations, key=lambda evaluation: evaluation["step"])
+
+
+def _options(workdir: epath.Path) -> dict[str, Any]:
+    """Returns the options on which a run's scores depend; {} if it keeps no config."""
+    options = scoring_options(run_config(workdir)) if stored_config(workdir) else {}
+    return {key: value for key, value in options.items() if key not in _ROUNDING}
 
 
 def _check_classes(runs: Runs) -> None:
@@ -169,6 +188,7 @@ def _write(output: epath.Path, text: str, runs: Runs, bars: dict[str, dict], net
     from rc2l_jax.reports import class_charts, run_curves  # a table alone needs no matplotlib
 
     output.mkdir(parents=True, exist_ok=True)
+    (output / "grid.png").unlink(missing_ok=True)  # of an earlier comparison, maybe of other runs
     (output / "table.md").write_text(text + "\n")
     save_png(output / "curves.png", run_curves.runs_chart(runs))
     save_png(output / "iou.png", class_charts.iou_chart(bars, network))

@@ -198,7 +198,10 @@ def evaluate_checkpoint(
     workdir = run_path(workdir)
     split, step, evaluation, _, photos = _evaluate(config, workdir, step, photos=True)
     scores = evaluation.scores
-    asked = {"images": describe_split(config.data.eval_split, *split), "config": _options(config)}
+    asked = {
+        "images": describe_split(config.data.eval_split, *split),
+        "config": scoring_options(config),
+    }
     results = build_evaluation(config, step, scores) | asked
     folder = f"eval/{_name(results)}"
     # TensorBoard events go there, too: in the folder of a run that still trains, they would hide
@@ -269,7 +272,7 @@ def _name(results: Mapping[str, Any]) -> str:
     return f"step_{results['step']:08d}_{split}_{records.digest(asked)[:8]}"
 
 
-def _options(config: ConfigDict) -> dict[str, Any]:
+def scoring_options(config: ConfigDict) -> dict[str, Any]:
     """Returns the options that scores depend on: {dotted key: value}."""
     values = dotted(config.to_dict())
     return {k: v for k, v in values.items() if k.startswith("eval.") or k in _OPTIONS}

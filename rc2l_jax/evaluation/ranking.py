@@ -15,9 +15,12 @@ from rc2l_jax.evaluation.evaluate import evaluate
 from rc2l_jax.input_pipeline.eval_batches import eval_batches
 from rc2l_jax.input_pipeline.subsets import open_split
 from rc2l_jax.input_pipeline.unpadded import Unpadded, unpadded
+from rc2l_jax.reports.log import say
+from rc2l_jax.run.classes import check_same_ids
 from rc2l_jax.run.directory import run_path
 from rc2l_jax.run.restore import NETWORKS, restore_run
 from rc2l_jax.run.startup import start, topology
+from rc2l_jax.run.stored_config import stored_class_names
 from rc2l_jax.structs import EvalBatch
 
 
@@ -113,11 +116,15 @@ def best_and_worst(
     Raises:
       ConfigError: the config is not valid, or does not fit this machine's devices.
       DataError: the data set or the split cannot be used.
-      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model.
+      CheckpointError: there is no such checkpoint, it cannot be read, or it is of another model or
+        other classes.
     """
     start(config, trains=False)
-    split, ranking = open_split(config), Ranking(count, config.data.num_classes)
-    model, _, networks, _ = restore_run(config, run_path(workdir), step)
+    split, workdir = open_split(config), run_path(workdir)
+    if note := check_same_ids(stored_class_names(workdir), split.dataset.class_names, str(workdir)):
+        say(f"note: {note}")
+    ranking = Ranking(count, config.data.num_classes)
+    model, _, networks, _ = restore_run(config, workdir, step)
     batches = eval_batches(config, split, *topology())
     evaluate(model, {network: networks[network]}, batches, config, ranking.observe)
     best, worst = (

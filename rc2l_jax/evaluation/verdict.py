@@ -16,6 +16,10 @@ _OTHER_IMAGES = (
     "{} was scored on other images or masks than {}, so their scores cannot be compared: score "
     "both on the same ones (--mode=eval with one --config.data.dir and --config.data.eval_split)."
 )
+_OTHER_OPTIONS = (
+    "{} was scored with another {} than {}, so their scores cannot be compared: score both with "
+    "the same (--mode=eval with one {})."
+)
 
 Evaluations = Sequence[Mapping[str, Any]]
 
@@ -25,6 +29,7 @@ def verdicts(
     shown: Mapping[str, Mapping[str, Any]],
     network: str,
     images: Mapping[str, str] = MappingProxyType({}),
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[str]:
     """Compares each run's score with the first run's.
 
@@ -33,6 +38,7 @@ def verdicts(
       shown: {name: the evaluation that counts}, such as the newest.
       network: "teacher" or "student".
       images: {name: checksum of the images that the run is scored on}, for those that are known.
+      options: {name: {dotted key: value}, the options that its scores depend on}, likewise.
 
     Returns:
       A sentence for each run but the first, and one for each run that is still rising.
@@ -43,10 +49,18 @@ def verdicts(
         known = images.get(name, ""), images.get(first, "")
         if all(known) and known[0] != known[1]:
             lines.append(_OTHER_IMAGES.format(name, first))
+        elif keys := _differing(options.get(name), options.get(first)):
+            flags = " and ".join(f"--config.{key}" for key in keys)
+            lines.append(_OTHER_OPTIONS.format(name, " and ".join(keys), first, flags))
         else:
             lines.append(_difference(name, shown[name], first, shown[first], network))
     rising = [name for name, evaluations in runs.items() if is_rising(evaluations, network)]
     return [*lines, *(f"{name} {_STILL_RISING}" for name in rising)]
+
+
+def _differing(mine: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> list[str]:
+    """Returns the keys whose values differ; none if either is not known."""
+    return [key for key in mine if mine[key] != theirs.get(key)] if mine and theirs else []
 
 
 def verdict(evaluations: Evaluations, network: str) -> str:

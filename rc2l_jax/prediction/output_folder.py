@@ -20,6 +20,7 @@ class PredictError(ValueError):
     """Inputs or an output folder that cannot be used. Says what to do."""
 
 
+@photos.readable_paths()
 def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:
     """Refuses a folder that is none, has files that nobody allowed to replace, or holds the images.
 
@@ -44,7 +45,7 @@ def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> No
 def warn_if_inside(source: str, output: Path) -> None:
     """Warns of results below the images: they would be taken for images later."""
     folder = Path(source).expanduser()
-    if folder.is_dir() and folder.resolve() in output.resolve().parents:
+    if folder.is_dir() and photos.real(folder) in photos.real(output).parents:
         print(
             f"warning: {output} lies inside the input folder: a later run over the folder with "
             "another --output would take its pictures for images",
@@ -72,8 +73,13 @@ def _check_reports(output: Path) -> None:
             )
 
 
+@photos.readable_paths()
 def check_place(output: Path) -> None:
-    """Refuses a folder that cannot be made. Comes before opening the network, which takes long."""
+    """Refuses a folder that cannot be made. Comes before opening the network, which takes long.
+
+    Raises:
+      PredictError, PhotoError: says why, and what to do.
+    """
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "may not be written" if there.is_dir() else "is a file"
@@ -100,25 +106,31 @@ def _done_as(photo: Photo, output: Path, probabilities: bool, model: str) -> str
     Raises:
       PredictError: results of this name are of another photo, or by another network.
     """
-    name, written = photo.name, origin_of(output, photo.name)
-    if written.image and not _is_same_file(written.image, photo):
+    for name in (photo.name, photo.other_name):
+        written = origin_of(output, name)
+        if not _is_of(photo, name, written.image, list_path(output, name)):
+            continue
+        if written.model not in ("", model):  # even if they lack something: one network for all
+            raise PredictError(
+                f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
+                f"{model}: give the one it began with (of a run, --step and --network), choose "
+                "another --output, or --overwrite to begin anew"
+            )
+        if is_written(output, name, probabilities):
+            return name
+    return ""
+
+
+def _is_of(photo: Photo, name: str, image: str, path: Path) -> bool:
+    """Whether the list at `path` is the photo's, by the image that it names; "" in old ones."""
+    if image and _is_same_file(image, photo):
+        return True
+    if image and name == photo.name:
         raise PredictError(
-            f"{list_path(output, name)} is of {written.image}, and not of {photo.path}, "
-            "which has the same name here: choose another --output, or --overwrite to replace it"
+            f"{path} is of {image}, and not of {photo.path}, which has the same name here: choose "
+            "another --output, or --overwrite to replace it"
         )
-    if not is_written(output, name, probabilities):
-        name, written = photo.other_name, origin_of(output, photo.other_name)
-        if not written.image or not _is_same_file(written.image, photo):
-            return ""
-        if not is_written(output, name, probabilities):
-            return ""
-    if written.model not in ("", model):  # the results must not be of two networks
-        raise PredictError(
-            f"{list_path(output, name)} is by {written.model}, and --resume would go on with "
-            f"{model}: give the one it began with (of a run, --step and --network), choose another "
-            "--output, or --overwrite to begin anew"
-        )
-    return name
+    return not image and name == photo.name
 
 
 def _is_same_file(path: str, photo: Photo) -> bool:

@@ -8,7 +8,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -87,6 +87,23 @@ class Photos:
     skipped: dict[Path, str]
 
 
+@contextlib.contextmanager
+def readable_paths() -> Iterator[None]:
+    """Says in a line which path cannot be looked at: it is too long, or its folder is not ours."""
+    try:
+        yield
+    except OSError as error:
+        raise PhotoError(
+            f"{error.filename} cannot be looked at ({error.strerror}): mend that, or give another"
+        ) from error
+
+
+def real(path: Path) -> Path:
+    """Follows links, but for those to themselves, at which `Path.resolve` fails before 3.13."""
+    return Path(os.path.realpath(path))
+
+
+@readable_paths()
 def check_apart(source: str, outside: Path) -> None:
     """Refuses an output folder that is the images' folder or one above it.
 
@@ -97,7 +114,7 @@ def check_apart(source: str, outside: Path) -> None:
     Raises:
       PhotoError: there is no such file or folder, or it lies in `outside`.
     """
-    root, taken = _root(source).resolve(), outside.resolve()
+    root, taken = real(_root(source)), real(outside)
     if taken in (root, *root.parents):
         raise PhotoError(
             f"--output={outside} is the folder of --input={source}, or above it: results would lie "
@@ -105,6 +122,7 @@ def check_apart(source: str, outside: Path) -> None:
         )
 
 
+@readable_paths()
 def find(source: str, outside: Path) -> Photos:
     """Finds images and reads their headers.
 
@@ -117,10 +135,10 @@ def find(source: str, outside: Path) -> Photos:
         images would have the same name.
     """
     check_apart(source, outside)
-    root, taken = _root(source), outside.resolve()
+    root, taken = _root(source), real(outside)
     found, skipped, inside = [], {}, 0
     for file in _files(source):
-        if taken in file.resolve().parents:
+        if taken in real(file).parents:
             inside += 1
             continue
         try:

@@ -122,11 +122,11 @@ def predict_folder(
     try:
         check_output(source, output, overwrite, resume)
         found = photos.find(source, output)
+        if not found.photos:
+            raise _nothing(found, source)
+        check_place(output)
     except PhotoError as error:
         raise PredictError(str(error)) from error
-    if not found.photos:
-        raise _nothing(found, source)
-    check_place(output)
     opened = open_network(model, workdir=workdir, config=config, network=network, step=step)
     done = leave_out_written(found, output, probabilities, opened.title) if resume else []
     try:
@@ -135,9 +135,11 @@ def predict_folder(
         raise PredictError(str(error)) from error
     except OSError as error:
         warn_of(found)
+        # What is still to be overwritten may be by another network, which --resume refuses.
+        again = "begins anew" if overwrite else "with --resume goes on"
         raise PredictError(
             f"{error.filename or output}: {error.strerror or error}. What is whole stays there: "
-            "mend that, and the same command with --resume goes on"
+            f"mend that, and the same command {again}"
         ) from error
     if not count and not done:
         raise _nothing(found, source)

@@ -107,7 +107,8 @@ class PhotoReport:
             advice = f"delete segments/{name}.json, and --resume predicts it again"
             return {"name": name, "bar": None, "scores": [["cannot be read", advice]]}
         overlay = overlay_path(self._output, name, self._photos[name].size)
-        link = urllib.parse.quote(overlay.relative_to(self._output).as_posix(), errors="replace")
+        place = overlay.relative_to(self._output).as_posix()
+        link = urllib.parse.quote(place, errors="surrogateescape")  # a name can be any bytes
         lowest = f"{row['lowest_region']} {_number(row['lowest_region_confidence'])}"
         scores = [["confidence", _number(row["mean_confidence"])], ["least sure of", lowest]]
         return {"name": name, "link": link, "bar": row["mean_confidence"], "scores": scores}

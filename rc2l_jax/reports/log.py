@@ -29,7 +29,7 @@ def say(message: str, *, everywhere: bool = False) -> None:
         print(f"{datetime.datetime.now():%H:%M:%S}{who} {message}", flush=True)
 
 
-def describe_run(config: ConfigDict, workdir: epath.Path, state: TrainState) -> None:
+def say_run(config: ConfigDict, workdir: epath.Path, state: TrainState) -> None:
     """Prints host, devices, versions, the run directory and the size of the model."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -92,13 +92,14 @@ def bands_figure(
         axes = figure.add_subplot(rows, columns, number, sharey=first)
         first = axes if one_scale else None
         last |= _bands(axes, panel, styles)
-        low, high = axes.get_ylim()
-        if high - low < _LEAST_SPAN:  # otherwise a tiny difference would look large
-            axes.set_ylim((low + high - _LEAST_SPAN) / 2, (low + high + _LEAST_SPAN) / 2)
         if axes.dataLim.y0 < 0:
             axes.axhline(0, color="#777777", linewidth=0.8, zorder=1)
         axes.set(xlabel="step", ylabel=name)
         axes.grid(alpha=0.3)
+    for axes in figure.axes:  # when all are drawn: the limits of a shared axis stay as they are set
+        low, high = axes.get_ylim()
+        if high - low < _LEAST_SPAN:  # otherwise a tiny difference would look large
+            axes.set_ylim((low + high - _LEAST_SPAN) / 2, (low + high + _LEAST_SPAN) / 2)
     _legend(figure, styles, last)
     return figure
 

@@ -119,9 +119,10 @@ def _find(source: str, output: Path) -> Photos:
     """Finds the photos, once the output folder is known to be of use."""
     try:
         photos.check_apart(source, output)
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            what = "not empty" if output.is_dir() else "a file"
-            raise SuggestError(f"--output={output} is {what}: choose another folder")
+        with photos.readable_paths():
+            if output.exists() and (not output.is_dir() or any(output.iterdir())):
+                what = "not empty" if output.is_dir() else "a file"
+                raise SuggestError(f"--output={output} is {what}: choose another folder")
         check_place(output)
         warn_if_inside(source, output)
         found = photos.find(source, output)

@@ -25,7 +25,7 @@ from rc2l_jax.input_pipeline.subsets import (
 )
 from rc2l_jax.method.state import create_train_state
 from rc2l_jax.reports.history import read_evaluations
-from rc2l_jax.reports.log import describe_run, say
+from rc2l_jax.reports.log import say, say_run
 from rc2l_jax.reports.photo_ranking import printable
 from rc2l_jax.reports.writer import Report, create_writer
 from rc2l_jax.run import distributed
@@ -109,7 +109,7 @@ def train_and_evaluate(
                 if init is not None:
                     write_json(workdir / "init.json", dataclasses.asdict(init))
         report = Report(workdir, stack.enter_context(create_writer(workdir)))
-        describe_run(config, workdir, state)
+        say_run(config, workdir, state)
         for name, entry in used.items():
             say(f"{config.data.name} {name}: {describe_subset(entry)}")
         for note in data.dataset.notes:

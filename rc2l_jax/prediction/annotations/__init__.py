@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.whole_files import whole_file
 from rc2l_jax.prediction.annotations import coco, cvat, labelme, labelstudio, yolo
 from rc2l_jax.prediction.annotations.scene import Format, Scene
-from rc2l_jax.prediction.files import Prediction, list_path, read_prediction
+from rc2l_jax.prediction.files import Prediction, list_path, origin_of, read_prediction
 from rc2l_jax.prediction.photos import Photo
 from rc2l_jax.prediction.regions import Region, find_regions
 
@@ -63,7 +64,7 @@ class Annotator:
         self._write(photo, name, ids.shape, regions)
 
     def finish(self) -> None:
-        """Writes the files for all photos that are in the folder by now."""
+        """Writes the files for all photos of this network that are in the folder by now."""
         finish = FORMATS[self.kind].finish
         if finish is not None:
             finish(_folder(self.output), self.class_names, self._parts)
@@ -85,20 +86,27 @@ class Annotator:
             partial.write_text(FORMATS[self.kind].describe(scene, path), encoding="utf-8")
 
     def _parts(self) -> Iterator[str]:
-        """Reads the files of all photos whose results are complete, by name."""
+        """Reads the files of all photos whose results are complete, by name.
+
+        Those of another network are left out: the ids in them may be of other classes.
+        """
         before, _, after = FORMATS[self.kind].path.partition("{}")
         folder = _folder(self.output) / before
         for path in sorted(folder.rglob(f"*{after}")):
             name = path.relative_to(folder).as_posix().removesuffix(after)
-            if list_path(self.output, name).is_file():
+            is_done = list_path(self.output, name).is_file()
+            if is_done and origin_of(self.output, name).model in ("", self.model):  # "": an old one
                 yield path.read_text(encoding="utf-8")
 
 
 def forget_parts(output: Path, name: str) -> None:
     """Deletes what was made of a photo's former mask, unless it is a file that people correct."""
+    folder = _folder(output)
     for known in FORMATS.values():
-        if known.is_part:
-            (_folder(output) / known.path.format(name)).unlink(missing_ok=True)
+        part = folder / known.path.format(name)
+        if known.joint and os.path.lexists(part):
+            (folder / known.joint).unlink(missing_ok=True)  # first, so that a kill leaves no trace
+            part.unlink(missing_ok=True)
 
 
 def _folder(output: Path) -> Path:

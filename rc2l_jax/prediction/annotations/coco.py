@@ -16,6 +16,8 @@ from rc2l_jax.prediction.annotations.outlines import corners
 from rc2l_jax.prediction.annotations.scene import Format, Scene, write_list
 from rc2l_jax.prediction.regions import Region
 
+_JOINT = "coco/annotations.json"
+
 
 def _describe(scene: Scene, _: Path) -> str:
     height, width = scene.size
@@ -55,7 +57,7 @@ def _finish(folder: Path, class_names: Sequence[str], parts: Callable[[], Iterab
         {"id": index, "name": name, "supercategory": ""} for index, name in enumerate(class_names)
     ]
     with (
-        whole_file(folder / "coco" / "annotations.json", one_writer=True) as partial,
+        whole_file(folder / _JOINT, one_writer=True) as partial,
         partial.open("w", encoding="utf-8") as file,
     ):
         file.write('{"info": {"description": "predicted by rc2l_jax"},\n"licenses": [],\n')
@@ -78,4 +80,4 @@ def _annotations(parts: Iterable[str]) -> Iterator[dict[str, Any]]:
             yield {"id": next(count), "image_id": number} | annotation
 
 
-FORMAT = Format("coco/parts/{}.json", _describe, _finish, is_part=True)
+FORMAT = Format("coco/parts/{}.json", _describe, _finish, _JOINT)

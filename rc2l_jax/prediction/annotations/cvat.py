@@ -12,6 +12,8 @@ from data.whole_files import whole_file, write_text
 from rc2l_jax.prediction.annotations.outlines import corners, layers
 from rc2l_jax.prediction.annotations.scene import Format, Scene, colors
 
+_JOINT = "cvat/annotations.xml"
+
 
 def _describe(scene: Scene, _: Path) -> str:
     height, width = scene.size
@@ -40,7 +42,7 @@ def _finish(folder: Path, class_names: Sequence[str], parts: Callable[[], Iterab
     ]
     write_text(folder / "cvat" / "labels.json", json.dumps(labels, indent=2) + "\n")
     with (
-        whole_file(folder / "cvat" / "annotations.xml", one_writer=True) as partial,
+        whole_file(folder / _JOINT, one_writer=True) as partial,
         partial.open("w", encoding="utf-8") as file,
     ):
         file.write(
@@ -58,4 +60,4 @@ def _finish(folder: Path, class_names: Sequence[str], parts: Callable[[], Iterab
         file.write("</annotations>\n")
 
 
-FORMAT = Format("cvat/parts/{}.xml", _describe, _finish, is_part=True)
+FORMAT = Format("cvat/parts/{}.xml", _describe, _finish, _JOINT)

@@ -50,4 +50,4 @@ def _relative(scene: Scene, folder: Path) -> str:
     return Path(os.path.relpath(real(scene.photo.parent), real(folder)), name).as_posix()
 
 
-FORMAT = Format("labelme/{}.json", _describe, None, is_part=False)
+FORMAT = Format("labelme/{}.json", _describe, None)

@@ -14,6 +14,7 @@ from rc2l_jax.prediction.annotations.outlines import keyhole
 from rc2l_jax.prediction.annotations.scene import Format, Scene, colors, write_list
 from rc2l_jax.prediction.regions import Region
 
+_JOINT = "labelstudio/tasks.json"
 _CONFIG = """<View>
   <Image name="image" value="$image" zoom="true"/>
   <PolygonLabels name="label" toName="image" strokeWidth="2">
@@ -60,7 +61,7 @@ def _finish(folder: Path, class_names: Sequence[str], parts: Callable[[], Iterab
     )
     write_text(folder / "labelstudio" / "interface.xml", _CONFIG.format(labels=labels))
     with (
-        whole_file(folder / "labelstudio" / "tasks.json", one_writer=True) as partial,
+        whole_file(folder / _JOINT, one_writer=True) as partial,
         partial.open("w", encoding="utf-8") as file,
     ):
         file.write("[")
@@ -68,4 +69,4 @@ def _finish(folder: Path, class_names: Sequence[str], parts: Callable[[], Iterab
         file.write("\n]\n")
 
 
-FORMAT = Format("labelstudio/parts/{}.json", _describe, _finish, is_part=True)
+FORMAT = Format("labelstudio/parts/{}.json", _describe, _finish, _JOINT)

@@ -53,13 +53,14 @@ class Format(NamedTuple):
       finish: writes the files for all photos into the folder of all annotations, given K class
         names and a function that iterates over the texts of the photos' files; None if all is in
         these.
-      is_part: whether people never see the photos' files, which only serve to make the others.
+      joint: path of the file for all photos, below the folder of all annotations. People never see
+        the photos' files then, which only serve to make it; "" where these are what people correct.
     """
 
     path: str
     describe: Callable[[Scene, Path], str]
     finish: Callable[[Path, Sequence[str], Callable[[], Iterable[str]]], None] | None
-    is_part: bool
+    joint: str = ""
 
 
 def colors(class_names: Sequence[str]) -> list[str]:

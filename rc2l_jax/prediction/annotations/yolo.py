@@ -28,4 +28,4 @@ def _finish(folder: Path, class_names: Sequence[str], parts: Callable[[], Iterab
     write_text(folder / "yolo" / "data.yaml", f"{head}names:\n{names}")
 
 
-FORMAT = Format("yolo/labels/{}.txt", _describe, _finish, is_part=False)
+FORMAT = Format("yolo/labels/{}.txt", _describe, _finish)
