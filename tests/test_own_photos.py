@@ -23,7 +23,8 @@ from rc2l_jax.evaluation.compare_runs import compare_runs
 from rc2l_jax.evaluation.evaluate_run import evaluate_checkpoint
 from rc2l_jax.prediction.annotations import Annotator
 from rc2l_jax.prediction.files import Prediction, write_prediction
-from rc2l_jax.prediction.photos import find, read
+from rc2l_jax.prediction.inputs import find
+from rc2l_jax.prediction.photos import read
 from rc2l_jax.prediction.regions import tolerance
 from rc2l_jax.training.train import train_and_evaluate
 

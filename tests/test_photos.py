@@ -1,4 +1,4 @@
-"""rc2l_jax/prediction/photos.py and frames.py: images are found, named, and read as displayed."""
+"""rc2l_jax/prediction/inputs.py, photos.py and frames.py: images are found, named, and read as displayed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageOps
 
-from rc2l_jax.prediction import photos
+from rc2l_jax.prediction import inputs, photos
 from rc2l_jax.prediction.frames import OpenFrames
 from rc2l_jax.prediction.photos import Photo, PhotoError
 
@@ -48,7 +48,7 @@ def read_one(path: Path) -> np.ndarray:
     return pixels
 
 
-def names(found: photos.Photos) -> list[str]:
+def names(found: inputs.Photos) -> list[str]:
     return [photo.name for photo in found.photos]
 
 
@@ -135,7 +135,7 @@ def test_every_frame_is_an_image(tmp_path, suffix):
     frames = [Image.fromarray(np.full((*SIZE, 3), 60 * i, np.uint8)) for i in range(4)]
     options = {"lossless": True} if suffix == "webp" else {}
     save(tmp_path / f"clip.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
-    found = photos.find(str(tmp_path), tmp_path / "out")
+    found = inputs.find(str(tmp_path), tmp_path / "out")
     assert names(found) == [f"clip_{i:06d}" for i in range(4)]
     for i, photo in enumerate(found.photos):
         np.testing.assert_allclose(read(photo).astype(int), 60 * i, atol=1)
@@ -305,7 +305,7 @@ def test_folders_are_searched_in_depth_and_keep_their_order(tmp_path):
     for name in ("b/2.png", "b/10.png", "a.png", ".hidden/x.png", "b/.x.png", "out/masks/a.png"):
         save(tmp_path / "in" / name, rgb())
     (tmp_path / "in" / "note.txt").write_text("")
-    found = photos.find(str(tmp_path / "in"), tmp_path / "in" / "out")
+    found = inputs.find(str(tmp_path / "in"), tmp_path / "in" / "out")
     assert names(found) == ["a", "b/10", "b/2"]
     assert [path.name for path in found.skipped] == ["note.txt", "out"]
     assert "nothing there is an input (1 file)" in found.skipped[tmp_path / "in" / "out"]
@@ -316,7 +316,7 @@ def test_a_glob_and_a_single_image_mean_what_they_say(tmp_path):
         save(tmp_path / name, rgb())
 
     def find(source):
-        return names(photos.find(str(tmp_path / source), tmp_path / "out"))
+        return names(inputs.find(str(tmp_path / source), tmp_path / "out"))
 
     assert find("*/1.png") == ["a/1", "b/1"]
     assert find("a/*") == ["1", "2"]
@@ -334,7 +334,7 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     (tmp_path / "in" / "a" / "up").symlink_to("..")
     (tmp_path / "in" / "b").symlink_to(tmp_path / "other")  # from which a link leads back
     (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
-    found = names(photos.find(str(tmp_path / "in"), tmp_path / "out"))
+    found = names(inputs.find(str(tmp_path / "in"), tmp_path / "out"))
     assert found == ["a/a", "b/other"]
 
 
@@ -349,7 +349,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert names(photos.find(str(tmp_path / "in"), tmp_path / "out")) == ["a"]
+    assert names(inputs.find(str(tmp_path / "in"), tmp_path / "out")) == ["a"]
     warning = capsys.readouterr().err
     assert f"{tmp_path}/in/locked is left out: cannot be listed (Permission denied)" in warning
 
@@ -360,8 +360,8 @@ def test_results_never_go_where_the_images_are(tmp_path, source):
     (tmp_path / "link").symlink_to(tmp_path / "in")
     for output in ("in", ".", "link"):
         with pytest.raises(PhotoError, match=r"--output=.* is the folder of --input=.*/in"):
-            photos.find(str(tmp_path / source), tmp_path / output)
-    assert names(photos.find(str(tmp_path / source), tmp_path / "in" / "out")) == ["a"]
+            inputs.find(str(tmp_path / source), tmp_path / output)
+    assert names(inputs.find(str(tmp_path / source), tmp_path / "in" / "out")) == ["a"]
 
 
 def test_what_a_glob_means_and_cannot_be_read_is_named(tmp_path):
@@ -369,7 +369,7 @@ def test_what_a_glob_means_and_cannot_be_read_is_named(tmp_path):
     (tmp_path / "in" / "folder.png").mkdir()
     (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "in" / "pipe.png")
-    found = photos.find(str(tmp_path / "in" / "*.png"), tmp_path / "out")
+    found = inputs.find(str(tmp_path / "in" / "*.png"), tmp_path / "out")
     assert names(found) == ["a"]
     assert sorted(path.name for path in found.skipped) == ["gone.png", "pipe.png"]
 
@@ -377,7 +377,7 @@ def test_what_a_glob_means_and_cannot_be_read_is_named(tmp_path):
 def test_two_images_never_get_one_name(tmp_path):
     for name in ("a.jpg", "a.png", "A.bmp", "b.png", "c/a.png"):
         save(tmp_path / name, rgb())
-    found = photos.find(str(tmp_path), tmp_path / "out")
+    found = inputs.find(str(tmp_path), tmp_path / "out")
     assert sorted(names(found)) == ["A.bmp", "a.jpg", "a.png", "b", "c/a"]
     others = sorted(photo.other_name for photo in found.photos)
     assert others == ["A", "a", "a", "b.png", "c/a.png"]
@@ -395,7 +395,7 @@ def test_names_that_clash_are_an_error(tmp_path, case):
     for name in files:
         save(tmp_path / name, rgb())
     with pytest.raises(PhotoError, match=message):
-        photos.find(str(tmp_path), tmp_path / "out")
+        inputs.find(str(tmp_path), tmp_path / "out")
 
 
 def test_a_folder_may_have_brackets_in_its_name(tmp_path):
@@ -404,14 +404,14 @@ def test_a_folder_may_have_brackets_in_its_name(tmp_path):
     save(tmp_path / "photos1" / "c.jpg", rgb())  # what the brackets mean in a glob
     folder, out = tmp_path / "photos[1]", tmp_path / "out"
     for source in (folder / "*.jpg", folder / "a.jpg", folder / "**" / "[a].*"):
-        assert names(photos.find(str(source), out)) == ["a"]
-    assert names(photos.find(str(tmp_path / "photos[[]1[]]" / "*"), out)) == [
+        assert names(inputs.find(str(source), out)) == ["a"]
+    assert names(inputs.find(str(tmp_path / "photos[[]1[]]" / "*"), out)) == [
         "photos[1]/a",
         "photos[1]/b",
     ]
-    assert names(photos.find(str(tmp_path / "photos[0-9]" / "*"), out)) == ["photos1/c"]
+    assert names(inputs.find(str(tmp_path / "photos[0-9]" / "*"), out)) == ["photos1/c"]
     with pytest.raises(PhotoError, match="no such file or folder"):
-        photos.find(str(folder / "*.gif"), out)
+        inputs.find(str(folder / "*.gif"), out)
 
 
 @pytest.mark.parametrize("source", ["", "**/*", "*/*"])
@@ -421,12 +421,12 @@ def test_what_file_servers_leave_is_no_input(tmp_path, source):
     save(tmp_path / "photos" / "__MACOSX" / "day.jpg", rgb())
     for name in ("Thumbs.db", "desktop.ini", "day/Thumbs.db"):
         (tmp_path / "photos" / name).write_bytes(b"x")
-    found = photos.find(str(tmp_path / "photos" / source), tmp_path / "out")
+    found = inputs.find(str(tmp_path / "photos" / source), tmp_path / "out")
     assert names(found) == ["day/a"] and not found.skipped
 
 
 def test_names_of_files_are_read_as_they_are_stored(tmp_path):
     path = save(tmp_path / "photos" / unicodedata.normalize("NFD", "Kühe.png"), rgb())
-    (photo,) = photos.find(str(tmp_path / "photos"), tmp_path / "out").photos
+    (photo,) = inputs.find(str(tmp_path / "photos"), tmp_path / "out").photos
     assert photo.path == path
     np.testing.assert_array_equal(read(photo), rgb())

@@ -26,7 +26,7 @@ from configs import folder_small
 from data.errors import DataError
 from data.shapes import drawing
 from rc2l_jax.input_pipeline.subsets import open_subsets
-from rc2l_jax.prediction import photos
+from rc2l_jax.prediction import inputs, photos
 from rc2l_jax.prediction.files import Prediction, describe_segments
 from rc2l_jax.run.config import ConfigError
 from rc2l_jax.run.stored_config import run_config, stored_class_names
@@ -392,7 +392,7 @@ def test_a_run_of_other_classes_is_refused(run, tmp_path):
 
 def test_a_sheet_has_a_place_for_each_photo_also_one_that_is_gone(tmp_path):
     source = draw(tmp_path / "mine", range(10))
-    found = photos.find(str(source), tmp_path / "out").photos
+    found = inputs.find(str(source), tmp_path / "out").photos
     gone = dataclasses.replace(found[3], path=tmp_path / "gone.png")
     write_sheet(tmp_path / "sheet.jpg", [*found[:3], gone, *found[4:]])
     sheet = np.asarray(Image.open(tmp_path / "sheet.jpg")).astype(int)

@@ -13,11 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data import masks
+from data.archives import ZipTree
 from data.errors import DataError, some
 from data.label_values import VOID
 from data.masks import MaskError
 from data.sources import File, Listing, Split, fingerprint_of, tree_source
-from data.trees import FolderTree, SubTree, Tree, ZipTree
+from data.trees import FolderTree, SubTree, Tree
 
 CLASS_NAMES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import scipy.io
 
+from data.archives import TarTree, repack
 from data.download import Archive
 from data.errors import DataError
 from data.masks import MaskError
 from data.records import digest
 from data.sources import File
-from data.trees import FolderTree, SubTree, TarTree, Tree, repack
+from data.trees import FolderTree, SubTree, Tree
 
 ARCHIVE = Archive(
     "benchmark.tgz",

@@ -20,13 +20,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data import masks
+from data.archives import TarTree
 from data.download import Archive, download
 from data.errors import DataError, some
 from data.layout import ONE_SPLIT
 from data.photo_suffixes import PHOTO_SUFFIXES
 from data.sources import File, Listing, Split, fingerprint_of, tree_source
 from data.splits import UNLABELED, bases
-from data.trees import FolderTree, SubTree, TarTree, Tree
+from data.trees import FolderTree, SubTree, Tree
 from data.voc_semseg import sbd
 
 CLASS_NAMES = (

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from data.errors import counted
-from rc2l_jax.prediction import photos
+from rc2l_jax.prediction import inputs
 from rc2l_jax.prediction.files import is_written, list_path, origin_of
 from rc2l_jax.prediction.photos import Photo
 from rc2l_jax.prediction.ranking import COLUMNS
@@ -20,7 +20,7 @@ class PredictError(ValueError):
     """Inputs or an output folder that cannot be used. Says what to do."""
 
 
-@photos.readable_paths()
+@inputs.readable_paths()
 def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> None:
     """Refuses a folder that is none, has files that nobody allowed to replace, or holds the images.
 
@@ -29,7 +29,7 @@ def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> No
     """
     if overwrite and resume:
         raise PredictError("--overwrite does again what --resume leaves out: give one of them")
-    photos.check_apart(source, output)  # first, as other advice does not help then
+    inputs.check_apart(source, output)  # first, as other advice does not help then
     if output.exists() and not output.is_dir():
         raise PredictError(f"--output={output} is a file: choose a folder")
     if not (overwrite or resume) and output.is_dir() and any(output.iterdir()):
@@ -45,7 +45,7 @@ def check_output(source: str, output: Path, overwrite: bool, resume: bool) -> No
 def warn_if_inside(source: str, output: Path) -> None:
     """Warns of results below the images: they would be taken for images later."""
     folder = Path(source).expanduser()
-    if folder.is_dir() and photos.real(folder) in photos.real(output).parents:
+    if folder.is_dir() and inputs.real(folder) in inputs.real(output).parents:
         print(
             f"warning: {output} lies inside the input folder: a later run over the folder with "
             "another --output would take its pictures for images",
@@ -53,7 +53,7 @@ def warn_if_inside(source: str, output: Path) -> None:
         )
 
 
-def warn_of(found: photos.Photos) -> None:
+def warn_of(found: inputs.Photos) -> None:
     """Names the files that are not among the photos."""
     if found.skipped:
         print(f"warning: {counted(len(found.skipped), 'file')} skipped", file=sys.stderr)
@@ -73,7 +73,7 @@ def _check_reports(output: Path) -> None:
             )
 
 
-@photos.readable_paths()
+@inputs.readable_paths()
 def check_place(output: Path) -> None:
     """Refuses a folder that cannot be made. Comes before opening the network, which takes long.
 
@@ -87,7 +87,7 @@ def check_place(output: Path) -> None:
 
 
 def leave_out_written(
-    found: photos.Photos, output: Path, probabilities: bool, model: str
+    found: inputs.Photos, output: Path, probabilities: bool, model: str
 ) -> list[tuple[Photo, str]]:
     """Removes from `found` the photos whose results are complete; returns these and their names."""
     names = [_done_as(photo, output, probabilities, model) for photo in found.photos]

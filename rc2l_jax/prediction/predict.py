@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from data.errors import counted
 from rc2l_jax.input_pipeline.threads import ahead
-from rc2l_jax.prediction import photos
+from rc2l_jax.prediction import inputs, photos
 from rc2l_jax.prediction.annotations import FORMATS, Annotator, forget_parts
 from rc2l_jax.prediction.files import (
     Prediction,
@@ -121,7 +121,7 @@ def predict_folder(
     output = Path(output).expanduser().absolute()
     try:
         check_output(source, output, overwrite, resume)
-        found = photos.find(source, output)
+        found = inputs.find(source, output)
         if not found.photos:
             raise _nothing(found, source)
         check_place(output)
@@ -149,7 +149,7 @@ def predict_folder(
 
 
 def predict_photos(
-    found: photos.Photos,
+    found: inputs.Photos,
     network: Network,
     output: Path,
     probabilities: bool = False,
@@ -223,7 +223,7 @@ def _annotate_former(done: Sequence[tuple[Photo, str]], annotator: Annotator) ->
 
 
 def _write_all(
-    found: photos.Photos,
+    found: inputs.Photos,
     network: Network,
     output: Path,
     probabilities: bool,
@@ -303,7 +303,7 @@ def _announced(network: Network, progress: tqdm) -> Network:
     return dataclasses.replace(network, run=run)
 
 
-def _nothing(found: photos.Photos, source: str) -> PredictError:
+def _nothing(found: inputs.Photos, source: str) -> PredictError:
     """Returns the error for the case that no image can be predicted."""
     reasons = [f"{path}: {reason}" for path, reason in found.skipped.items()]
     return PredictError("\n".join([f"--input={source}: holds no image to predict", *reasons]))

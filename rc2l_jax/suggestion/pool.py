@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rc2l_jax.prediction.inputs import Photos
 from rc2l_jax.prediction.network import Network
-from rc2l_jax.prediction.photos import Photo, Photos
+from rc2l_jax.prediction.photos import Photo
 from rc2l_jax.suggestion.choice import are_near, directions
 from rc2l_jax.suggestion.features import features, photo_features
 from rc2l_jax.suggestion.labeled import Labeled

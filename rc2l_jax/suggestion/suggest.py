@@ -9,10 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data.errors import counted, some
-from rc2l_jax.prediction import photos
+from rc2l_jax.prediction import inputs
+from rc2l_jax.prediction.inputs import Photos
 from rc2l_jax.prediction.network import Network, open_network
 from rc2l_jax.prediction.output_folder import check_place, warn_if_inside, warn_of
-from rc2l_jax.prediction.photos import PhotoError, Photos
+from rc2l_jax.prediction.photos import PhotoError
 from rc2l_jax.prediction.predict import predict_photos
 from rc2l_jax.reports.log import say
 from rc2l_jax.run.config import validate
@@ -118,14 +119,14 @@ def _check_flags(count: int, has_network: bool, annotations: str | None) -> None
 def _find(source: str, output: Path) -> Photos:
     """Finds the photos, once the output folder is known to be of use."""
     try:
-        photos.check_apart(source, output)
-        with photos.readable_paths():
+        inputs.check_apart(source, output)
+        with inputs.readable_paths():
             if output.exists() and (not output.is_dir() or any(output.iterdir())):
                 what = "not empty" if output.is_dir() else "a file"
                 raise SuggestError(f"--output={output} is {what}: choose another folder")
         check_place(output)
         warn_if_inside(source, output)
-        found = photos.find(source, output)
+        found = inputs.find(source, output)
     except PhotoError as error:
         raise SuggestError(str(error)) from error
     if not found.photos:
