@@ -1,4 +1,4 @@
-"""rc2l_jax/prediction/inputs.py, photos.py, frames.py: images are found, named, read as displayed."""
+"""rc2l_jax/prediction/inputs.py, photos.py, frames.py: images are found, named and read."""
 
 from __future__ import annotations
 
