@@ -120,6 +120,10 @@ TABLES: dict[str, list[str]] = {
     "learning_rate": row(*COMPARED, *(f"{m}_{lr}" for lr in LEARNING_RATES for m in COMPARED)),
     "terms": row("supervised", "consistency", "smc", "smc_rcc", "smc_rcc_rmc", "rc2l"),
     "alpha": row("supervised", "alpha_0.25", "rc2l", "alpha_1.0", "alpha_2.0"),
+    "alpha_0.25": [
+        *row("supervised", "alpha_0.25", "rc2l", partition="42", seeds=3),
+        *row("supervised", "alpha_0.25", "rc2l", seeds=3),
+    ],
     "queries": row("supervised", *(f"supervised_{q}" for q in QUERIES), "rc2l", *QUERIES),
     "readings": row("supervised", "rc2l", *READINGS),
 }
