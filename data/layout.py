@@ -10,7 +10,7 @@ from data.errors import DataError, counted
 from data.photo_suffixes import PHOTO_SUFFIXES
 from data.photos import missing_package
 from data.sources import Split, fingerprint_of, tree_source
-from data.trees import FolderTree, Tree, check_folder
+from data.trees import FolderTree, Tree, check_folder, check_names
 
 ONE_SPLIT = "all"  # the split of images that lie in no folder of their own
 SPLIT_NAME = re.compile(r"[\w-]+")
@@ -37,6 +37,7 @@ def read_splits(root: Path, num_classes: int) -> dict[str, Split]:
     if problems := [f"{f}: no such folder; {LAYOUT}." for f in wanted if not f.is_dir()]:
         raise DataError(problems)
     images, labels = FolderTree(root / "images"), FolderTree(root / "labels")
+    check_names(images)
     by_split: dict[str, list[str]] = {}
     for name in _images(images):
         if "/" in name:
@@ -64,6 +65,7 @@ def read_unlabeled(root: Path) -> Split:
     """
     check_folder(root, "correct config.data.unlabeled_dir")
     images = FolderTree(root)
+    check_names(images)
     names = _images(images)
     if not names:
         raise DataError(f"{root}: holds no photos; correct config.data.unlabeled_dir.")

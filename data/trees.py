@@ -47,20 +47,6 @@ def is_litter(name: str) -> bool:
     return name.lower() in _LITTER
 
 
-def _check_utf8(names: Sequence[str], root: Path) -> None:
-    """Checks that records can hold the names, which are UTF-8 there."""
-    odd = [ascii(name) for name in names if not _is_utf8(name)]
-    if odd:
-        raise DataError(
-            f"{root}: {counted(len(odd), 'name is', 'names are')} not UTF-8: {some(odd)}; rename "
-            "(such as with convmv -f latin1 -t utf8)."
-        )
-
-
-def _is_utf8(name: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # as Python reads other bytes
-
-
 class FolderTree:
     """The files below a folder, without hidden ones and litter. Symbolic links are followed.
 
@@ -76,8 +62,7 @@ class FolderTree:
           files: names of files in it to list as well.
 
         Raises:
-          DataError: there is no such folder, names differ in their form of Unicode only, or one is
-            not UTF-8.
+          DataError: there is no such folder, or names differ in their form of Unicode only.
         """
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; correct config.data.dir.")
@@ -88,7 +73,6 @@ class FolderTree:
                 inner[:] = [name for name in inner if _is_searched(folder, name)]
                 below = Path(folder).relative_to(root)
                 names += [(below / x).as_posix() for x in found if not is_left_out(x)]
-        _check_utf8(names, root)
         self._stored = by_normal_form(names, str(root))
         self.names = tuple(sorted(self._stored))
 
@@ -121,6 +105,24 @@ class FolderTree:
     def where(self, name: str) -> str:
         """The file's path."""
         return str(self.path(name))
+
+
+def check_names(tree: Tree) -> None:
+    """Checks that records can hold the names of a tree's files, which are UTF-8 there.
+
+    Raises:
+      DataError: they cannot.
+    """
+    odd = [ascii(name) for name in tree.names if not _is_utf8(name)]
+    if odd:
+        raise DataError(
+            f"{tree.where('').rstrip('/')}: {counted(len(odd), 'name is', 'names are')} not UTF-8: "
+            f"{some(odd)}; rename (such as with convmv -f latin1 -t utf8)."
+        )
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # as Python reads other bytes
 
 
 def check_folder(folder: Path, remedy: str) -> None:

@@ -13,6 +13,7 @@ from shared import shared
 from configs import base
 from data import DataError, catalog, layout, masks, preparation, published, trees
 from data.camvid import camvid_dataset_builder as camvid
+from data.folder import places
 from data.shapes import drawing
 from rc2l_jax.evaluation import evaluate_run, ranking
 from rc2l_jax.input_pipeline import eval_batches, train_batches
@@ -322,8 +323,10 @@ def test_a_disk_that_is_full_during_preparation_is_said(folder, tmp_path, monkey
 
 def test_names_that_records_cannot_hold_are_named(tmp_path):
     (tmp_path / "caf\udce9.jpg").write_bytes(b"")  # Latin-1, as a zip of Windows has it
-    with pytest.raises(DataError, match=r"1 name is not UTF-8: 'caf\\udce9.jpg'; rename"):
-        trees.FolderTree(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"")
+    for read in (layout.read_unlabeled, places.find):
+        with pytest.raises(DataError, match=r"1 name is not UTF-8: 'caf\\udce9.jpg'; rename"):
+            read(tmp_path)
 
 
 def test_changed_files_are_prepared_anew(folder, tmp_path):

@@ -29,7 +29,7 @@ from data.errors import DataError
 from data.layout import LAYOUT, ONE_SPLIT
 from data.photo_suffixes import PHOTO_SUFFIXES
 from data.splits import UNLABELED
-from data.trees import FolderTree, Tree
+from data.trees import FolderTree, Tree, check_names
 
 Place = tuple[str, str]  # split, and example id
 IMAGES, LABELS = "images", "labels"
@@ -106,6 +106,7 @@ def find(root: Path, keep: Collection[str] = ()) -> Found:
     """
     usual = (root / IMAGES).is_dir()
     tree = _usual_tree(root) if usual else FolderTree(root)
+    check_names(tree)
     folders = _folders(tree.names)
     placed = (_place(name, folders) for name in tree.names)
     files = _with_usual_splits([file for file in placed if file is not None], keep)
