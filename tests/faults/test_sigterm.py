@@ -35,7 +35,7 @@ from rc2l_jax.training import loop
 accumulate, calls = loop.accumulate, []
 def noted(*arguments):
     calls.append(0)
-    if len(calls) == 9:
+    if len(calls) == 5:  # after the 12 steps that LOADING allows at most, and before evaluation
         pathlib.Path({there!r}).touch()
         time.sleep(1)
     return accumulate(*arguments)
