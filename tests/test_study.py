@@ -116,6 +116,14 @@ def test_every_continued_cell_differs_from_the_run_it_starts_from_in_the_method_
     assert config_values(config, own) == own
 
 
+def valid_cell(of_study, cell: str) -> tuple:
+    """A cell's config, which can be run, and what its method changes, which it has."""
+    config, own = of_study.get_config(cell), of_study.METHODS[cell.split("-")[0]]
+    validate(config, 1)
+    assert config_values(config, own) == own
+    return config, own
+
+
 def config_values(config, keys) -> dict:
     """The values of some keys of a config, by their dotted names."""
     values = {}
@@ -151,9 +159,7 @@ def test_a_longer_cell_differs_from_the_usual_one_in_its_steps_alone(cell):
 @pytest.mark.parametrize("cell", study_report.names_of(shapes.TABLES))
 def test_a_cell_of_drawn_images_differs_from_the_quickstart_in_the_method_alone(cell):
     method, labels, seed = cell.split("-")
-    config, own = shapes.get_config(cell), shapes.METHODS[method]
-    validate(config, 1)
-    assert config_values(config, own) == own
+    config, own = valid_cell(shapes, cell)
     assert (config.unsup_weight == 0) == (method in ("supervised", "all_labels"))
     usual, steps = quickstart.get_config(), {"16": 900, "128": 1_200}[labels]
     split, rest = f"train#{labels}@{seed}", f"train#rest{labels}@{seed}"
@@ -166,9 +172,7 @@ def test_a_cell_of_drawn_images_differs_from_the_quickstart_in_the_method_alone(
 @pytest.mark.parametrize("cell", study_report.names_of(voc.TABLES))
 def test_a_cell_of_voc_differs_from_the_small_config_in_the_method_alone(cell):
     method, labels, seed = cell.split("-")
-    config, own = voc.get_config(cell), voc.METHODS[method]
-    validate(config, 1)
-    assert config_values(config, own) == own
+    config, own = valid_cell(voc, cell)
     alone = ("supervised", "scratch", "tuned", "sampled", "longer", "head")
     supervised = method.split("_")[0] in alone and not method.endswith("_rc2l")
     assert (config.unsup_weight == 0) == supervised

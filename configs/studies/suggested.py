@@ -1,15 +1,16 @@
 """Which photos to label? The same number of labels, drawn at random or as --mode=suggest says.
 
-    python main.py --config=configs/studies/suggested.py --workdir=runs/one  # or suggested.py:CELL
+    python main.py --config=configs/studies/suggested.py --workdir=runs/one \
+        --config.data.dir=DIR  # or suggested.py:CELL
     STUDY=configs/studies/suggested.py
     python studies/study.py --study=$STUDY --output=runs/suggested --tables=84 \
         -- --config.data.dir=DIR
     python studies/study.py --study=$STUDY --output=runs/suggested --tables=84 --report
 
 DIR is a folder of photos as `configs/folder.py` has it, all of whose photos in images/train have
-masks; table 84 is for VOC's 663, table 46 for CamVid's 367. A run sees the masks
-of the chosen ones; the others are its unlabelled photos. Before it starts, --mode=suggest makes
-the lists, in DIR or where the commands are given, as docs/study.md says:
+masks; table 84 is for VOC's 663, table 46 for CamVid's 367. A run sees the masks of the chosen
+ones; the others are its unlabelled photos. Before it starts, --mode=suggest makes the lists, in DIR
+or in the working directory, as docs/study.md says:
 
     lists/suggested84_SEED.txt  84 suggested without a network, with --config.seed=SEED
     lists/asked84_SEED.txt      42 that supervised-random42-SEED suggests, to go with its own 42

@@ -1,14 +1,14 @@
 """Photos with few masks and a pretrained network, on PASCAL VOC: the paper's tables in miniature.
 
-    python main.py --config=configs/studies/voc.py --workdir=runs/one  # or voc.py:CELL
+    python main.py --config=configs/studies/voc.py --workdir=runs/one \
+        --config.data.dir=DIR  # or voc.py:CELL
     STUDY=configs/studies/voc.py
     python studies/study.py --study=$STUDY --output=runs/voc --tables=partitions --jobs=2 \
         -- --config.data.dir=DIR
     python studies/study.py --study=$STUDY --output=runs/voc --report --figures
 
-DIR (of the first command, too) is a folder of photos of VOC's 21 classes:
-images/{train,val,unlabeled}, labels/{train,val}, classes.txt, and lists of labelled images,
-lists/draw{0,1,2}/{42,84,168,336}.txt.
+DIR is a folder of photos of VOC's 21 classes: images/{train,val,unlabeled}, labels/{train,val},
+classes.txt, and lists of labelled images, lists/draw{0,1,2}/{42,84,168,336}.txt.
 
 A cell is METHOD-LABELS-SEED. The seed chooses the list of labelled images, the initial parameters
 and the order of the images. Apart from what METHOD changes, a cell is `configs/folder_small.py`.

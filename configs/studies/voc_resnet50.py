@@ -1,6 +1,7 @@
 """The study of `voc.py` at a size for one GPU: ResNet-50 of ImageNet, crops of 320 pixels.
 
-    python main.py --config=configs/studies/voc_resnet50.py --workdir=runs/one  # or ...py:CELL
+    python main.py --config=configs/studies/voc_resnet50.py --workdir=runs/one \
+        --config.data.dir=DIR  # or ...py:CELL
     STUDY=configs/studies/voc_resnet50.py
     python studies/study.py --study=$STUDY --output=runs/voc_resnet50 --tables=partitions \
         -- --config.data.dir=DIR
