@@ -13,7 +13,7 @@ from test_data import folder_config
 
 from data import DataError, catalog, masks
 from data.errors import counted
-from data.folder import labels, places
+from data.folder import labels, named_photos, places
 from data.folder.named_photos import names_in
 from rc2l_jax.input_pipeline import train_batches
 from rc2l_jax.input_pipeline.subsets import listed, open_subsets
@@ -153,6 +153,21 @@ def test_a_photo_that_was_deleted_is_not_that_of_another_folder(tmp_path, folder
 def test_folders_of_another_machine_do_not_matter(tmp_path):
     there = [f"images/train/{name}" for name in CAMERAS[:2]]
     assert len(meant(tmp_path, ["C:\\mine\\0001.png", "C:\\mine\\0002.png"], there)) == 2
+
+
+def test_photos_are_looked_up_once_for_all_files_that_name_them(tmp_path, monkeypatch):
+    """Names of the photos are indexed once, not for each of thousands of files."""
+    indexed = []
+    index = named_photos.places_by_text
+    monkeypatch.setattr(
+        named_photos, "places_by_text", lambda *of: indexed.append(of) or index(*of)
+    )
+    for number in range(3):
+        scenes.photo(tmp_path / f"images/train/{number}.png", 0)
+        labelme = scenes.labelme(f"{number}.png", 0)
+        write(tmp_path / f"labels/train/mine{number}.json", labelme)
+    of_it = labels.find(places.find(tmp_path), ()).of
+    assert {id for _, id in of_it} == {"0", "1", "2"} and len(indexed) == 1
 
 
 def test_photos_that_were_moved_to_another_split_keep_their_masks(tmp_path):

@@ -9,7 +9,7 @@ from data import masks
 from data.annotations import matlab, recognition, yolo
 from data.annotations.regions import Annotated, AnnotationError, Annotations
 from data.errors import DataError, and_more, counted, some
-from data.folder.named_photos import places_named, scope
+from data.folder.named_photos import NamedPhotos, scope
 from data.folder.places import LABELS, File, Found, Place, own_photo
 
 PNG, MATLAB = "PNG", "MATLAB"
@@ -100,13 +100,13 @@ def find(found: Found, yolo_names: Sequence[str]) -> Labels:
       DataError: a file cannot be read, a photo has two labels, or a file says nothing of any photo
         that is there.
     """
-    labels = Labels()
+    labels, named = Labels(), NamedPhotos(found)
     for file in found.labels:
         place = own_photo(file, found.photos)
         if file.suffix in _PIXELS:
             _add(labels, found, place, Label(file, _PIXELS[file.suffix]))
         elif file.suffix in recognition.SUFFIXES:
-            _add_annotations(labels, found, place, file)
+            _add_annotations(labels, found, named, place, file)
         elif file.suffix == ".txt" and (place or file.among == LABELS):
             _add_yolo(labels, found, place, file, yolo_names)
         elif file.among == LABELS:
@@ -149,7 +149,9 @@ def _add(labels: Labels, found: Found, place: Place | None, label: Label) -> Non
         labels.twice.setdefault((other.file.name, label.file.name), []).append(photo)
 
 
-def _add_annotations(labels: Labels, found: Found, place: Place | None, file: File) -> None:
+def _add_annotations(
+    labels: Labels, found: Found, named: NamedPhotos, place: Place | None, file: File
+) -> None:
     """Adds what a JSON or XML file says, of its own photo or of the photos that it names."""
     where, xml = found.tree.where(file.name), file.suffix == ".xml"
     try:
@@ -172,15 +174,17 @@ def _add_annotations(labels: Labels, found: Found, place: Place | None, file: Fi
     if place and len(read.photos) == 1:
         _add(labels, found, place, Label(file, read.kind, read.photos[0]))
     elif read.photos:
-        _add_named(labels, found, read, file)
+        _add_named(labels, found, named, read, file)
 
 
-def _add_named(labels: Labels, found: Found, read: Annotations, file: File) -> None:
+def _add_named(
+    labels: Labels, found: Found, named: NamedPhotos, read: Annotations, file: File
+) -> None:
     """Adds what a file says of photos that it names."""
     splits = scope(file, list(found.photos))
     names = [annotated.photo or file.stem for annotated in read.photos]
     where, absent = found.tree.where(file.name), []
-    meant = places_named(found, splits, names)
+    meant = named.places(splits, names)
     for annotated, name, places in zip(read.photos, names, meant):
         if len(places) > 1:
             several = " or ".join(found.photos[split][id] for split, id in places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -29,28 +30,35 @@ def scope(file: File, splits: Sequence[str]) -> list[str]:
     return named or list(splits)
 
 
-def places_named(found: Found, splits: Sequence[str], names: Sequence[str]) -> list[list[Place]]:
-    """The photos in some splits that each of a file's names may mean: none, one or several.
+class NamedPhotos:
+    """The photos of a folder by the names that files may give them."""
 
-    Folders in names may be those of another machine, and then they say nothing. But if those of
-    one name are its photo's, those of the others count, too: where `cam1/1.jpg` is cam1/1, there
-    `cam2/1.jpg` is a photo that is gone.
-    """
-    index = _places_by_text(found, splits)
-    matched = []
-    for name in names:
-        texts = names_in(name)
-        matched.append(next(((t, of_it) for t in texts if (of_it := index.get(t))), ("", [])))
-    by_folder = {place for text, of_it in matched if "/" in text for place in of_it}
-    return [
-        of_it
-        if "/" in text or not by_folder
-        else [p for p in of_it if p not in by_folder and _agree(name, p, found)]
-        for name, (text, of_it) in zip(names, matched)
-    ]
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self._index = functools.cache(lambda splits: places_by_text(found, splits))
+
+    def places(self, splits: Sequence[str], names: Sequence[str]) -> list[list[Place]]:
+        """The photos in some splits that each of a file's names may mean: none, one or several.
+
+        Folders in names may be those of another machine, and then they say nothing. But if those
+        of one name are its photo's, those of the others count, too: where `cam1/1.jpg` is cam1/1,
+        there `cam2/1.jpg` is a photo that is gone.
+        """
+        index = self._index(tuple(splits))  # made once: each photo may have a file of its own
+        matched = []
+        for name in names:
+            texts = names_in(name)
+            matched.append(next(((t, of_it) for t in texts if (of_it := index.get(t))), ("", [])))
+        by_folder = {place for text, of_it in matched if "/" in text for place in of_it}
+        return [
+            of_it
+            if "/" in text or not by_folder
+            else [p for p in of_it if p not in by_folder and _agree(name, p, self._found)]
+            for name, (text, of_it) in zip(names, matched)
+        ]
 
 
-def _places_by_text(found: Found, splits: Sequence[str]) -> Index:
+def places_by_text(found: Found, splits: Sequence[str]) -> Index:
     """Places by id, by split/id and by the longer ends of their paths; or by an id's last part."""
     exact: Index = {}
     loose: Index = {}
