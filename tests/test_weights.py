@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import re
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -304,6 +305,34 @@ def test_other_classes_and_fewer_queries(peer):
     np.testing.assert_array_equal(
         loaded["params"]["query_embed"], peer.variables["params"]["query_embed"][:4]
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        (["sky", "road", "car", "tree", "pole"], ""),
+        (["sky", "car", "road", "tree", "pole"], "reordered: class 1 was 'car' and is now 'road'"),
+        (["sky", "road", "cat", "tree", "pole"], "renamed: class 2 was 'cat' and is now 'car'"),
+        ([f"LABEL_{index}" for index in range(5)], ""),
+        ([], ""),
+    ],
+)
+def test_the_class_head_is_that_of_the_classes_that_config_json_names(
+    peer, tmp_path, named, reason
+):
+    folder = shutil.copytree(peer.folder, tmp_path / "named")
+    description = json.loads((folder / "config.json").read_text())
+    description["id2label"] = {str(index): name for index, name in enumerate(named)}
+    (folder / "config.json").write_text(json.dumps(description))
+    config = tiny_config(folder)
+    fresh = random_variables(config)
+    loaded, report = load_pretrained(fresh, config, class_names=CLASS_NAMES)
+    want = fresh if reason else peer.variables
+    for name in ("kernel", "bias"):
+        got = loaded["params"]["class_head"][name]
+        np.testing.assert_array_equal(got, want["params"]["class_head"][name])
+        assert reason in report.reinitialized.get(f"class_head/{name}", "")
+    assert len(report.reinitialized) == (2 if reason else 0)
 
 
 def test_more_queries_must_be_fresh(peer):

@@ -67,6 +67,16 @@ def check_description(description: dict[str, Any], config: ConfigDict, path: Any
         _check_heads(decoder.get("decoder_attention_heads"), config, path)
 
 
+def class_names(description: dict[str, Any]) -> list[str]:
+    """The names that config.json gives classes 0, 1, 2, ...; [] if it gives none."""
+    named = description.get("id2label")
+    named = named if isinstance(named, dict) else {}
+    names = [named.get(str(index)) for index in range(len(named))]
+    # transformers writes LABEL_0, LABEL_1, ... if nobody has named them.
+    unnamed = all(name in (None, f"LABEL_{index}") for index, name in enumerate(names))
+    return [] if unnamed or None in names else [str(name) for name in names]
+
+
 def _check_backbone(description: dict[str, Any], ours: str, path: Any) -> None:
     """Refuses a backbone that is of another kind than `ours`, or has other settings."""
     kind = description.get("model_type")  # None if config.json does not say it

@@ -77,7 +77,8 @@ def load_pretrained(
       config: see `configs/base.py`; reads `init_from`, `init_queries` and `model`.
       run: the teacher's arrays, as `restore.teacher_of_run` returns them, if `init_from` is a run
         directory; None if it is not.
-      class_names: the data set's K names, to compare with the run's; none if they are not known.
+      class_names: the data set's K names, to compare with those of the weights; none if they are
+        not known.
 
     Returns:
       Variables of the same structure (NumPy float32 where loaded), and a report of what was loaded.
@@ -97,7 +98,8 @@ def load_pretrained(
     family, arrays, left_out = names.family_of(read.arrays, str(path))
     left_out = "; ".join(filter(None, (read.left_out, left_out)))
     report = InitReport(config.init_from, str(path), family.title, left_out=left_out)
-    return fit(variables, arrays, family, config, report), report
+    changes = describe_class_changes(descriptions.class_names(description), class_names)
+    return fit(variables, arrays, family, config, report, changes), report
 
 
 def _from_scratch(config: ConfigDict) -> str:
