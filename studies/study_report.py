@@ -98,11 +98,12 @@ def report(
         if groups:
             title = f"## {name}, mean IoU of groups of classes"
             parts.append(f"{title}\n\n{groups_table(cells, baselines, groups)}")
-        most = most_run(cells)
-        if len({cell.seed for cell in most}) > 1:
-            title = f"## {', '.join(dict.fromkeys((name, most[0].partition)))}"
-            parts.append(f"{title}, each seed\n\n{seeds_table(most, baselines)}")
-            parts.append(f"{title}, IoU of each class\n\n{classes_table(most)}")
+        for partition in partitions_of(cells):
+            some = [cell for cell in cells if cell.partition == partition]
+            if len({cell.seed for cell in some}) > 1:
+                title = f"## {', '.join(dict.fromkeys((name, partition)))}"
+                parts.append(f"{title}, each seed\n\n{seeds_table(some, baselines)}")
+                parts.append(f"{title}, IoU of each class\n\n{classes_table(some)}")
     return "\n\n".join(parts)
 
 
@@ -130,13 +131,6 @@ def partitions_table(cells: list[Cell], baselines: Baselines) -> str:
             line.append(text)
         lines.append(line)
     return markdown(lines)
-
-
-def most_run(cells: list[Cell]) -> list[Cell]:
-    """The cells of the partition that has the most of them."""
-    partitions = [cell.partition for cell in cells]
-    most = max(partitions, key=partitions.count)
-    return [cell for cell in cells if cell.partition == most]
 
 
 def seeds_table(cells: list[Cell], baselines: Baselines) -> str:

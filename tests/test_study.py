@@ -216,10 +216,14 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
         write_run(tmp_path / f"rc2l-eighth-{seed}", ours, ours, ious, accuracy=0.5 + seed / 10)
     write_run(tmp_path / "rc2l-sixteenth-0", 0.2, 0.21, ious)
     write_run(tmp_path / "rc2l-half-0", 0.5, 0.51, ious, step=STEPS - 2)  # not finished
+    for seed in range(2):
+        write_run(tmp_path / f"rc2l-quarter-{seed}", 0.5, 0.5 + seed / 10, ious)
     tables = {name: camvid.TABLES[name] for name in ("partitions", "terms", "alpha")}
+    tables["partitions"] = [*tables["partitions"], "rc2l-quarter-1"]
     lines = report(tables, tmp_path).splitlines()
-    assert "| rc2l | 0.403 ± 0.038 (gain 0.053 ± 0.031) | 0.210 (gain ) |" in lines
-    assert "| supervised | 0.350 ± 0.050 |  |" in lines
+    scores = ("0.403 ± 0.038 (gain 0.053 ± 0.031)", "0.210 (gain )", "0.550 ± 0.071 (gain )")
+    assert f"| rc2l | {' | '.join(scores)} |" in lines
+    assert "| supervised | 0.350 ± 0.050 |  |  |" in lines
     seeds = lines.index("## partitions, eighth, each seed")
     assert lines[seeds + 2 : seeds + 7] == [
         "|  | seed 0 | seed 1 | seed 2 | mean |",
@@ -228,6 +232,8 @@ def test_the_report_gives_means_deviations_and_gains_of_the_same_seed(tmp_path):
         "| rc2l | 0.360 | 0.420 | 0.430 | 0.403 ± 0.038 |",
         "| rc2l, gain | 0.060 | 0.020 | 0.080 | 0.053 ± 0.031 |",
     ]
+    quarter = lines.index("## partitions, quarter, each seed")  # also of fewer runs
+    assert "| rc2l | 0.500 | 0.600 | 0.550 ± 0.071 |" in lines[quarter:]
     classes = lines.index("## partitions, eighth, IoU of each class")
     assert lines[classes + 2] == "|  | supervised | rc2l |"
     assert "| sky | 0.900 ± 0.000 | 0.900 ± 0.000 |" in lines and "| pole |  |  |" in lines

@@ -123,6 +123,7 @@ TABLES: dict[str, list[str]] = {
     "alpha_0.25": [
         *row("supervised", "alpha_0.25", "rc2l", partition="42", seeds=3),
         *row("supervised", "alpha_0.25", "rc2l", seeds=3),
+        *row("supervised", "alpha_0.25", "rc2l", partition="336"),
     ],
     "queries": row("supervised", *(f"supervised_{q}" for q in QUERIES), "rc2l", *QUERIES),
     "readings": row("supervised", "rc2l", *READINGS),
