@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rc2l_jax.reports.pictures import save_png
-from studies.study_report import BASELINE, PSEUDO, Baselines, Cell, by_method, partitions_of
+from studies.study_report import BASELINE, PSEUDO, Baselines, Cell, by_method, by_partition
 
 
 def write_figures(
@@ -42,7 +42,7 @@ def pictures_of(cells: list[Cell], baselines: Baselines, title: str) -> dict[str
     from rc2l_jax.reports import seed_curves  # tables alone need no matplotlib
 
     cells = sorted(cells, key=labels_of)  # a stable sort: methods keep their order
-    partitions = {p: [c for c in cells if c.partition == p] for p in partitions_of(cells)}
+    partitions = by_partition(cells)
     several = len(partitions) > 1
     miou = {
         f"teacher's mIoU{f', {partition}' if several else ''}": series(some, miou_of)

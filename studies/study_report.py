@@ -93,13 +93,12 @@ def report(
     """
     parts = []
     for name, cells in tables.items():
-        table = partitions_table if len(partitions_of(cells)) > 1 else methods_table
+        table = partitions_table if len(by_partition(cells)) > 1 else methods_table
         parts.append(f"## {name}\n\n{table(cells, baselines)}")
         if groups:
             title = f"## {name}, mean IoU of groups of classes"
             parts.append(f"{title}\n\n{groups_table(cells, baselines, groups)}")
-        for partition in partitions_of(cells):
-            some = [cell for cell in cells if cell.partition == partition]
+        for partition, some in by_partition(cells).items():
             if len({cell.seed for cell in some}) > 1:
                 title = f"## {', '.join(dict.fromkeys((name, partition)))}"
                 parts.append(f"{title}, each seed\n\n{seeds_table(some, baselines)}")
@@ -119,12 +118,12 @@ def methods_table(cells: list[Cell], baselines: Baselines) -> str:
 
 def partitions_table(cells: list[Cell], baselines: Baselines) -> str:
     """Rows are methods, columns partitions: the teacher's mIoU, and its gain over the baseline."""
-    partitions = partitions_of(cells)
+    partitions = list(by_partition(cells))
     lines = [["", *partitions]]
     for method, runs in by_method(cells).items():
         line = [method]
         for partition in partitions:
-            group = [cell for cell in runs if cell.partition == partition]
+            group = by_partition(runs).get(partition, [])
             text = spread([c.last["teacher_miou"] for c in group])
             if group and method != BASELINE:
                 text += f" (gain {gain(group, baselines)})"
@@ -160,8 +159,7 @@ def classes_table(cells: list[Cell]) -> str:
 def groups_table(cells: list[Cell], baselines: Baselines, groups: Groups) -> str:
     """One row for each method and partition: the teacher's mean IoU of each group, and its gain."""
     lines = [["", "labels", "seeds", *(head for name in groups for head in (name, "gain"))]]
-    for partition in partitions_of(cells):
-        some = [cell for cell in cells if cell.partition == partition]
+    for partition, some in by_partition(cells).items():
         for method, runs in by_method(some).items():
             line = [method, partition, str(len(runs))]
             for classes in groups.values():
@@ -184,9 +182,10 @@ def by_method(cells: list[Cell]) -> dict[str, list[Cell]]:
     return {method: [c for c in cells if c.method == method] for method in methods}
 
 
-def partitions_of(cells: list[Cell]) -> list[str]:
-    """The partitions that occur, in order."""
-    return list(dict.fromkeys(cell.partition for cell in cells))
+def by_partition(cells: list[Cell]) -> dict[str, list[Cell]]:
+    """The cells of each partition; partitions and cells keep their order."""
+    partitions = dict.fromkeys(cell.partition for cell in cells)
+    return {partition: [c for c in cells if c.partition == partition] for partition in partitions}
 
 
 def teacher_miou(evaluation: Mapping[str, Any]) -> float | None:

@@ -73,7 +73,7 @@ def class_names(description: dict[str, Any]) -> list[str]:
     named = named if isinstance(named, dict) else {}
     names = [named.get(str(index)) for index in range(len(named))]
     # transformers writes LABEL_0, LABEL_1, ... if nobody has named them.
-    unnamed = all(name in (None, f"LABEL_{index}") for index, name in enumerate(names))
+    unnamed = names == [f"LABEL_{index}" for index in range(len(names))]
     return [] if unnamed or None in names else [str(name) for name in names]
 
 
