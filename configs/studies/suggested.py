@@ -10,7 +10,7 @@
 DIR is a folder of photos as `configs/folder.py` has it, all of whose photos in images/train have
 masks; table 84 is for VOC's 663, table 46 for CamVid's 367. A run sees the masks of the chosen
 ones; the others are its unlabelled photos. Before it starts, --mode=suggest makes the lists, in DIR
-or in the working directory, as docs/study.md says:
+or in the working directory, as docs/study_photos.md says:
 
     lists/suggested84_SEED.txt  84 suggested without a network, with --config.seed=SEED
     lists/asked84_SEED.txt      42 that supervised-random42-SEED suggests, to go with its own 42
