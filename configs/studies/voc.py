@@ -94,6 +94,7 @@ METHODS: dict[str, dict[str, Any]] = {
     **QUERIES,
     **{f"supervised_{name}": SUPERVISED | n for name, n in QUERIES.items()},
     **READINGS,
+    "printed_unknown": COMPARED["printed"] | {"pseudo.uncovered": "unknown"},
     **{f"{m}_{lr}": COMPARED[m] | LEARNING_RATES[lr] for m in COMPARED for lr in LEARNING_RATES},
 }
 
@@ -127,6 +128,10 @@ TABLES: dict[str, list[str]] = {
     ],
     "queries": row("supervised", *(f"supervised_{q}" for q in QUERIES), "rc2l", *QUERIES),
     "readings": row("supervised", "rc2l", *READINGS),
+    "uncovered": [
+        *row("supervised", "printed", "printed_unknown", "rc2l", seeds=3),
+        *row("uncovered_negative"),
+    ],
 }
 
 
