@@ -128,8 +128,8 @@ def get_config() -> ConfigDict:
     # "unknown" and "negative" give 0.407 and 0.444 in one order of the images and 0.426 and 0.445
     # in another (pixel_threshold 0.9, which covers 0.64 of the pixels), and 0.448 and 0.454 with
     # "query", which covers 0.90. From scratch (threshold 0.9) they give 0.408 and 0.392, and with
-    # "negative" the teacher covers less and less. On 84 photos of VOC's classes 0.339 and 0.283
-    # (docs/study.md).
+    # "negative" the teacher covers less and less. On 84 photos of VOC's classes 0.339 and 0.283;
+    # in the method as printed, with "query", 0.190 and 0.252 (docs/study.md).
     config.pseudo.uncovered = "unknown"
     # [D] One segment for each class, as in the ground truth. With "query": 0.448, and 0.424 if
     # segments are not merged.

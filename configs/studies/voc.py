@@ -115,9 +115,15 @@ TABLES: dict[str, list[str]] = {
         *row("supervised", "scratch", "tuned", seeds=3),
         *row("rc2l", "tuned_rc2l"),
     ],
-    "class_sampling": row("supervised", "sampled", "rc2l", "sampled_rc2l", seeds=3),
+    "class_sampling": [
+        *row("supervised", "rc2l", "sampled_rc2l", partition="42", seeds=3),
+        *row("supervised", "sampled", "rc2l", "sampled_rc2l", seeds=3),
+    ],
     "head": row("supervised", "head", "rc2l", "head_rc2l", seeds=3),
-    "longer": row("supervised", "longer", "rc2l", "longer_rc2l"),
+    "longer": [
+        *row("supervised", "longer", "rc2l", "longer_rc2l", partition="42"),
+        *row("supervised", "longer", "rc2l", "longer_rc2l"),
+    ],
     "learning_rate": row(*COMPARED, *(f"{m}_{lr}" for lr in LEARNING_RATES for m in COMPARED)),
     "terms": row("supervised", "consistency", "smc", "smc_rcc", "smc_rcc_rmc", "rc2l"),
     "alpha": row("supervised", "alpha_0.25", "rc2l", "alpha_1.0", "alpha_2.0"),
