@@ -121,9 +121,9 @@ def partitions_table(cells: list[Cell], baselines: Baselines) -> str:
     partitions = list(by_partition(cells))
     lines = [["", *partitions]]
     for method, runs in by_method(cells).items():
-        line = [method]
+        line, groups = [method], by_partition(runs)
         for partition in partitions:
-            group = by_partition(runs).get(partition, [])
+            group = groups.get(partition, [])
             text = spread([c.last["teacher_miou"] for c in group])
             if group and method != BASELINE:
                 text += f" (gain {gain(group, baselines)})"
